@@ -1,0 +1,19 @@
+//! What is near a point: the providers behind one trait, and the JSON shape of their answers.
+//!
+//! Every provider answers in the shape of Google's Places Nearby Search: `html_attributions`,
+//! `results`, `status`, and `error_message` where something went wrong.
+
+pub mod atlas;
+
+use crate::geo::Position;
+
+/// What a `WHATSAT` asks of a places provider.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Query {
+    /// The center of the search.
+    pub position: Position,
+    /// How far from it a place may be, 0 to 50 kilometers.
+    pub radius_km: f64,
+    /// How many places at most, 0 to 20.
+    pub bound: u8,
+}
