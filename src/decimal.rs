@@ -53,6 +53,11 @@ impl<'a> Decimal<'a> {
         })
     }
 
+    /// Appends the number as it was written.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.text);
+    }
+
     /// The nearest float.
     pub fn to_f64(&self) -> f64 {
         std::str::from_utf8(self.text)
