@@ -19,34 +19,12 @@ use std::time::Duration;
 
 use log::{error, info};
 
+use crate::config::Discipline;
 use crate::session::{After, Reason, Scratch, Services, Session};
 use crate::time::Tick;
 
-/// Stack of every thread that the server makes. Sessions keep their buffers on the heap.
-pub const STACK_BYTES: usize = 256 << 10;
-
 /// How long a stopping pool waits for clients to take their replies.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How the workers of a pool wait for their clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discipline {
-    /// A worker keeps a connection, and blocks on it, until it closes.
-    Seats,
-    /// Workers take turns at the kernel's readiness queue.
-    Lobby,
-}
-
-impl Default for Discipline {
-    /// The lobby, where the kernel has what it needs.
-    fn default() -> Discipline {
-        if cfg!(target_os = "linux") {
-            Discipline::Lobby
-        } else {
-            Discipline::Seats
-        }
-    }
-}
 
 /// Counts the clients that are connected.
 #[derive(Clone, Debug)]
@@ -214,7 +192,7 @@ impl Pool {
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{worker}"))
-                .stack_size(STACK_BYTES)
+                .stack_size(crate::STACK_BYTES)
                 .spawn(work);
             match thread {
                 Ok(thread) => pool.workers.push(thread),
