@@ -41,11 +41,8 @@ impl<'a> Index<'a> {
 
     /// The string at an offset, escaped for JSON.
     pub(super) fn text(&self, offset: u32) -> &'a [u8] {
-        let (length, rest) = (
-            self.text[offset as usize],
-            &self.text[offset as usize + 1..],
-        );
-        &rest[..usize::from(length)]
+        let start = offset as usize + 1;
+        &self.text[start..start + usize::from(self.text[start - 1])]
     }
 
     /// The node at `index`.
