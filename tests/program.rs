@@ -1,0 +1,276 @@
+//! The program as a process: what it prints, how it ends, what it logs.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Client, PATIENCE, report};
+
+/// A directory of its own, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("herd-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    fn servers(&self, text: &str) -> PathBuf {
+        let path = self.0.join("servers.txt");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn herd(directory: &Directory, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
+    command
+        .args(arguments)
+        .current_dir(&directory.0)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Two addresses whose ports were free a moment ago.
+fn free_addresses() -> [SocketAddr; 2] {
+    let held = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap())
+}
+
+/// Starts a server alone and waits until it says that it is ready.
+fn start(directory: &Directory, flags: &[&str]) -> (Running, SocketAddr) {
+    let [client, peer] = free_addresses();
+    directory.servers(&format!("Alone {client} {peer}\n"));
+    let mut child = herd(directory, &[&["serve", "Alone"], flags].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    let child = Running(child);
+    assert_eq!(
+        ready,
+        format!("Alone is ready: clients {client}, peers {peer}\n")
+    );
+    (child, client)
+}
+
+fn wait(child: &mut Running) -> Option<i32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.0.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::yield_now();
+    }
+}
+
+fn signal(child: &Running, signal: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", signal, &child.0.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (got_out, got_err) = (shown(&output.stdout), shown(&output.stderr));
+    assert!(got_out.contains(stdout), "{stdout:?} is not in {got_out:?}");
+    assert!(got_err.contains(stderr), "{stderr:?} is not in {got_err:?}");
+    assert_eq!(output.status.code(), Some(code), "{got_err}");
+}
+
+#[test]
+fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
+    let directory = Directory::new("usage");
+    let run = |arguments: &[&str]| herd(&directory, arguments).output().unwrap();
+    check(&run(&[]), 2, "", "a command is missing");
+    check(&run(&["frolic"]), 2, "", "frolic");
+    check(&run(&["serve"]), 2, "", "NAME");
+    check(
+        &run(&["serve", "Ball"]),
+        2,
+        "",
+        "servers.txt: cannot be read",
+    );
+    check(&run(&["check"]), 2, "", "servers.txt: cannot be read");
+    directory.servers("Ball 127.0.0.1:1 127.0.0.1:2 Welsh\nAlford 127.0.0.1\n");
+    check(
+        &run(&["check"]),
+        2,
+        "",
+        "servers.txt:2: Alford's client address \"127.0.0.1\" is not",
+    );
+    directory.servers("Ball 127.0.0.1:1 127.0.0.1:2 # alone\n");
+    check(
+        &run(&["check"]),
+        0,
+        "Ball: clients 127.0.0.1:1, peers 127.0.0.1:2, no neighbors\n",
+        "",
+    );
+    check(
+        &run(&["serve", "Welsh"]),
+        2,
+        "",
+        "names no server Welsh; it names Ball",
+    );
+    for (flag, value, reason) in [
+        ("--pool", "sofa", "either seats or lobby"),
+        ("--workers", "0", "from 1 to 8192"),
+        ("--workers", "many", "from 1 to 8192"),
+        ("--max-clients", "0", "greater than 0"),
+        ("--max-records", "-1", "greater than 0"),
+        ("--idle-timeout", "0", "seconds from 1"),
+        ("--bind", "here", "invalid IP address"),
+        ("--log-level", "loud", "one of error, warn, info and debug"),
+        ("--no-such-flag", "1", "--no-such-flag"),
+    ] {
+        check(&run(&["serve", "Ball", flag, value]), 2, "", reason);
+        check(
+            &run(&["serve", "Ball", &format!("{flag}={value}")]),
+            2,
+            "",
+            reason,
+        );
+    }
+    check(&run(&["--help"]), 0, "Run one server", "");
+    check(&run(&["serve", "-h"]), 0, "--idle-timeout", "");
+    check(
+        &run(&["--version"]),
+        0,
+        concat!("herd ", env!("CARGO_PKG_VERSION")),
+        "",
+    );
+}
+
+#[test]
+fn what_is_not_to_be_had_ends_with_1_and_a_reason() {
+    let directory = Directory::new("taken");
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = holder.local_addr().unwrap();
+    let [free, _] = free_addresses();
+    directory.servers(&format!("Ball {held} {free}\n"));
+    let run = |flags: &[&str]| {
+        herd(&directory, &[&["serve", "Ball"], flags].concat())
+            .output()
+            .unwrap()
+    };
+    let expected =
+        format!("Ball: cannot listen for clients on {held}: another program has that port");
+    check(&run(&[]), 1, "", &expected);
+    // An address of the block for documentation is no machine's own.
+    check(
+        &run(&["--bind", "192.0.2.1"]),
+        1,
+        "",
+        "this machine has no such address",
+    );
+    drop(holder);
+    std::fs::write(directory.0.join("file"), "").unwrap();
+    check(&run(&["--log-dir", "file"]), 1, "", "cannot log to file");
+}
+
+fn log(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("logs/Alone.log")).unwrap()
+}
+
+#[test]
+fn a_signal_under_load_ends_it_cleanly_and_the_log_tells_all() {
+    for name in ["TERM", "INT"] {
+        let directory = Directory::new(&format!("signal-{name}"));
+        let (mut server, address) = start(&directory, &[]);
+        let mut client = Client::connect(address);
+        let line = report("kiwi", "+1+1");
+        let reply = client.ask(&line);
+        assert_eq!(client.ask("\x01\u{e9}"), "? \x01\u{e9}");
+        let load = std::thread::spawn(move || {
+            // Ends when the server closes.
+            while client.stream().write_all(b"x\n").is_ok() && !client.line().is_empty() {}
+        });
+        signal(&server, name);
+        assert_eq!(wait(&mut server), Some(0));
+        load.join().unwrap();
+        let log = log(&directory.0);
+        for expected in [
+            format!("received from client 127.0.0.1:{{port}}: {line}"),
+            format!("sent to client 127.0.0.1:{{port}}: {reply}"),
+            r"received from client 127.0.0.1:{port}: \x01\xc3\xa9".to_owned(),
+            "client 127.0.0.1:{port} connected".to_owned(),
+            "client 127.0.0.1:{port} gone: ".to_owned(),
+            "stopped".to_owned(),
+        ] {
+            let (before, after) = expected.split_once("{port}").unwrap_or((&expected, ""));
+            let found = log
+                .lines()
+                .any(|line| line.contains(before) && line.contains(after));
+            assert!(found, "{expected} is not in the log");
+        }
+        for line in log.lines() {
+            let (time, rest) = line.split_once(' ').unwrap();
+            let time = time.as_bytes();
+            let form = b"0000-00-00T00:00:00.000000Z";
+            let fits = time.len() == form.len()
+                && time.iter().zip(form).all(|(t, f)| {
+                    if *f == b'0' {
+                        t.is_ascii_digit()
+                    } else {
+                        t == f
+                    }
+                });
+            assert!(fits && rest.starts_with('['), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_log_line_is_on_file_within_a_second() {
+    let directory = Directory::new("log");
+    let (_server, address) = start(&directory, &["--log-level", "info"]);
+    let mut client = Client::connect(address);
+    client.ask("find me");
+    let asked = Instant::now();
+    while !log(&directory.0).contains("find me") {
+        assert!(
+            asked.elapsed() < Duration::from_secs(1),
+            "not on file after a second"
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn lines_in_and_out_are_not_logged_at_warn() {
+    let directory = Directory::new("quiet");
+    let (mut server, address) = start(&directory, &["--log-level=warn"]);
+    Client::connect(address).ask("find me not");
+    signal(&server, "TERM");
+    assert_eq!(wait(&mut server), Some(0));
+    assert_eq!(log(&directory.0), "");
+}
