@@ -170,6 +170,8 @@ pub struct Session {
     input: Vec<u8>,
     /// Whether `input` holds a whole line.
     has_line: bool,
+    /// Whether more may have arrived than has been read: the last read filled its buffer.
+    unread: bool,
     /// Whether the client will send nothing more.
     ended: bool,
     /// Whether nothing more is read; whole lines that have been are still answered.
@@ -191,6 +193,7 @@ impl Session {
             phase: Phase::Open,
             input: Vec::new(),
             has_line: false,
+            unread: false,
             ended: false,
             finishing: false,
             end_announced: false,
@@ -314,17 +317,16 @@ impl Session {
         let mut end = self.input.len();
         input[..end].copy_from_slice(&self.input);
         self.input = Vec::new();
-        let mut filled = false;
         if !self.has_line && !self.ended && !self.finishing {
             match stream.read(&mut input[end..]) {
                 Ok(0) => self.end_of_input(services),
                 Ok(bytes) => {
                     end += bytes;
-                    filled = end == input.len();
+                    self.unread = end == input.len();
                     self.active = services.clock.now();
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => filled = true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.unread = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => self.unread = true,
                 Err(error) => return Err(error),
             }
         }
@@ -380,7 +382,7 @@ impl Session {
             self.send(stream, output, now)?;
         }
         let end_unread = self.end_announced && !self.ended;
-        Ok(self.phase == Phase::Open && (self.has_line || filled || end_unread))
+        Ok(self.phase == Phase::Open && (self.has_line || self.unread || end_unread))
     }
 
     /// Nothing more can be read: the client has closed, unless it was our own side that cut a

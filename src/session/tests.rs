@@ -331,3 +331,11 @@ fn a_read_that_our_own_side_cut_ends_no_line() {
         assert!(script.taken.is_empty() && bench.services.herd.is_empty());
     }
 }
+
+#[test]
+fn a_burst_larger_than_the_buffer_is_read_to_its_end_before_waiting() {
+    let mut bench = Bench::new();
+    let mut script = Script::new(&["x\n".repeat(2 * READ_BYTES)]);
+    while bench.turn(&mut script) == After::Again {}
+    assert_eq!(script.taken, "? x\n".repeat(2 * READ_BYTES).as_bytes());
+}
