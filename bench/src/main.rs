@@ -3,6 +3,13 @@
 //! Everything here speaks the client protocol alone, so it works on any server of it. Exit
 //! codes: 0 all is well, 1 a server failed or a run is void, 2 bad usage.
 
+mod csv;
+mod figures;
+mod flood;
+mod load;
+mod net;
+mod process;
+mod progress;
 mod transcript;
 mod transcripts;
 
@@ -15,7 +22,9 @@ use argh::{EarlyExit, FromArgs};
 #[derive(FromArgs)]
 #[argh(
     help_triggers("-h", "--help", "help"),
-    example = "herd-bench transcripts 127.0.0.1:12000",
+    example = "{command_name} transcripts 127.0.0.1:12000",
+    example = "{command_name} load --address 127.0.0.1:12000 --connections 64",
+    example = "{command_name} flood --from 127.0.0.1:12000 --to 127.0.0.1:12001,127.0.0.1:12002",
     error_code(1, "A server failed, or a run is void."),
     error_code(2, "Bad usage.")
 )]
@@ -28,6 +37,8 @@ struct Arguments {
 #[argh(subcommand)]
 enum Command {
     Transcripts(transcripts::Transcripts),
+    Load(load::Load),
+    Flood(flood::Flood),
 }
 
 /// Why a command did not succeed.
@@ -57,6 +68,8 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Transcripts(command) => command.run(),
+        Command::Load(command) => command.run(),
+        Command::Flood(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
