@@ -1,6 +1,7 @@
 //! Where on earth: latitude and longitude, and the ISO 6709 text that carries them.
 
 use crate::decimal::{Decimal, MAX_FIELD_BYTES};
+use std::f64::consts::FRAC_PI_2;
 
 /// Mean radius of the earth in kilometers (IUGG R1).
 pub const EARTH_RADIUS_KM: f64 = 6371.0088;
@@ -37,6 +38,17 @@ impl Position {
             sin_latitude,
         ]
     }
+}
+
+/// How far apart, in a straight line through the unit sphere, two points are that lie this many
+/// kilometers apart on the ground. Half way around is as far as it gets.
+pub fn chord(kilometers: f64) -> f64 {
+    2.0 * (kilometers / (2.0 * EARTH_RADIUS_KM)).min(FRAC_PI_2).sin()
+}
+
+/// The square of the straight line between two points.
+pub fn squared_chord(one: [f64; 3], other: [f64; 3]) -> f64 {
+    one.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
 /// Splits a location into its latitude and longitude texts, each with its sign.
@@ -107,6 +119,25 @@ mod tests {
             "+34.00000000000000000000-118.000000000000000000",
         ] {
             check(text, None);
+        }
+    }
+
+    #[test]
+    fn chords_span_the_ground() {
+        let place = |latitude, longitude| Position {
+            latitude,
+            longitude,
+        };
+        let degree = EARTH_RADIUS_KM.to_radians();
+        for (one, other, kilometers) in [
+            (place(0.0, 0.0), place(0.0, 1.0), degree),
+            (place(0.0, 179.5), place(0.0, -179.5), degree),
+            (place(89.5, 12.0), place(89.5, -168.0), degree),
+            (place(-90.0, 0.0), place(90.0, 77.0), 180.0 * degree),
+            (place(-90.0, 0.0), place(90.0, 77.0), 200.0 * degree),
+        ] {
+            let squared = squared_chord(one.unit_vector(), other.unit_vector());
+            assert!((squared.sqrt() - chord(kilometers)).abs() < 1e-12);
         }
     }
 

@@ -4,7 +4,9 @@
 //! differ could compare as equal, and a time would not come back as it was sent.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::decimal::{Decimal, MAX_FIELD_BYTES};
 
@@ -102,6 +104,53 @@ impl fmt::Display for Difference {
         let sign = if self.negative { '-' } else { '+' };
         let (seconds, nanos) = (self.nanos / NANOS_PER_SECOND, self.nanos % NANOS_PER_SECOND);
         write!(f, "{sign}{seconds}.{nanos:09}")
+    }
+}
+
+/// Milliseconds since the server's start: what deadlines are counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(u64);
+
+impl Tick {
+    /// The moment `span` later.
+    pub fn after(self, span: Duration) -> Tick {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Tick(self.0.saturating_add(millis))
+    }
+}
+
+impl From<u64> for Tick {
+    fn from(millis: u64) -> Tick {
+        Tick(millis)
+    }
+}
+
+impl From<Tick> for u64 {
+    fn from(tick: Tick) -> u64 {
+        tick.0
+    }
+}
+
+/// A clock for deadlines that costs a memory access to read; one thread moves it on.
+///
+/// Deadlines are seconds, so its steps of [`COARSE_STEP`] are fine enough, and no request pays
+/// for reading a real clock.
+#[derive(Clone, Debug, Default)]
+pub struct CoarseClock(Arc<AtomicU64>);
+
+/// How often the coarse clock is moved on.
+pub const COARSE_STEP: Duration = Duration::from_millis(100);
+
+impl CoarseClock {
+    /// The last moment that was set.
+    pub fn now(&self) -> Tick {
+        Tick(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Moves the clock to `since_start`.
+    pub fn set(&self, since_start: Duration) {
+        let tick = Tick::default().after(since_start);
+        self.0.store(tick.0, Ordering::Relaxed);
     }
 }
 

@@ -17,3 +17,19 @@ pub struct Query {
     /// How many places at most, 0 to 20.
     pub bound: u8,
 }
+
+/// Where answers come from.
+#[derive(Debug)]
+pub enum Places {
+    /// The offline gazetteer that is part of the program.
+    Atlas(atlas::Atlas),
+}
+
+impl Places {
+    /// Appends the JSON text that answers a query. No newline follows it.
+    pub fn nearby(&self, query: &Query, out: &mut Vec<u8>) {
+        match self {
+            Places::Atlas(atlas) => atlas.nearby(query, out),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Lays the atlas's places out as the static index that is compiled into the server.
+
+use std::error::Error;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+#[allow(dead_code, reason = "the build needs a part of what the server does")]
+#[path = "src/decimal.rs"]
+pub mod decimal;
+#[path = "src/places/atlas/format.rs"]
+mod format;
+#[allow(dead_code, reason = "the build needs a part of what the server does")]
+#[path = "src/geo.rs"]
+pub mod geo;
+#[path = "src/places/atlas/layout.rs"]
+mod layout;
+
+const DATA: &str = "src/places/atlas/atlas.tsv.gz";
+
+#[allow(clippy::print_stdout, reason = "cargo listens on standard output")]
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={DATA}");
+    let mut data = String::new();
+    flate2::read::GzDecoder::new(fs::File::open(Path::new(DATA))?).read_to_string(&mut data)?;
+    let layout = layout::lay_out(&data).map_err(|error| format!("{DATA}: {error}"))?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    fs::write(out.join("atlas.nodes"), &layout.nodes)?;
+    fs::write(out.join("atlas.places"), &layout.places)?;
+    fs::write(out.join("atlas.text"), &layout.text)?;
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! The command line: raw flags in, a checked configuration out, or a sentence on what is wrong.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use argh::FromArgs;
+use herd::config::{
+    Config, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS, DEFAULT_WORKERS, Discipline, MAX_WORKERS,
+};
+use herd::topology::Topology;
+use log::LevelFilter;
+
+/// An application server herd: equal servers that keep the latest location of every client,
+/// flood it to each other, and answer what is near.
+#[derive(Debug, FromArgs)]
+#[argh(help_triggers("-h", "--help"))]
+pub(crate) struct Arguments {
+    /// print the version and exit
+    #[argh(switch, short = 'V')]
+    pub(crate) version: bool,
+
+    #[argh(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What is to be done.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand)]
+pub(crate) enum Command {
+    Serve(Serve),
+    Check(Check),
+}
+
+/// Run one server of the herd, until SIGTERM or SIGINT.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand, name = "serve", help_triggers("-h", "--help"))]
+pub(crate) struct Serve {
+    /// which server of servers.txt this is
+    #[argh(positional, arg_name = "NAME")]
+    name: String,
+
+    /// who the servers are (default: servers.txt)
+    #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
+    servers: PathBuf,
+
+    /// where NAME.log is written (default: logs)
+    #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"logs\")")]
+    pub(crate) log_dir: PathBuf,
+
+    /// how the workers wait for clients: seats (a worker keeps a client until it closes) or lobby
+    /// (a silent client holds no worker; the default, needs Linux)
+    #[argh(
+        option,
+        arg_name = "seats|lobby",
+        default = "Discipline::default()",
+        from_str_fn(discipline)
+    )]
+    pool: Discipline,
+
+    /// threads that serve clients (default: 4)
+    #[argh(
+        option,
+        arg_name = "N",
+        default = "DEFAULT_WORKERS",
+        from_str_fn(workers)
+    )]
+    workers: usize,
+
+    /// another local address to bind this server's two ports on
+    #[argh(option, arg_name = "IP")]
+    bind: Option<IpAddr>,
+
+    /// clients at a time (default: the limit of open files less 256)
+    #[argh(option, arg_name = "N", from_str_fn(positive))]
+    max_clients: Option<usize>,
+
+    /// clients whose location is kept; new ones beyond are refused (default: 10000000)
+    #[argh(
+        option,
+        arg_name = "N",
+        default = "DEFAULT_MAX_RECORDS",
+        from_str_fn(positive)
+    )]
+    max_records: usize,
+
+    /// seconds after which a silent client is closed (default: 600)
+    #[argh(
+        option,
+        arg_name = "SECONDS",
+        default = "DEFAULT_IDLE_TIMEOUT",
+        from_str_fn(seconds)
+    )]
+    idle_timeout: Duration,
+
+    /// how much is logged: error, warn, info (every line received and sent; the default) or debug
+    #[argh(
+        option,
+        arg_name = "error|warn|info|debug",
+        default = "LevelFilter::Info",
+        from_str_fn(level)
+    )]
+    pub(crate) log_level: LevelFilter,
+}
+
+/// Check servers.txt and print what it says.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand, name = "check", help_triggers("-h", "--help"))]
+pub(crate) struct Check {
+    /// the file to check (default: servers.txt)
+    #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
+    servers: PathBuf,
+}
+
+/// How reading the command line ended, where not with arguments.
+#[derive(Debug)]
+pub(crate) enum Early {
+    /// Help was asked for; this is it.
+    Help(String),
+    /// It can't be understood; this is why.
+    Usage(String),
+}
+
+/// Reads the command line.
+pub(crate) fn parse(
+    arguments: impl Iterator<Item = std::ffi::OsString>,
+) -> Result<Arguments, Early> {
+    let mut words = Vec::new();
+    for argument in arguments.skip(1) {
+        let word = argument
+            .into_string()
+            .map_err(|word| Early::Usage(format!("{} is not UTF-8 text", word.display())))?;
+        // `--flag=value` is what many type, and argh only knows two words.
+        match word.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                words.extend([flag.to_owned(), value.to_owned()]);
+            }
+            _ => words.push(word),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Arguments::from_args(&["herd"], &words).map_err(|early| match early.status {
+        Ok(()) => Early::Help(early.output),
+        Err(()) => Early::Usage(early.output),
+    })
+}
+
+impl Serve {
+    /// What the flags come to.
+    pub(crate) fn config(&self) -> Result<Config, String> {
+        let topology = load(&self.servers)?;
+        let Some(server) = topology.server(&self.name) else {
+            let names: Vec<_> = topology
+                .servers()
+                .iter()
+                .map(|server| server.name.as_str())
+                .collect();
+            let (file, names) = (self.servers.display(), names.join(", "));
+            return Err(format!(
+                "{file} names no server {}; it names {names}",
+                self.name
+            ));
+        };
+        if self.pool == Discipline::Lobby && !cfg!(target_os = "linux") {
+            return Err("--pool lobby needs Linux; use --pool seats".to_owned());
+        }
+        Ok(Config {
+            server: server.clone(),
+            bind: self.bind,
+            pool: self.pool,
+            workers: self.workers,
+            max_clients: self.max_clients,
+            max_records: self.max_records,
+            idle_timeout: self.idle_timeout,
+            topology,
+        })
+    }
+}
+
+impl Check {
+    /// What the file says, as text.
+    pub(crate) fn report(&self) -> Result<String, String> {
+        let topology = load(&self.servers)?;
+        let mut report = String::new();
+        for server in topology.servers() {
+            let neighbors = match server.neighbors.len() {
+                0 => "no neighbors".to_owned(),
+                _ => format!("neighbors {}", server.neighbors.join(", ")),
+            };
+            let (name, client, peer) = (&server.name, &server.client, &server.peer);
+            report += &format!("{name}: clients {client}, peers {peer}, {neighbors}\n");
+        }
+        let unreachable = topology.unreachable();
+        if !unreachable.is_empty() {
+            let (first, rest) = (&topology.servers()[0].name, unreachable.join(", "));
+            report +=
+                &format!("warning: no flood from {first} reaches {rest}: the herd is in parts\n");
+        }
+        report += &format!(
+            "{}: good, servers: {}\n",
+            self.servers.display(),
+            topology.servers().len()
+        );
+        Ok(report)
+    }
+}
+
+fn load(path: &Path) -> Result<Topology, String> {
+    Topology::load(path).map_err(|error| error.to_string())
+}
+
+fn discipline(text: &str) -> Result<Discipline, String> {
+    match text {
+        "seats" => Ok(Discipline::Seats),
+        "lobby" => Ok(Discipline::Lobby),
+        _ => Err("it is either seats or lobby".to_owned()),
+    }
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(workers @ 1..=MAX_WORKERS) => Ok(workers),
+        _ => Err(format!("it must be a number from 1 to {MAX_WORKERS}")),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("it must be a whole number greater than 0".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        // A year stands for ever here, and keeps sums of times far from their end.
+        Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it must be a whole number of seconds from 1 to 31536000".to_owned()),
+    }
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    match text {
+        "error" => Ok(LevelFilter::Error),
+        "warn" => Ok(LevelFilter::Warn),
+        "info" => Ok(LevelFilter::Info),
+        "debug" => Ok(LevelFilter::Debug),
+        _ => Err("it is one of error, warn, info and debug".to_owned()),
+    }
+}

@@ -1,0 +1,64 @@
+//! What a server is started with, checked.
+//!
+//! The command line's raw flags are another type (in the program); a value of this one can be
+//! used as it is.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::topology::{Server, Topology};
+
+/// Settings of one server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This server's line of `servers.txt`.
+    pub server: Server,
+    /// All servers.
+    pub topology: Topology,
+    /// Another local address to bind the server's ports on.
+    pub bind: Option<IpAddr>,
+    /// How the pool's workers wait.
+    pub pool: Discipline,
+    /// How many workers the pool has.
+    pub workers: usize,
+    /// Clients at a time; `None` for as many as descriptors allow.
+    pub max_clients: Option<usize>,
+    /// Clients whose location is kept; a new one beyond is refused.
+    pub max_records: usize,
+    /// How long a client may say nothing.
+    pub idle_timeout: Duration,
+}
+
+/// How the workers of a pool wait for their clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discipline {
+    /// A worker keeps a connection, and blocks on it, until it closes.
+    Seats,
+    /// Workers take turns at the kernel's readiness queue.
+    Lobby,
+}
+
+impl Default for Discipline {
+    /// The lobby, where the kernel has what it needs.
+    fn default() -> Discipline {
+        if cfg!(target_os = "linux") {
+            Discipline::Lobby
+        } else {
+            Discipline::Seats
+        }
+    }
+}
+
+/// Workers of a pool, unless told otherwise: one hot worker serves the lobby, and the others
+/// step in when it falls behind.
+pub const DEFAULT_WORKERS: usize = 4;
+
+/// Most workers of a pool. A thread takes four of the 65,530 mappings that Linux gives a process
+/// by default, and beyond those the process would be aborted.
+pub const MAX_WORKERS: usize = 8_192;
+
+/// Clients whose location is kept, unless told otherwise.
+pub const DEFAULT_MAX_RECORDS: usize = 10_000_000;
+
+/// How long a client may say nothing, unless told otherwise.
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);

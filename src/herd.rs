@@ -1,0 +1,402 @@
+//! What a command does: the one place where reports are applied.
+//!
+//! Whether a report comes from a client or from a neighbor, it goes through [`Herd::commit`]:
+//! a turn's reports are one group under the apply lock, within which they are compared with
+//! the cache, numbered, stored and handed to the neighbors' queues. Time is an argument; there
+//! is no socket and no clock here.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::command::Report;
+use crate::flood::Flood;
+use crate::locations::Locations;
+use crate::outbox::{LinkId, Outlet};
+use crate::record::{MAX_AHEAD_SECONDS, Record, RecordView};
+use crate::time::Timestamp;
+use crate::vector::Vector;
+
+/// What became of a client's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged with its `AT` line: stored, or not newer than what is.
+    Acknowledged,
+    /// The time is more than 300 s ahead of this server's clock.
+    TooFarAhead,
+    /// A new client, and the server holds as many as it may.
+    Full,
+}
+
+/// A server's records, and who hears of a change.
+#[derive(Debug)]
+pub struct Herd {
+    name: Box<str>,
+    epoch: u64,
+    max_records: usize,
+    locations: Locations,
+    /// The apply lock. The one lock under which more than its own data is touched: shards of
+    /// `locations` are locked, and queues offered lines, while it is held. It is held for a
+    /// group of reports, not for one.
+    apply: Mutex<Apply>,
+}
+
+/// What only a group that is being applied may change.
+#[derive(Debug)]
+struct Apply {
+    /// The last sequence number given out in this epoch.
+    sequence: u64,
+    vector: Vector,
+    flood: Flood,
+}
+
+impl Herd {
+    /// An empty herd server of that name. `epoch` must be one that no earlier start of the
+    /// server had.
+    pub fn new(name: &str, epoch: u64, max_records: usize) -> Herd {
+        Herd {
+            name: name.into(),
+            epoch,
+            max_records,
+            locations: Locations::new(),
+            apply: Mutex::new(Apply {
+                sequence: 0,
+                vector: Vector::default(),
+                flood: Flood::default(),
+            }),
+        }
+    }
+
+    /// This server's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which start of this server this is.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many clients are known.
+    pub fn len(&self) -> usize {
+        self.locations.len()
+    }
+
+    /// Whether no client is known.
+    pub fn is_empty(&self) -> bool {
+        self.locations.is_empty()
+    }
+
+    /// Takes one turn's reports from a client, all received at the same moment, and appends what
+    /// became of each to `outcomes`.
+    ///
+    /// A report whose time is not later than the stored one's is acknowledged, but neither
+    /// stored nor flooded.
+    pub fn report(&self, reports: &[Report<'_>], received: Timestamp, outcomes: &mut Vec<Outcome>) {
+        let mut apply = self.apply.lock();
+        let mut winners: Vec<RecordView<'_>> = Vec::with_capacity(reports.len());
+        let mut new_clients = 0;
+        for report in reports {
+            if report.time.is_ahead_of(received, MAX_AHEAD_SECONDS) {
+                outcomes.push(Outcome::TooFarAhead);
+                continue;
+            }
+            // Reports earlier in the group are not in the cache yet. A turn has at most a few
+            // reports, so looking through them costs less than a table would.
+            let in_group = winners
+                .iter()
+                .rev()
+                .find(|winner| winner.client == report.client)
+                .map(|winner| winner.time);
+            let stored = in_group.or_else(|| {
+                self.locations
+                    .with(report.client, |stored| stored.map(Record::time))
+            });
+            match stored {
+                Some(time) if report.time <= time => {}
+                None if self.locations.len() + new_clients >= self.max_records => {
+                    outcomes.push(Outcome::Full);
+                    continue;
+                }
+                stored => {
+                    new_clients += usize::from(stored.is_none());
+                    let sequence = apply.sequence + winners.len() as u64 + 1;
+                    let origin = self.name.as_bytes();
+                    winners.push(RecordView::of_report(
+                        report, received, origin, self.epoch, sequence,
+                    ));
+                }
+            }
+            outcomes.push(Outcome::Acknowledged);
+        }
+        self.commit(&mut apply, &winners, None);
+        apply.sequence += winners.len() as u64;
+        if !winners.is_empty() {
+            let sequence = apply.sequence;
+            apply
+                .vector
+                .advance(self.name.as_bytes(), self.epoch, sequence);
+        }
+    }
+
+    /// Takes records that a neighbor sent: those greater than the stored ones are adopted and
+    /// forwarded to the other neighbors. Says how many were.
+    pub fn adopt(&self, records: &[RecordView<'_>], from: LinkId) -> usize {
+        let mut apply = self.apply.lock();
+        let mut winners: Vec<RecordView<'_>> = Vec::with_capacity(records.len());
+        for record in records {
+            let greater = self.locations.with(record.client, |stored| {
+                stored.is_none_or(|stored| record.order(&stored.view()) == Ordering::Greater)
+            });
+            if greater {
+                winners.push(*record);
+            }
+        }
+        self.commit(&mut apply, &winners, Some(from));
+        winners.len()
+    }
+
+    /// Stores what has won and queues it for everybody but the link that it came from.
+    fn commit(&self, apply: &mut Apply, winners: &[RecordView<'_>], source: Option<LinkId>) {
+        if winners.is_empty() {
+            return;
+        }
+        for winner in winners {
+            self.locations.store(winner);
+        }
+        if apply.flood.has_listeners(source) {
+            let mut lines = Vec::with_capacity(winners.len() * 128);
+            for winner in winners {
+                winner.write_line(&mut lines);
+            }
+            apply.flood.hand_over(&Arc::from(lines), source);
+        }
+    }
+
+    /// Shows a client's record, or that there is none, to `look`, which must only copy.
+    pub fn locate<R>(&self, client: &[u8], look: impl FnOnce(Option<&Record>) -> R) -> R {
+        self.locations.with(client, look)
+    }
+
+    /// Adds a neighbor, down at first, and hands out its queue.
+    pub fn add_link(&self) -> (LinkId, Outlet) {
+        self.apply.lock().flood.add()
+    }
+
+    /// Begins to queue for a link; what was applied before this moment is covered by the vector
+    /// that is returned, and must be sent from the cache by [`records_above`](Self::records_above).
+    pub fn set_live(&self, link: LinkId) -> Vector {
+        let mut apply = self.apply.lock();
+        apply.flood.set_live(link);
+        apply.vector.clone()
+    }
+
+    /// Stops queueing for a link.
+    pub fn set_down(&self, link: LinkId) {
+        self.apply.lock().flood.set_down(link);
+    }
+
+    /// This server's vector as of now.
+    pub fn vector(&self) -> Vector {
+        self.apply.lock().vector.clone()
+    }
+
+    /// Takes a neighbor's marker: every record that it covers has been applied.
+    pub fn advance(&self, marker: &Vector) {
+        self.apply.lock().vector.merge(marker);
+    }
+
+    /// Queues a marker behind every record that it covers, for all live links.
+    pub fn send_markers(&self) {
+        let mut apply = self.apply.lock();
+        if apply.flood.has_listeners(None) {
+            let mut lines = Vec::new();
+            apply.vector.write_lines("MARKER", &mut lines);
+            apply.flood.hand_over(&Arc::from(lines), None);
+        }
+    }
+
+    /// Shows all records that `vector` does not cover to `show`; `between` runs now and then
+    /// with no lock held, and ends the scan by returning `false`.
+    pub fn records_above<S>(
+        &self,
+        vector: &Vector,
+        state: &mut S,
+        show: impl Fn(&mut S, &RecordView<'_>),
+        between: impl FnMut(&mut S) -> bool,
+    ) {
+        self.locations.scan(
+            state,
+            |state, record| {
+                let view = record.view();
+                if !vector.covers(view.origin, view.epoch, view.sequence) {
+                    show(state, &view);
+                }
+            },
+            between,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Command;
+    use crate::outbox::Queued;
+
+    const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
+
+    fn report(line: &str) -> Report<'_> {
+        match Command::parse(line.as_bytes()) {
+            Ok(Command::Iamat(report)) => report,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn check_report(herd: &Herd, lines: &[&str], expected: &[Outcome]) {
+        let reports: Vec<_> = lines.iter().map(|line| report(line)).collect();
+        let mut outcomes = Vec::new();
+        herd.report(&reports, NOW, &mut outcomes);
+        assert_eq!(outcomes, expected, "{lines:?}");
+    }
+
+    #[track_caller]
+    fn check_stored(herd: &Herd, client: &str, location: Option<&str>) {
+        let got = herd.locate(client.as_bytes(), |found| {
+            found.map(|record| String::from_utf8_lossy(record.view().location).into_owned())
+        });
+        assert_eq!(got.as_deref(), location, "{client}");
+    }
+
+    fn queued(outlet: &Outlet) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Ok(Queued::Lines(group)) = outlet.try_take() {
+            lines.extend(String::from_utf8_lossy(&group).lines().map(str::to_owned));
+        }
+        lines
+    }
+
+    #[test]
+    fn newest_wins_also_within_a_group() {
+        use Outcome::Acknowledged;
+        let herd = Herd::new("Ball", 1, 100);
+        let (link, outlet) = herd.add_link();
+        herd.set_live(link);
+        check_report(
+            &herd,
+            &[
+                "IAMAT a +1+1 10",
+                "IAMAT a +2+2 10",
+                "IAMAT a +3+3 9",
+                "IAMAT b +4+4 1",
+                "IAMAT a +5+5 11",
+            ],
+            &[Acknowledged; 5],
+        );
+        check_stored(&herd, "a", Some("+5+5"));
+        check_stored(&herd, "b", Some("+4+4"));
+        check_report(&herd, &["IAMAT a +6+6 11.0"], &[Acknowledged]);
+        check_stored(&herd, "a", Some("+5+5"));
+        assert_eq!(
+            queued(&outlet),
+            [
+                "RECORD Ball 1 1 1000000000000 a +1+1 10",
+                "RECORD Ball 1 2 1000000000000 b +4+4 1",
+                "RECORD Ball 1 3 1000000000000 a +5+5 11",
+            ]
+        );
+        assert!(herd.vector().covers(b"Ball", 1, 3) && !herd.vector().covers(b"Ball", 1, 4));
+    }
+
+    #[test]
+    fn what_is_refused_changes_nothing() {
+        let herd = Herd::new("Ball", 1, 2);
+        check_report(
+            &herd,
+            &["IAMAT a +1+1 1300.000000001"],
+            &[Outcome::TooFarAhead],
+        );
+        check_report(
+            &herd,
+            &[
+                "IAMAT a +1+1 1300",
+                "IAMAT b +1+1 1",
+                "IAMAT c +1+1 1",
+                "IAMAT b +2+2 2",
+            ],
+            &[
+                Outcome::Acknowledged,
+                Outcome::Acknowledged,
+                Outcome::Full,
+                Outcome::Acknowledged,
+            ],
+        );
+        check_stored(&herd, "b", Some("+2+2"));
+        check_stored(&herd, "c", None);
+        assert_eq!(herd.len(), 2);
+        assert!(herd.vector().covers(b"Ball", 1, 3) && !herd.vector().covers(b"Ball", 1, 4));
+    }
+
+    #[test]
+    fn a_neighbors_records_go_to_the_others_only_and_only_once() {
+        let herd = Herd::new("Ball", 1, 1);
+        let (from, back) = herd.add_link();
+        let (other, on) = herd.add_link();
+        herd.set_live(from);
+        herd.set_live(other);
+        let line = "RECORD Welsh 5 7 1000000000000 a +1+1 10";
+        let record = RecordView::parse_line(line.as_bytes()).expect("a record");
+        assert_eq!(herd.adopt(&[record], from), 1);
+        assert_eq!(herd.adopt(&[record], other), 0);
+        let tie = RecordView {
+            origin: b"Alford",
+            ..record
+        };
+        assert_eq!(herd.adopt(&[tie], other), 0);
+        assert_eq!(queued(&on), [line]);
+        assert!(queued(&back).is_empty());
+        // A single record advances nothing: another path may still hold what came before it.
+        assert!(herd.vector().is_empty());
+        // Limits act where a client reports, not between servers.
+        let second = RecordView {
+            client: b"b",
+            ..record
+        };
+        assert_eq!(herd.adopt(&[second], from), 1);
+    }
+
+    #[test]
+    fn a_link_that_comes_up_gets_what_its_neighbor_lacks() {
+        let herd = Herd::new("Ball", 1, 100);
+        check_report(
+            &herd,
+            &["IAMAT a +1+1 1", "IAMAT b +1+1 1"],
+            &[Outcome::Acknowledged; 2],
+        );
+        let (link, outlet) = herd.add_link();
+        let captured = herd.set_live(link);
+        check_report(&herd, &["IAMAT c +1+1 1"], &[Outcome::Acknowledged]);
+        assert!(captured.covers(b"Ball", 1, 2) && !captured.covers(b"Ball", 1, 3));
+        let mut held = Vector::default();
+        held.advance(b"Ball", 1, 1);
+        let mut sent = Vec::new();
+        herd.records_above(
+            &held,
+            &mut sent,
+            |sent, view| sent.push(view.sequence),
+            |_| true,
+        );
+        sent.sort();
+        assert_eq!(sent, [2, 3]);
+        herd.send_markers();
+        assert_eq!(
+            queued(&outlet),
+            [
+                "RECORD Ball 1 3 1000000000000 c +1+1 1",
+                "MARKER 0 Ball 1 3"
+            ]
+        );
+    }
+}

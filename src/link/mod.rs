@@ -1,0 +1,28 @@
+//! One neighbor's connection, in each direction.
+//!
+//! A server dials each of its neighbors: that connection carries its own records to the
+//! neighbor, and the neighbor's vector and liveness back. So between two neighbors there are two
+//! connections, one for each direction of the flood, and neither side has to agree on who dials.
+//!
+//! - [`sender`] keeps one neighbor fed: dial, shake hands, send what the neighbor lacks, drain
+//!   the queue; its reader thread hears the neighbor's side.
+//! - [`receiver`] takes what a neighbor floods.
+//! - [`handshake`] says who is who before a record is taken, and refuses with a reason.
+//! - [`wire`] is lines over the socket. It is the one place that encryption has to slot into.
+
+pub mod handshake;
+pub mod receiver;
+pub mod sender;
+pub mod wire;
+
+use std::time::Duration;
+
+/// How often a receiver says that it is alive.
+pub const PONG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Silence after which the other side is taken for dead: neither keepalive nor
+/// `TCP_USER_TIMEOUT` notices a peer whose process is frozen.
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(4);
+
+/// Send buffer of a link's socket. A larger one would only hide how far behind a neighbor is.
+const SEND_BUFFER_BYTES: usize = 256 << 10;

@@ -1,0 +1,441 @@
+//! Keeps one neighbor fed with records.
+//!
+//! Every connection starts from the neighbor's version vector: what it lacks is written from
+//! the cache straight to the socket, then a marker that says so, then whatever the flood has
+//! queued meanwhile. So a record lost in a dying socket, or in a queue that overflowed, costs a
+//! delay and not a hole. A connection that breaks is dialed again for as long as the server
+//! runs; a neighbor that is away holds nothing up and costs no memory.
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender as Channel, bounded, never, select};
+use log::{Level, debug, info, log_enabled, warn};
+
+use super::SILENCE_LIMIT;
+use super::handshake::{self, HandshakeError, Hello};
+use super::wire::{Lines, is_timeout, prepare};
+use crate::herd::Herd;
+use crate::outbox::{LinkId, Outlet, Queued};
+use crate::printable::Printable;
+use crate::shutdown::Stop;
+use crate::time::Timestamp;
+use crate::topology::Address;
+use crate::vector::Vector;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Shortest and longest pause before dialing again; it doubles with each failure.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// Shortest time between two scans of the cache for one neighbor.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes gathered from the queue for one write.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// Messages from the reader and from receivers that a sender holds; past this the reader's
+/// vector is dropped, and the neighbor is asked again.
+const CONTROL_MESSAGES: usize = 8;
+
+/// The neighbor that a sender feeds.
+#[derive(Clone, Debug)]
+pub struct Neighbor {
+    /// Its place in the flood.
+    pub link: LinkId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens for peers.
+    pub address: Address,
+}
+
+/// What a sender is told from outside its queue.
+#[derive(Debug)]
+enum Control {
+    /// The neighbor has just connected to us: it is worth dialing at once.
+    Wake,
+    /// The neighbor says what it holds.
+    Vector { connection: u64, held: Vector },
+    /// Nothing more will be heard over that connection.
+    Lost { connection: u64, reason: String },
+}
+
+/// Wakes a sender that waits to dial again.
+#[derive(Clone, Debug)]
+pub struct Waker(Channel<Control>);
+
+impl Waker {
+    /// Says that the neighbor is there.
+    pub fn wake(&self) {
+        // A sender with messages waiting is awake.
+        let _ = self.0.try_send(Control::Wake);
+    }
+}
+
+/// A connection for the reader thread.
+#[derive(Debug)]
+struct Reading {
+    connection: u64,
+    stream: TcpStream,
+    lines: Lines,
+}
+
+/// The two threads that keep one neighbor fed.
+#[derive(Debug)]
+pub struct Sender {
+    threads: [JoinHandle<()>; 2],
+    waker: Waker,
+}
+
+impl Sender {
+    /// Starts to dial, and to feed whoever answers.
+    pub fn start(
+        herd: Arc<Herd>,
+        neighbor: Neighbor,
+        outlet: Outlet,
+        stop: Stop,
+    ) -> io::Result<Sender> {
+        let (control, told) = bounded(CONTROL_MESSAGES);
+        let (reader, connections) = bounded::<Reading>(0);
+        let waker = Waker(control.clone());
+        let thread = |role: &str| {
+            std::thread::Builder::new()
+                .name(format!("{role}-{}", neighbor.name))
+                .stack_size(crate::STACK_BYTES)
+        };
+        let hear = thread("link-reader").spawn(move || {
+            for reading in connections {
+                read(reading, &control);
+            }
+        })?;
+        let feeder = Feeder {
+            herd,
+            neighbor: neighbor.clone(),
+            outlet,
+            told,
+            reader,
+            stop,
+            connections: 0,
+            resync_allowed: Instant::now(),
+        };
+        let feed = thread("link-sender").spawn(move || feeder.run())?;
+        Ok(Sender {
+            threads: [feed, hear],
+            waker,
+        })
+    }
+
+    /// What wakes it when its neighbor is known to be there.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Waits for both threads to end, after they have been told to.
+    pub fn join(self) {
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Why feeding a neighbor ended.
+enum End {
+    Lost(String),
+    Stopped,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Lost(error.to_string())
+    }
+}
+
+/// The sender thread's state.
+struct Feeder {
+    herd: Arc<Herd>,
+    neighbor: Neighbor,
+    outlet: Outlet,
+    told: Receiver<Control>,
+    reader: Channel<Reading>,
+    stop: Stop,
+    /// How many connections there have been; the current one's number.
+    connections: u64,
+    /// When the cache may be scanned for this neighbor again.
+    resync_allowed: Instant,
+}
+
+impl Feeder {
+    fn run(mut self) {
+        let mut pause = BACK_OFF.0;
+        let mut failed_before = false;
+        while !self.stop.is_set() {
+            match self.dial() {
+                Ok(stream) => {
+                    info!("connected to neighbor {}", self.neighbor.name);
+                    let end = self.feed(&stream);
+                    self.herd.set_down(self.neighbor.link);
+                    // The reader blocks on the same socket.
+                    let _ = stream.shutdown(Shutdown::Both);
+                    match end {
+                        End::Stopped => return,
+                        End::Lost(reason) => {
+                            warn!(
+                                "connection to neighbor {} lost: {reason}",
+                                self.neighbor.name
+                            );
+                        }
+                    }
+                    (pause, failed_before) = (BACK_OFF.0, false);
+                }
+                Err(error) => {
+                    let level = if failed_before {
+                        Level::Debug
+                    } else {
+                        Level::Warn
+                    };
+                    let Neighbor { name, address, .. } = &self.neighbor;
+                    log::log!(
+                        level,
+                        "cannot connect to neighbor {name} at {address}: {error}"
+                    );
+                    failed_before = true;
+                }
+            }
+            if self.pause(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) {
+                return;
+            }
+            pause = (pause * 2).min(BACK_OFF.1);
+        }
+    }
+
+    /// Waits before dialing again; `true` if it is time to stop.
+    fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            select! {
+                recv(self.stop.channel()) -> _ => return true,
+                recv(self.told) -> message => {
+                    if let Ok(Control::Wake) = message {
+                        return false;
+                    }
+                }
+                default(until.saturating_duration_since(Instant::now())) => return false,
+            }
+        }
+    }
+
+    fn dial(&mut self) -> Result<TcpStream, HandshakeError> {
+        let Address { host, port } = &self.neighbor.address;
+        let mut error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in (host.as_str(), *port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                Ok(stream) => return self.shake_hands(stream),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error.into())
+    }
+
+    fn shake_hands(&mut self, stream: TcpStream) -> Result<TcpStream, HandshakeError> {
+        prepare(&stream, SILENCE_LIMIT)?;
+        let own = Hello::new(self.herd.name(), self.herd.epoch(), Timestamp::now());
+        let mut lines = Lines::default();
+        handshake::dial(&stream, &mut lines, &own, &self.neighbor.name)?;
+        stream.set_read_timeout(Some(SILENCE_LIMIT))?;
+        self.connections += 1;
+        let reading = Reading {
+            connection: self.connections,
+            stream: stream.try_clone()?,
+            lines,
+        };
+        // The reader is free: the connection before this one has been shut.
+        self.reader
+            .send(reading)
+            .map_err(|_| io::Error::other("the reader thread is gone"))?;
+        Ok(stream)
+    }
+
+    fn feed(&mut self, stream: &TcpStream) -> End {
+        match self.try_feed(stream) {
+            Ok(end) | Err(end) => end,
+        }
+    }
+
+    fn try_feed(&mut self, mut stream: &TcpStream) -> Result<End, End> {
+        let mut lacking: Option<Vector> = None;
+        loop {
+            let until_resync = match &lacking {
+                Some(_) => crossbeam_channel::at(self.resync_allowed),
+                None => never(),
+            };
+            select! {
+                recv(self.outlet.channel()) -> queued => match queued {
+                    Ok(queued) => self.send_queued(self.outlet.taken(queued), stream)?,
+                    Err(_) => return Ok(End::Stopped),
+                },
+                recv(self.told) -> message => match message {
+                    Ok(Control::Vector { connection, held }) if connection == self.connections => {
+                        lacking = Some(held);
+                    }
+                    Ok(Control::Lost { connection, reason }) if connection == self.connections => {
+                        return Ok(End::Lost(reason));
+                    }
+                    Ok(_) => {}
+                    Err(_) => return Ok(End::Lost("the reader thread is gone".to_owned())),
+                },
+                recv(until_resync) -> _ => {
+                    if let Some(held) = lacking.take() {
+                        self.resync(&held, stream)?;
+                    }
+                }
+                recv(self.stop.channel()) -> _ => {
+                    while let Ok(queued) = self.outlet.try_take() {
+                        self.send_queued(queued, stream)?;
+                    }
+                    stream.write_all(b"BYE stopping\n")?;
+                    return Ok(End::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Sends what the neighbor lacks from the cache. The link is live from before the scan, so
+    /// what is applied meanwhile queues behind it.
+    fn resync(&mut self, held: &Vector, stream: &TcpStream) -> io::Result<()> {
+        let captured = self.herd.set_live(self.neighbor.link);
+        let mut scan = Scan {
+            lines: Vec::with_capacity(WRITE_BYTES),
+            records: 0,
+            stream,
+            written: Ok(()),
+        };
+        self.herd.records_above(
+            held,
+            &mut scan,
+            |scan, record| {
+                record.write_line(&mut scan.lines);
+                scan.records += 1;
+            },
+            Scan::write,
+        );
+        if scan.written.is_ok() {
+            captured.write_lines("MARKER", &mut scan.lines);
+            Scan::write(&mut scan);
+        }
+        scan.written?;
+        self.resync_allowed = Instant::now() + RESYNC_INTERVAL;
+        info!(
+            "sent {} records that neighbor {} lacked",
+            scan.records, self.neighbor.name
+        );
+        Ok(())
+    }
+
+    /// Writes what came out of the queue, together with all that is there behind it.
+    fn send_queued(&self, first: Queued, mut stream: &TcpStream) -> io::Result<()> {
+        let Queued::Lines(lines) = first else {
+            return self.ask_for_vector(stream);
+        };
+        let mut gathered = Vec::new();
+        while gathered.len() + lines.len() < WRITE_BYTES {
+            match self.outlet.try_take() {
+                Ok(Queued::Lines(more)) => {
+                    if gathered.is_empty() {
+                        gathered.extend_from_slice(&lines);
+                    }
+                    gathered.extend_from_slice(&more);
+                }
+                Ok(Queued::Overflowed) => return self.ask_for_vector(stream),
+                Err(_) => break,
+            }
+        }
+        let block = if gathered.is_empty() {
+            &*lines
+        } else {
+            &gathered
+        };
+        if log_enabled!(Level::Info) {
+            for line in block
+                .split(|&byte| byte == b'\n')
+                .filter(|line| line.starts_with(b"RECORD"))
+            {
+                info!(
+                    "sent to neighbor {}: {}",
+                    self.neighbor.name,
+                    Printable(line)
+                );
+            }
+        }
+        stream.write_all(block)
+    }
+
+    fn ask_for_vector(&self, mut stream: &TcpStream) -> io::Result<()> {
+        warn!(
+            "the queue for neighbor {} overflowed: sending from the cache",
+            self.neighbor.name
+        );
+        stream.write_all(b"RESYNC\n")
+    }
+}
+
+/// A scan of the cache on its way to a neighbor.
+struct Scan<'a> {
+    lines: Vec<u8>,
+    records: usize,
+    stream: &'a TcpStream,
+    written: io::Result<()>,
+}
+
+impl Scan<'_> {
+    fn write(scan: &mut Scan<'_>) -> bool {
+        scan.written = scan.stream.write_all(&scan.lines);
+        scan.lines.clear();
+        scan.written.is_ok()
+    }
+}
+
+/// The reader thread's work with one connection: hears the neighbor until it falls silent, then
+/// shuts the socket, which also frees a sender that is blocked in a write.
+fn read(mut reading: Reading, control: &Channel<Control>) {
+    let connection = reading.connection;
+    let Err(error) = hear(&mut reading, control);
+    let reason = if is_timeout(&error) {
+        format!("not heard of for {} s", SILENCE_LIMIT.as_secs())
+    } else {
+        error.to_string()
+    };
+    let _ = reading.stream.shutdown(Shutdown::Both);
+    // The sender may be busy with a full control queue, and will find the socket shut.
+    let _ = control.try_send(Control::Lost { connection, reason });
+}
+
+/// Takes what the neighbor says until it says no more.
+fn hear(reading: &mut Reading, control: &Channel<Control>) -> io::Result<Infallible> {
+    let broken = || io::Error::new(io::ErrorKind::InvalidData, "it sent what makes no sense");
+    let mut held = Vector::default();
+    loop {
+        while let Some(line) = reading.lines.take_line()? {
+            if line.starts_with(b"PONG") {
+                debug!("heard {}", Printable(line));
+            } else if line.starts_with(b"VECTOR") {
+                if held.read_line("VECTOR", line).ok_or_else(broken)? {
+                    let held = std::mem::take(&mut held);
+                    let connection = reading.connection;
+                    let _ = control.try_send(Control::Vector { connection, held });
+                }
+            } else if let Some(reason) = line.strip_prefix(b"BYE ") {
+                return Err(io::Error::other(Printable(reason).to_string()));
+            } else {
+                return Err(broken());
+            }
+        }
+        if reading.lines.fill(&reading.stream)? == 0 {
+            return Err(io::Error::other("closed by the neighbor"));
+        }
+    }
+}

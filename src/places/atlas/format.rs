@@ -1,0 +1,158 @@
+//! The index's bytes, as `build.rs` writes them and the atlas reads them.
+//!
+//! Three arrays of little-endian values: **nodes**, all that a search passes through, 16 bytes
+//! each; **places**, what is read of a place that may be answered, 20 bytes each, in the order of
+//! the nodes; and **text**, each string once, already escaped for JSON, its length in a byte
+//! before it. A node is a place and the root of a subtree: a range of the array is the subtree of
+//! its [`middle`], whose left and right subtrees are the halves before and after. So no pointer is
+//! stored, and a server reads the arrays where the kernel has mapped them.
+
+use crate::geo::Position;
+
+/// Bytes of a node.
+pub(super) const NODE_BYTES: usize = 16;
+/// Bytes of a place.
+pub(super) const PLACE_BYTES: usize = 20;
+
+/// Units of a node's vector in the radius of the earth: one is 3 mm, where an f32 would step by
+/// up to 38 cm in the same four bytes.
+pub(super) const UNITS: f64 = i32::MAX as f64;
+
+/// The root of the subtree `low..high`.
+pub(super) fn middle(low: usize, high: usize) -> usize {
+    low + (high - low) / 2
+}
+
+/// A point in microdegrees, as the data file and [`Place`] have them.
+pub(super) fn position(latitude: i32, longitude: i32) -> Position {
+    Position {
+        latitude: f64::from(latitude) / 1e6,
+        longitude: f64::from(longitude) / 1e6,
+    }
+}
+
+/// What Google would call a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// An airport or a seaplane base.
+    Airport = 0,
+    /// A heliport or a balloonport.
+    Helipad = 1,
+    /// A city, town or village.
+    Locality = 2,
+}
+
+/// One place on the way of a search, and what its subtree holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Node {
+    /// Unit vector in [`UNITS`], each axis rounded to the nearest.
+    pub(super) vector: [i32; 3],
+    /// What the place is ranked by; more is better.
+    pub(super) prominence: u8,
+    /// The greatest prominence in the subtree, its root included.
+    pub(super) greatest: u8,
+    /// The axis that parts the subtree: on it the left is at most the root, the right at least.
+    pub(super) axis: u8,
+    /// The place's class.
+    pub(super) class: Class,
+}
+
+impl Node {
+    #[allow(dead_code, reason = "build.rs writes, the server reads")]
+    pub(super) fn to_bytes(self) -> [u8; NODE_BYTES] {
+        let mut bytes = [0; NODE_BYTES];
+        for (field, value) in bytes.chunks_exact_mut(4).zip(self.vector) {
+            field.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes[12..].copy_from_slice(&[self.prominence, self.greatest, self.axis, self.class as u8]);
+        bytes
+    }
+
+    #[allow(dead_code, reason = "build.rs writes, the server reads")]
+    #[inline]
+    pub(super) fn from_bytes(bytes: &[u8; NODE_BYTES]) -> Node {
+        Node {
+            vector: [field(bytes, 0), field(bytes, 4), field(bytes, 8)].map(u32::cast_signed),
+            prominence: bytes[12],
+            greatest: bytes[13],
+            axis: bytes[14],
+            class: match bytes[15] {
+                0 => Class::Airport,
+                1 => Class::Helipad,
+                _ => Class::Locality,
+            },
+        }
+    }
+}
+
+/// What an answer says of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Microdegrees north.
+    pub(super) latitude: i32,
+    /// Microdegrees east.
+    pub(super) longitude: i32,
+    /// Its number in its source: GeoNames for a locality, OurAirports for the rest.
+    pub(super) id: u32,
+    /// Where its name lies in the text.
+    pub(super) name: u32,
+    /// Where its vicinity lies in the text.
+    pub(super) vicinity: u32,
+}
+
+impl Place {
+    #[allow(dead_code, reason = "build.rs writes, the server reads")]
+    pub(super) fn to_bytes(self) -> [u8; PLACE_BYTES] {
+        let mut bytes = [0; PLACE_BYTES];
+        let position = [self.latitude, self.longitude].map(i32::cast_unsigned);
+        let values = [position[0], position[1], self.id, self.name, self.vicinity];
+        for (field, value) in bytes.chunks_exact_mut(4).zip(values) {
+            field.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[allow(dead_code, reason = "build.rs writes, the server reads")]
+    pub(super) fn from_bytes(bytes: &[u8; PLACE_BYTES]) -> Place {
+        Place {
+            latitude: field(bytes, 0).cast_signed(),
+            longitude: field(bytes, 4).cast_signed(),
+            id: field(bytes, 8),
+            name: field(bytes, 12),
+            vicinity: field(bytes, 16),
+        }
+    }
+}
+
+/// The four bytes at `at`.
+#[inline]
+fn field<const BYTES: usize>(bytes: &[u8; BYTES], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for class in [Class::Airport, Class::Helipad, Class::Locality] {
+            let node = Node {
+                vector: [i32::MAX, -i32::MAX, -2],
+                prominence: 250,
+                greatest: 255,
+                axis: 2,
+                class,
+            };
+            assert_eq!(Node::from_bytes(&node.to_bytes()), node);
+        }
+        let place = Place {
+            latitude: -90_000_000,
+            longitude: 180_000_000,
+            id: 14_000_000,
+            name: 5,
+            vicinity: u32::MAX,
+        };
+        assert_eq!(Place::from_bytes(&place.to_bytes()), place);
+    }
+}

@@ -1,0 +1,374 @@
+//! Lays places out as the static index that the atlas searches; runs in `build.rs` and in tests.
+//!
+//! Here is decided what a place's prominence is, which places count as one, and where each lies.
+//! All of it happens at build time, so a server finds its index ready and five servers on a
+//! machine share one copy in the page cache. What a kind letter means is told in `make.py`.
+
+use super::format::{Class, Node, Place, UNITS, middle, position};
+use crate::geo::{Position, chord, squared_chord};
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt;
+
+/// Two places of one name that are no farther apart than this, in kilometers, count as one.
+const SAME_PLACE_KM: f64 = 1.0;
+
+/// Bytes of a string at most, escaped, since its length takes one; a longer one fails the build.
+const MAX_TEXT_BYTES: usize = u8::MAX as usize;
+
+/// The index as bytes, each array in the layout that [`super::format`] tells.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    pub(super) nodes: Vec<u8>,
+    pub(super) places: Vec<u8>,
+    pub(super) text: Vec<u8>,
+}
+
+/// A line of the data file that does not hold a place; counted from 1.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BadLine(usize);
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "line {} does not hold a place", self.0)
+    }
+}
+
+impl std::error::Error for BadLine {}
+
+/// One line of the data file.
+#[derive(Debug)]
+struct Entry {
+    position: Position,
+    prominence: u8,
+    population: u32,
+    class: Class,
+    name: String,
+    vicinity: String,
+    latitude: i32,
+    longitude: i32,
+    id: u32,
+}
+
+/// A place on its way into the k-d order.
+struct Point {
+    vector: [i32; 3],
+    entry: usize,
+}
+
+/// Reads the data file and lays it out, places that count as one merged.
+pub(super) fn lay_out(data: &str) -> Result<Layout, BadLine> {
+    let entries = merged(read(data)?);
+    let mut points: Vec<Point> = entries
+        .iter()
+        .enumerate()
+        .map(|(entry, place)| Point {
+            vector: place
+                .position
+                .unit_vector()
+                .map(|axis| (axis * UNITS).round() as i32),
+            entry,
+        })
+        .collect();
+    let mut axes = vec![0; points.len()];
+    arrange(&mut points, &mut axes);
+    let mut greatest = vec![0; points.len()];
+    crown(&points, &entries, &mut greatest);
+
+    let mut layout = Layout::default();
+    let mut text = Text::default();
+    for (index, point) in points.iter().enumerate() {
+        let entry = &entries[point.entry];
+        let node = Node {
+            vector: point.vector,
+            prominence: entry.prominence,
+            greatest: greatest[index],
+            axis: axes[index],
+            class: entry.class,
+        };
+        let place = Place {
+            latitude: entry.latitude,
+            longitude: entry.longitude,
+            id: entry.id,
+            name: text.offset(&entry.name),
+            vicinity: text.offset(&entry.vicinity),
+        };
+        layout.nodes.extend_from_slice(&node.to_bytes());
+        layout.places.extend_from_slice(&place.to_bytes());
+    }
+    layout.text = text.bytes;
+    Ok(layout)
+}
+
+fn read(data: &str) -> Result<Vec<Entry>, BadLine> {
+    data.lines()
+        .enumerate()
+        .map(|(index, line)| entry(line).ok_or(BadLine(index + 1)))
+        .collect()
+}
+
+fn entry(line: &str) -> Option<Entry> {
+    let mut fields = line.split('\t');
+    let kind = fields.next()?;
+    let id = fields.next()?.parse().ok()?;
+    let latitude: i32 = fields.next()?.parse().ok()?;
+    let longitude: i32 = fields.next()?.parse().ok()?;
+    let population = fields.next()?.parse().ok()?;
+    let name = escaped(fields.next()?);
+    let vicinity = escaped(fields.next()?);
+    let fits = |text: &str| !text.is_empty() && text.len() <= MAX_TEXT_BYTES;
+    if fields.next().is_some()
+        || !fits(&name)
+        || !fits(&vicinity)
+        || latitude.unsigned_abs() > 90_000_000
+        || longitude.unsigned_abs() > 180_000_000
+    {
+        return None;
+    }
+    let (class, prominence) = rank(kind, population)?;
+    Some(Entry {
+        position: position(latitude, longitude),
+        prominence,
+        population,
+        class,
+        name,
+        vicinity,
+        latitude,
+        longitude,
+        id,
+    })
+}
+
+/// A place's class and prominence: large and medium airports, then localities by the logarithm of
+/// their population, small airports and seaplane bases, hospital heliports, and the rest.
+///
+/// A step between localities is a tenth of a doubling, so the greatest city, of 25 million, comes to
+/// 250. Within a step nearness decides.
+fn rank(kind: &str, population: u32) -> Option<(Class, u8)> {
+    let size = 10.0 * f64::from(population.max(1)).log2();
+    Some(match kind {
+        "L" => (Class::Airport, 255),
+        "M" => (Class::Airport, 254),
+        "P" => (Class::Locality, (4.0 + size).min(253.0) as u8),
+        "S" | "W" => (Class::Airport, 3),
+        "C" => (Class::Helipad, 2),
+        "H" | "B" => (Class::Helipad, 1),
+        _ => return None,
+    })
+}
+
+/// The text as it stands between the quotes of a JSON string.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => escaped.extend(['\\', character]),
+            '\0'..' ' => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+/// Drops every place within [`SAME_PLACE_KM`] of a more prominent one of its name.
+fn merged(entries: Vec<Entry>) -> Vec<Entry> {
+    let mut namesakes: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let name = entry.name.to_lowercase();
+        namesakes.entry(name).or_default().push(index);
+    }
+    let reach = chord(SAME_PLACE_KM).powi(2);
+    let mut keep = vec![true; entries.len()];
+    for group in namesakes.values_mut().filter(|group| group.len() > 1) {
+        group.sort_by_key(|&index| {
+            let entry = &entries[index];
+            (Reverse((entry.prominence, entry.population)), index)
+        });
+        let mut kept: Vec<[f64; 3]> = Vec::new();
+        for &index in group.iter() {
+            let vector = entries[index].position.unit_vector();
+            let is_apart = |&other: &[f64; 3]| squared_chord(vector, other) > reach;
+            keep[index] = kept.iter().all(is_apart);
+            if keep[index] {
+                kept.push(vector);
+            }
+        }
+    }
+    let mut keep = keep.into_iter();
+    let mut entries = entries;
+    entries.retain(|_| keep.next() == Some(true));
+    entries
+}
+
+/// Brings points into k-d order: each range parted at its middle along its widest axis.
+///
+/// The widest axis keeps subtrees compact: places lie on a surface, so taking the three axes in
+/// turn would often part one along its thin side.
+fn arrange(points: &mut [Point], axes: &mut [u8]) {
+    if points.is_empty() {
+        return;
+    }
+    let width = |&axis: &usize| {
+        let values = points.iter().map(|point| i64::from(point.vector[axis]));
+        let (low, high) = values.fold((i64::MAX, i64::MIN), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
+        high - low
+    };
+    let axis = (0..3).max_by_key(width).unwrap_or(0);
+    let middle = middle(0, points.len());
+    let (left, _, right) =
+        points.select_nth_unstable_by_key(middle, |point| (point.vector[axis], point.entry));
+    axes[middle] = axis as u8;
+    let (left_axes, right_axes) = axes.split_at_mut(middle);
+    arrange(left, left_axes);
+    arrange(right, &mut right_axes[1..]);
+}
+
+/// Notes at the root of each subtree the greatest prominence in it.
+fn crown(points: &[Point], entries: &[Entry], greatest: &mut [u8]) -> u8 {
+    if points.is_empty() {
+        return 0;
+    }
+    let middle = middle(0, points.len());
+    let (left, right) = greatest.split_at_mut(middle);
+    let most = entries[points[middle].entry]
+        .prominence
+        .max(crown(&points[..middle], entries, left))
+        .max(crown(&points[middle + 1..], entries, &mut right[1..]));
+    right[0] = most;
+    most
+}
+
+/// Strings, each stored once.
+#[derive(Default)]
+struct Text<'a> {
+    bytes: Vec<u8>,
+    offsets: HashMap<&'a str, u32>,
+}
+
+impl<'a> Text<'a> {
+    /// Where a string of at most [`MAX_TEXT_BYTES`] lies, written on first use.
+    fn offset(&mut self, string: &'a str) -> u32 {
+        *self.offsets.entry(string).or_insert_with(|| {
+            let offset = self.bytes.len() as u32;
+            self.bytes.push(string.len() as u8);
+            self.bytes.extend_from_slice(string.as_bytes());
+            offset
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lays out lines of `kind latitude population name` and gives what is left, most prominent
+    /// first.
+    #[track_caller]
+    fn check(lines: &[(&str, i32, u32, &str)], expected: &[&str]) {
+        let data: String = lines
+            .iter()
+            .enumerate()
+            .map(|(id, (kind, latitude, population, name))| {
+                format!("{kind}\t{id}\t{latitude}\t0\t{population}\t{name}\tV\n")
+            })
+            .collect();
+        let mut entries = merged(read(&data).unwrap());
+        entries.sort_by_key(|entry| Reverse(entry.prominence));
+        let got: Vec<String> = entries
+            .iter()
+            .map(|entry| format!("{} {}", entry.id, entry.name))
+            .collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn kinds_rank_before_size() {
+        check(
+            &[
+                ("H", 1, 0, "pad"),
+                ("C", 2, 0, "hospital"),
+                ("W", 3, 0, "seaplanes"),
+                ("P", 4, 0, "unknown"),
+                ("P", 5, 500, "village"),
+                ("P", 6, 24_874_500, "Shanghai"),
+                ("P", 7, u32::MAX, "more than there can be"),
+                ("M", 8, 0, "medium"),
+                ("L", 9, 0, "large"),
+            ],
+            &[
+                "8 large",
+                "7 medium",
+                "6 more than there can be",
+                "5 Shanghai",
+                "4 village",
+                "3 unknown",
+                "2 seaplanes",
+                "1 hospital",
+                "0 pad",
+            ],
+        );
+    }
+
+    #[test]
+    fn namesakes_within_a_kilometer_count_once() {
+        // A kilometer is 8,993 microdegrees of latitude.
+        check(
+            &[("P", 0, 500, "Ham"), ("P", 8_990, 900, "HAM")],
+            &["1 HAM"],
+        );
+        check(
+            &[("P", 0, 500, "Ham"), ("P", 9_000, 900, "Ham")],
+            &["1 Ham", "0 Ham"],
+        );
+        check(
+            &[("P", 0, 500, "Ham"), ("P", 10, 900, "Hame")],
+            &["1 Hame", "0 Ham"],
+        );
+        check(
+            &[("H", 0, 0, "Ham"), ("H", 10, 0, "Ham"), ("M", 20, 0, "Ham")],
+            &["2 Ham"],
+        );
+        // The middle one goes; the outer two are too far from each other to be one.
+        check(
+            &[
+                ("P", 0, 900, "Ham"),
+                ("P", 6_000, 500, "Ham"),
+                ("P", 12_000, 700, "Ham"),
+            ],
+            &["0 Ham", "2 Ham"],
+        );
+    }
+
+    #[test]
+    fn a_line_that_holds_no_place_fails_the_build() {
+        let good = "P\t1\t0\t0\t500\tHam\tKent\n";
+        assert!(lay_out(good).is_ok());
+        let long = "x".repeat(256);
+        for bad in [
+            "",
+            "P\t1\t0\t0\t500\tHam",
+            "P\t1\t0\t0\t500\tHam\tKent\tmore",
+            "X\t1\t0\t0\t500\tHam\tKent",
+            "P\t-1\t0\t0\t500\tHam\tKent",
+            "P\t1\t90000001\t0\t500\tHam\tKent",
+            "P\t1\t0\t-180000001\t500\tHam\tKent",
+            "P\t1\t0.5\t0\t500\tHam\tKent",
+            "P\t1\t0\t0\t500\t\tKent",
+            &format!("P\t1\t0\t0\t500\t{long}\tKent"),
+        ] {
+            let error = lay_out(&format!("{good}{bad}\n")).unwrap_err();
+            assert_eq!(error, BadLine(2), "{bad}");
+        }
+    }
+
+    #[test]
+    fn strings_are_stored_once_and_escaped() {
+        let data = "P\t1\t0\t0\t1\tA \"b\" \\\u{1}\tV\nP\t2\t9\t9\t1\tÅ\tV\n";
+        let text = String::from_utf8(lay_out(data).unwrap().text).unwrap();
+        assert!(text.contains(r#"A \"b\" \\\u0001"#), "{text}");
+        assert!(text.contains('Å'));
+        assert_eq!(text.matches('V').count(), 1);
+    }
+}

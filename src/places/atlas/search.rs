@@ -1,0 +1,333 @@
+//! Finds the most prominent places within a radius, nothing allocated.
+//!
+//! The index is searched depth first, and a subtree is left alone if it lies beyond the radius or
+//! if nothing in it can displace what was found already. Distances are chords between unit
+//! vectors, so the poles and the date line are places like any other. A node's vector is rounded to
+//! 3 mm: good enough to tell which of two places is nearer, and whether one lies within the radius
+//! unless it is that close to the edge; there its coordinates decide.
+
+use super::format::{NODE_BYTES, Node, PLACE_BYTES, Place, UNITS, middle, position};
+use super::hits::{Hit, Hits};
+use crate::geo::{Position, chord, squared_chord};
+
+/// Units by which the rounding of a node's vector may change a distance: √3⁄2, and to spare.
+const SLACK: f64 = 2.0;
+
+/// The arrays that `build.rs` laid out, see [`super::format`].
+#[derive(Clone, Copy)]
+pub(super) struct Index<'a> {
+    nodes: &'a [[u8; NODE_BYTES]],
+    places: &'a [[u8; PLACE_BYTES]],
+    text: &'a [u8],
+}
+
+impl<'a> Index<'a> {
+    /// An index over arrays of one length.
+    pub(super) const fn new(nodes: &'a [u8], places: &'a [u8], text: &'a [u8]) -> Index<'a> {
+        let (nodes, places) = (nodes.as_chunks().0, places.as_chunks().0);
+        assert!(nodes.len() == places.len());
+        Index {
+            nodes,
+            places,
+            text,
+        }
+    }
+
+    /// How many places there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The string at an offset, escaped for JSON.
+    pub(super) fn text(&self, offset: u32) -> &'a [u8] {
+        let start = offset as usize + 1;
+        &self.text[start..start + usize::from(self.text[start - 1])]
+    }
+
+    /// The node at `index`.
+    #[inline]
+    pub(super) fn node(&self, index: usize) -> Node {
+        Node::from_bytes(&self.nodes[index])
+    }
+
+    /// What is told of the place at `index`.
+    pub(super) fn place(&self, index: usize) -> Place {
+        Place::from_bytes(&self.places[index])
+    }
+
+    /// At most `bound` places within `radius_km`: the most prominent first, then the nearest.
+    pub(super) fn search(&self, center: &Position, radius_km: f64, bound: usize) -> Hits {
+        let center = center.unit_vector();
+        let reach = chord(radius_km);
+        let mut search = Search {
+            index: self,
+            center,
+            squared_reach: reach * reach,
+            scaled_center: center.map(|axis| axis * UNITS),
+            surely_within: (reach * UNITS - SLACK).max(0.0).powi(2),
+            maybe_within: (reach * UNITS + SLACK).powi(2),
+            hits: Hits::new(bound),
+        };
+        if bound > 0 && radius_km > 0.0 {
+            search.descend(0, self.nodes.len(), [0.0; 3]);
+        }
+        search.hits
+    }
+}
+
+/// One search under way.
+struct Search<'a> {
+    index: &'a Index<'a>,
+    center: [f64; 3],
+    squared_reach: f64,
+    /// The center in the units of a node's vector; the two below are squares of them.
+    scaled_center: [f64; 3],
+    surely_within: f64,
+    maybe_within: f64,
+    hits: Hits,
+}
+
+impl Search<'_> {
+    /// Searches the subtree `low..high`, whose box lies `beyond` from the center on each axis.
+    fn descend(&mut self, low: usize, high: usize, beyond: [f64; 3]) {
+        if low == high {
+            return;
+        }
+        let middle = middle(low, high);
+        let node = self.index.node(middle);
+        if !self.hits.may_take(node.greatest) {
+            return;
+        }
+        let offsets = [0, 1, 2].map(|axis| self.scaled_center[axis] - f64::from(node.vector[axis]));
+        if self.hits.may_take(node.prominence) {
+            let hit = Hit {
+                index: middle,
+                prominence: node.prominence,
+                squared_distance: squared(offsets),
+            };
+            if self.is_within(&hit) {
+                self.hits.take(hit);
+            }
+        }
+        let axis = usize::from(node.axis);
+        let mut across = beyond;
+        across[axis] = offsets[axis];
+        let (left, right) = ((low, middle), (middle + 1, high));
+        let (near, far) = if offsets[axis] < 0.0 {
+            (left, right)
+        } else {
+            (right, left)
+        };
+        self.descend(near.0, near.1, beyond);
+        if squared(across) <= self.maybe_within {
+            self.descend(far.0, far.1, across);
+        }
+    }
+
+    /// Whether a place lies within the radius: by its coordinates, where rounding leaves a doubt.
+    fn is_within(&self, hit: &Hit) -> bool {
+        if hit.squared_distance < self.surely_within {
+            return true;
+        }
+        if hit.squared_distance > self.maybe_within {
+            return false;
+        }
+        let place = self.index.place(hit.index);
+        let vector = position(place.latitude, place.longitude).unit_vector();
+        squared_chord(self.center, vector) <= self.squared_reach
+    }
+}
+
+fn squared(vector: [f64; 3]) -> f64 {
+    vector.iter().map(|axis| axis * axis).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hits::MAX_HITS;
+    use super::super::{INDEX, layout};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Distance on the ground by the haversine formula: another way than the search goes.
+    fn haversine_km(one: &Position, other: &Position) -> f64 {
+        let half = |from: f64, to: f64| ((to - from).to_radians() / 2.0).sin().powi(2);
+        let cosines = one.latitude.to_radians().cos() * other.latitude.to_radians().cos();
+        let squared =
+            half(one.latitude, other.latitude) + cosines * half(one.longitude, other.longitude);
+        2.0 * crate::geo::EARTH_RADIUS_KM * squared.sqrt().min(1.0).asin()
+    }
+
+    /// Every place within the radius, best first, by looking at them all.
+    fn scan(index: &Index<'_>, center: &Position, radius_km: f64) -> Vec<Hit> {
+        let scaled = center.unit_vector().map(|axis| axis * UNITS);
+        let mut hits = Vec::new();
+        for (number, place) in index.places.iter().enumerate() {
+            let place = Place::from_bytes(place);
+            let place = position(place.latitude, place.longitude);
+            // A degree of latitude is 111 km: this only spares the formula most of the earth.
+            let is_near = (place.latitude - center.latitude).abs() * 111.0 <= radius_km;
+            if is_near && haversine_km(center, &place) <= radius_km {
+                let node = index.node(number);
+                hits.push(Hit {
+                    index: number,
+                    prominence: node.prominence,
+                    squared_distance: squared(
+                        [0, 1, 2].map(|axis| scaled[axis] - f64::from(node.vector[axis])),
+                    ),
+                });
+            }
+        }
+        hits.sort_by(|one, other| {
+            let prominence = other.prominence.cmp(&one.prominence);
+            let nearness = one.squared_distance.total_cmp(&other.squared_distance);
+            prominence.then(nearness).then(one.index.cmp(&other.index))
+        });
+        hits
+    }
+
+    #[track_caller]
+    fn check(index: &Index<'_>, center: Position, radius_km: f64, bound: usize) {
+        let mut expected = scan(index, &center, radius_km);
+        expected.truncate(if radius_km > 0.0 { bound } else { 0 });
+        let got = index.search(&center, radius_km, bound);
+        assert_eq!(
+            got.as_slice(),
+            expected,
+            "{center:?} {radius_km} km {bound}"
+        );
+    }
+
+    /// Anywhere, with the poles and the date line far more often than chance would have it.
+    fn anywhere() -> impl Strategy<Value = Position> {
+        let latitude = prop_oneof![
+            4 => -90.0..=90.0,
+            1 => 89.5..=90.0,
+            1 => -90.0..=-89.5,
+            1 => Just(90.0),
+            1 => Just(-90.0),
+        ];
+        let longitude = prop_oneof![
+            4 => -180.0..=180.0,
+            1 => 179.5..=180.0,
+            1 => -180.0..=-179.5,
+            1 => Just(180.0),
+            1 => Just(-180.0),
+        ];
+        (latitude, longitude).prop_map(|(latitude, longitude)| Position {
+            latitude,
+            longitude,
+        })
+    }
+
+    /// Beside a place of the atlas, since most of the earth is empty.
+    fn beside_a_place() -> impl Strategy<Value = Position> {
+        let number = 0..INDEX.len();
+        (number, -0.3..=0.3_f64, -0.3..=0.3_f64).prop_map(|(number, north, east)| {
+            let place = INDEX.place(number);
+            let place = position(place.latitude, place.longitude);
+            Position {
+                latitude: (place.latitude + north).clamp(-90.0, 90.0),
+                longitude: (place.longitude + east).clamp(-180.0, 180.0),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_a_scan_finds(
+            center in prop_oneof![1 => anywhere(), 2 => beside_a_place()],
+            radius_km in prop_oneof![3 => 0.0..=50.0, 1 => Just(50.0), 1 => Just(0.0)],
+            bound in 0..=MAX_HITS,
+        ) {
+            check(&INDEX, center, radius_km, bound);
+        }
+
+        /// The real atlas has few places where the special cases would be; here all are there.
+        #[test]
+        fn finds_what_a_scan_finds_where_the_map_ends(
+            center in anywhere(),
+            steps in prop::collection::vec((-400_000..400_000, -400_000..400_000, 0u8..4), 0..80),
+            radius_km in 0.0..=60.0,
+            bound in 0..=MAX_HITS,
+        ) {
+            let near = |degrees: f64, step: i32, limit: i32| {
+                (degrees * 1e6) as i32 + step.clamp(-limit, limit)
+            };
+            let mut data = String::new();
+            for (id, (north, east, size)) in steps.into_iter().enumerate() {
+                let latitude = near(center.latitude, north, 400_000).clamp(-90_000_000, 90_000_000);
+                // Toward a pole a step east shortens: spread the places all around.
+                let east = if latitude.abs() > 89_000_000 { east * 400 } else { east };
+                let longitude = i64::from(near(center.longitude, 0, 0)) + i64::from(east);
+                let longitude = (longitude + 540_000_000).rem_euclid(360_000_000) - 180_000_000;
+                let population = 10_u32.pow(u32::from(size));
+                data += &format!("P\t{id}\t{latitude}\t{longitude}\t{population}\tn{id}\tv\n");
+            }
+            let layout = layout::lay_out(&data).unwrap();
+            let index = Index::new(&layout.nodes, &layout.places, &layout.text);
+            check(&index, center, radius_km, bound);
+        }
+    }
+
+    #[test]
+    fn the_edge_is_exact() {
+        let data = "P\t1\t0\t100000\t500\tEdge\tSea\n";
+        let layout = layout::lay_out(data).unwrap();
+        let index = Index::new(&layout.nodes, &layout.places, &layout.text);
+        let center = Position {
+            latitude: 0.0,
+            longitude: 0.0,
+        };
+        let distance_km = 0.1_f64.to_radians() * crate::geo::EARTH_RADIUS_KM;
+        for (radius_km, found) in [
+            (distance_km * (1.0 + 1e-12), 1),
+            (distance_km * (1.0 - 1e-12), 0),
+            (0.0, 0),
+            (-1.0, 0),
+            (f64::NAN, 0),
+            (f64::INFINITY, 1),
+        ] {
+            let hits = index.search(&center, radius_km, 20);
+            assert_eq!(hits.as_slice().len(), found, "{radius_km}");
+        }
+    }
+
+    #[test]
+    fn a_bound_beyond_the_limit_is_cut() {
+        let tokyo = position(35_689_500, 139_691_710);
+        let hits = INDEX.search(&tokyo, 10.0, usize::from(u8::MAX));
+        assert_eq!(hits.as_slice().len(), MAX_HITS);
+    }
+
+    /// The sources hold 100, 102, 613 and 5 places here before namesakes are merged.
+    #[test]
+    fn holds_what_the_sources_hold() {
+        for (place, at_least, at_most) in [
+            (position(34_068_930, -118_445_127), 95, 100),
+            (position(51_507_400, -127_800), 97, 102),
+            (position(35_681_200, 139_767_100), 590, 613),
+            (position(-1_283_330, 36_816_670), 5, 5),
+        ] {
+            let count = scan(&INDEX, &place, 10.0).len();
+            assert!((at_least..=at_most).contains(&count), "{place:?}: {count}");
+        }
+        assert!(INDEX.len() > 298_000);
+    }
+
+    #[test]
+    fn a_subtree_knows_its_greatest() {
+        fn greatest(low: usize, high: usize) -> u8 {
+            if low == high {
+                return 0;
+            }
+            let middle = middle(low, high);
+            let node = INDEX.node(middle);
+            let below = greatest(low, middle).max(greatest(middle + 1, high));
+            assert_eq!(node.greatest, node.prominence.max(below));
+            node.greatest
+        }
+        assert_eq!(greatest(0, INDEX.len()), 255);
+    }
+}

@@ -1,0 +1,222 @@
+//! A fixed pool of workers that serve clients' connections, under one of two disciplines.
+//!
+//! [`Seats`](seats) is the textbook pool: a worker keeps a connection until it closes.
+//! [`Lobby`](lobby) lets a connection that has nothing to say hold no worker. Both run the same
+//! session code, both have all their threads from the start, and under both a panic in a
+//! session costs that one connection.
+
+#[cfg(target_os = "linux")]
+pub mod lobby;
+pub mod seats;
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use log::{error, info};
+
+use crate::config::Discipline;
+use crate::session::{After, Reason, Scratch, Services, Session};
+use crate::time::Tick;
+
+/// How long a stopping pool waits for clients to take their replies.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Counts the clients that are connected.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    connected: Arc<AtomicUsize>,
+    max_clients: usize,
+}
+
+impl Admission {
+    /// Room for `max_clients` at a time.
+    pub fn new(max_clients: usize) -> Admission {
+        Admission {
+            connected: Arc::new(AtomicUsize::new(0)),
+            max_clients,
+        }
+    }
+
+    /// Takes a place, or `None` if there is none left.
+    pub fn admit(&self) -> Option<Admitted> {
+        if self.connected.fetch_add(1, Ordering::Relaxed) < self.max_clients {
+            Some(Admitted(Arc::clone(&self.connected)))
+        } else {
+            self.connected.fetch_sub(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+/// One client's place; dropping it frees the place.
+#[derive(Debug)]
+pub struct Admitted(Arc<AtomicUsize>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client's connection: its socket and its session.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    session: Session,
+    _admitted: Admitted,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub fn new(
+        stream: TcpStream,
+        client: SocketAddr,
+        admitted: Admitted,
+        now: Tick,
+    ) -> Box<Connection> {
+        info!("client {client} connected");
+        Box::new(Connection {
+            stream,
+            session: Session::new(client, now),
+            _admitted: admitted,
+        })
+    }
+
+    /// The client's socket.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// One turn. A panic in it ends this connection and nothing else.
+    fn turn(&mut self, scratch: &mut Scratch, services: &Services) -> After {
+        let (stream, session) = (&self.stream, &mut self.session);
+        let turn = || session.turn(&mut &*stream, scratch, services);
+        let after = catch_unwind(AssertUnwindSafe(turn)).unwrap_or_else(|_| {
+            error!(
+                "a panic ended the session of client {}",
+                self.session.client()
+            );
+            After::Closed(Reason::Broken)
+        });
+        if let After::Closed(reason) = after {
+            info!("client {} gone: {reason}", self.session.client());
+        }
+        after
+    }
+}
+
+/// What the workers of a pool share; the listener brings connections in here.
+#[derive(Clone, Debug)]
+pub enum Hall {
+    /// Of the seats discipline.
+    Seats(Arc<seats::Seats>),
+    /// Of the lobby discipline.
+    #[cfg(target_os = "linux")]
+    Lobby(Arc<lobby::Lobby>),
+}
+
+impl Hall {
+    /// Takes a connection in, or hands it back if there is no room.
+    pub fn enter(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        match self {
+            Hall::Seats(seats) => seats.enter(connection),
+            #[cfg(target_os = "linux")]
+            Hall::Lobby(lobby) => lobby.enter(connection),
+        }
+    }
+
+    /// Lets every connection whose deadline has passed have a turn to notice. Called now and
+    /// then by one thread.
+    pub fn sweep(&self, now: Tick) {
+        match self {
+            Hall::Seats(seats) => seats.sweep(now),
+            #[cfg(target_os = "linux")]
+            Hall::Lobby(lobby) => lobby.sweep(now),
+        }
+    }
+
+    /// Tells the workers to finish what they have in hand, and to end.
+    fn stop(&self, services: &Services) {
+        services.stopping.store(true, Ordering::Relaxed);
+        match self {
+            Hall::Seats(seats) => seats.stop(),
+            #[cfg(target_os = "linux")]
+            Hall::Lobby(lobby) => lobby.stop(),
+        }
+    }
+}
+
+/// The workers.
+#[derive(Debug)]
+pub struct Pool {
+    hall: Hall,
+    services: Arc<Services>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Makes all the workers.
+    pub fn start(
+        discipline: Discipline,
+        workers: usize,
+        services: &Arc<Services>,
+    ) -> io::Result<Pool> {
+        let hall = match discipline {
+            Discipline::Seats => Hall::Seats(Arc::new(seats::Seats::new(workers, services))),
+            #[cfg(target_os = "linux")]
+            Discipline::Lobby => Hall::Lobby(Arc::new(lobby::Lobby::new(services)?)),
+            #[cfg(not(target_os = "linux"))]
+            Discipline::Lobby => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "the lobby needs Linux; use --pool seats",
+                ));
+            }
+        };
+        let mut pool = Pool {
+            hall,
+            services: Arc::clone(services),
+            workers: Vec::with_capacity(workers),
+        };
+        for worker in 0..workers {
+            let hall = pool.hall.clone();
+            let work = move || match hall {
+                Hall::Seats(seats) => seats.work(worker),
+                #[cfg(target_os = "linux")]
+                Hall::Lobby(lobby) => lobby.work(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{worker}"))
+                .stack_size(crate::STACK_BYTES)
+                .spawn(work);
+            match thread {
+                Ok(thread) => pool.workers.push(thread),
+                Err(error) => {
+                    pool.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(pool)
+    }
+
+    /// What the listener and the sweep need.
+    pub fn hall(&self) -> Hall {
+        self.hall.clone()
+    }
+
+    /// Finishes requests in hand, closes every connection, and joins the workers.
+    pub fn stop(self) {
+        self.hall.stop(&self.services);
+        for worker in self.workers {
+            if worker.join().is_err() {
+                error!("a worker ended in a panic");
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Binds, wires and stops one server. Every thread has its owner here, and is joined here.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::config::Config;
+use crate::herd::Herd;
+use crate::link::receiver::{Known, Receivers};
+use crate::link::sender::{Neighbor, Sender};
+use crate::listener::{self, Clients, Listener, Peers};
+use crate::places::Places;
+use crate::places::atlas::Atlas;
+use crate::pool::{Admission, Hall, Pool};
+use crate::session::Services;
+use crate::shutdown::{self, Stop, Stopper};
+use crate::time::{COARSE_STEP, CoarseClock, Timestamp};
+use crate::topology::{Address, Server as Entry};
+
+/// How often connections are looked through for deadlines that have passed.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often neighbors are told up to where they hold everything. It also tells them that this
+/// server is alive.
+const MARKER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Descriptors that are not for clients: links, listeners, files.
+const RESERVED_DESCRIPTORS: usize = 256;
+
+/// Why a server can't start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address of its own has no meaning here.
+    Resolve(Address, io::Error),
+    /// It can't listen there.
+    Bind(&'static str, SocketAddr, io::Error),
+    /// The machine gives too few descriptors.
+    Descriptors(usize),
+    /// A thread can't be made, or another resource is not to be had.
+    Resources(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Resolve(address, error) => write!(f, "cannot resolve {address}: {error}"),
+            StartError::Bind(whom, address, error) => {
+                write!(f, "cannot listen for {whom} on {address}: ")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => f.write_str("another program has that port"),
+                    io::ErrorKind::AddrNotAvailable => {
+                        f.write_str("this machine has no such address (see --bind)")
+                    }
+                    _ => write!(f, "{error}"),
+                }
+            }
+            StartError::Descriptors(limit) => write!(
+                f,
+                "the limit of {limit} open files leaves none for clients; raise it (ulimit -n) above {RESERVED_DESCRIPTORS}"
+            ),
+            StartError::Resources(error) => write!(f, "the machine gives too little: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Resolve(_, error)
+            | StartError::Bind(_, _, error)
+            | StartError::Resources(error) => Some(error),
+            StartError::Descriptors(_) => None,
+        }
+    }
+}
+
+/// A server's two sockets, bound.
+#[derive(Debug)]
+pub struct Sockets {
+    /// For clients.
+    pub clients: TcpListener,
+    /// For neighbors.
+    pub peers: TcpListener,
+}
+
+impl Sockets {
+    /// Binds a server's own two addresses, or their ports on another local address.
+    pub fn bind(entry: &Entry, on: Option<IpAddr>) -> Result<Sockets, StartError> {
+        let bind = |whom, address: &Address| {
+            let resolved = match on {
+                Some(ip) => SocketAddr::new(ip, address.port),
+                None => resolve(address)?,
+            };
+            listener::bind(resolved).map_err(|error| StartError::Bind(whom, resolved, error))
+        };
+        Ok(Sockets {
+            clients: bind("clients", &entry.client)?,
+            peers: bind("peers", &entry.peer)?,
+        })
+    }
+}
+
+fn resolve(address: &Address) -> Result<SocketAddr, StartError> {
+    (address.host.as_str(), address.port)
+        .to_socket_addrs()
+        .and_then(|mut addresses| {
+            addresses
+                .next()
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))
+        })
+        .map_err(|error| StartError::Resolve(address.clone(), error))
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    herd: Arc<Herd>,
+    clients: Listener,
+    peers: Listener,
+    pool: Pool,
+    senders: Vec<Sender>,
+    receivers: Receivers,
+    links: Stopper,
+    timer: Timer,
+}
+
+impl Server {
+    /// Starts everything; when it returns, clients are served.
+    pub fn start(config: &Config, sockets: Sockets) -> Result<Server, StartError> {
+        let max_clients = max_clients(config.max_clients)?;
+        Server::wire(config, sockets, max_clients).map_err(StartError::Resources)
+    }
+
+    fn wire(config: &Config, sockets: Sockets, max_clients: usize) -> io::Result<Server> {
+        let name = &config.server.name;
+        let epoch = Timestamp::now().as_nanos();
+        let herd = Arc::new(Herd::new(name, epoch, config.max_records));
+        let clock = CoarseClock::default();
+        let (links, stop) = shutdown::pair();
+
+        let mut senders = Vec::new();
+        let mut known = HashMap::new();
+        for neighbor in &config.server.neighbors {
+            let Some(entry) = config.topology.server(neighbor) else {
+                continue;
+            };
+            let (link, outlet) = herd.add_link();
+            let neighbor = Neighbor {
+                link,
+                name: entry.name.clone(),
+                address: entry.peer.clone(),
+            };
+            let sender = Sender::start(Arc::clone(&herd), neighbor, outlet, stop.clone())?;
+            let waker = sender.waker();
+            known.insert(entry.name.clone(), Known { link, waker });
+            senders.push(sender);
+        }
+        let receivers = Receivers::start(Arc::clone(&herd), known)?;
+
+        let services = Arc::new(Services {
+            herd: Arc::clone(&herd),
+            places: Places::Atlas(Atlas::new()),
+            idle_timeout: config.idle_timeout,
+            clock: clock.clone(),
+            stopping: AtomicBool::new(false),
+        });
+        let pool = Pool::start(config.pool, config.workers, &services)?;
+        let timer = Timer::start(Arc::clone(&herd), pool.hall(), clock.clone())?;
+        let peers = Peers(receivers.door());
+        let peers = Listener::start("peer-listener", sockets.peers, stop.clone(), peers)?;
+        let clients = Clients {
+            hall: pool.hall(),
+            admission: Admission::new(max_clients),
+            clock,
+        };
+        let clients = Listener::start("client-listener", sockets.clients, stop, clients)?;
+        info!(
+            "{name} serves clients on {} and peers on {}, {} workers, {:?}, at most {max_clients} clients",
+            clients.address(),
+            peers.address(),
+            config.workers,
+            config.pool,
+        );
+        Ok(Server {
+            herd,
+            clients,
+            peers,
+            pool,
+            senders,
+            receivers,
+            links,
+            timer,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn client_address(&self) -> SocketAddr {
+        self.clients.address()
+    }
+
+    /// Where neighbors connect.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peers.address()
+    }
+
+    /// How many clients' locations are known.
+    pub fn records(&self) -> usize {
+        self.herd.len()
+    }
+
+    /// Stops accepting, finishes requests in hand, sends what is queued for neighbors, and joins
+    /// every thread.
+    pub fn stop(self) {
+        info!("stopping");
+        self.clients.stop();
+        self.peers.stop();
+        self.pool.stop();
+        self.herd.send_markers();
+        self.links.stop();
+        for sender in self.senders {
+            sender.join();
+        }
+        self.receivers.stop();
+        self.timer.stop();
+        info!("stopped");
+    }
+}
+
+/// Raises the descriptor limit as far as it goes, and says how many clients that allows.
+fn max_clients(asked: Option<usize>) -> Result<usize, StartError> {
+    let descriptors = raise_descriptor_limit();
+    let allowed = descriptors.saturating_sub(RESERVED_DESCRIPTORS);
+    match asked {
+        _ if allowed == 0 => Err(StartError::Descriptors(descriptors)),
+        Some(asked) if asked > allowed => {
+            warn!(
+                "--max-clients {asked} is more than {descriptors} open files allow; {allowed} it is"
+            );
+            Ok(allowed)
+        }
+        Some(asked) => Ok(asked),
+        None => Ok(allowed),
+    }
+}
+
+#[cfg(unix)]
+fn raise_descriptor_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    current.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
+
+#[cfg(not(unix))]
+fn raise_descriptor_limit() -> usize {
+    16_384
+}
+
+/// The thread that moves the coarse clock, sweeps the pool, and sends markers.
+#[derive(Debug)]
+struct Timer {
+    stopper: Stopper,
+    thread: JoinHandle<()>,
+}
+
+impl Timer {
+    fn start(herd: Arc<Herd>, hall: Hall, clock: CoarseClock) -> io::Result<Timer> {
+        let (stopper, stop) = shutdown::pair();
+        let thread = std::thread::Builder::new()
+            .name("timer".to_owned())
+            .stack_size(crate::STACK_BYTES)
+            .spawn(move || Timer::run(&herd, &hall, &clock, &stop))?;
+        Ok(Timer { stopper, thread })
+    }
+
+    fn run(herd: &Herd, hall: &Hall, clock: &CoarseClock, stop: &Stop) {
+        let start = Instant::now();
+        let (mut sweep_due, mut markers_due) = (SWEEP_INTERVAL, MARKER_INTERVAL);
+        while !stop.wait(COARSE_STEP) {
+            let elapsed = start.elapsed();
+            clock.set(elapsed);
+            if elapsed >= sweep_due {
+                hall.sweep(clock.now());
+                sweep_due = elapsed + SWEEP_INTERVAL;
+            }
+            if elapsed >= markers_due {
+                herd.send_markers();
+                markers_due = elapsed + MARKER_INTERVAL;
+            }
+        }
+    }
+
+    fn stop(self) {
+        self.stopper.stop();
+        let _ = self.thread.join();
+    }
+}

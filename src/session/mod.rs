@@ -1,0 +1,561 @@
+//! One client's connection: bounded lines in, replies out.
+//!
+//! A session knows nothing of how its worker waits. It does one *turn* at a time: read what the
+//! client has sent, answer every whole line of it, write the answers. What a turn leaves over
+//! (half a line, replies that the client does not take yet) stays with the session, so a worker
+//! is free again after every turn, and an idle session owns no buffer at all.
+//!
+//! Both disciplines of the pool run this code: seats over a blocking socket, the lobby over one
+//! that answers "would block".
+
+mod lines;
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use log::{Level, info, log_enabled};
+
+use crate::command::{Command, Inquiry, Report};
+use crate::geo::Position;
+use crate::herd::{Herd, Outcome};
+use crate::places::{Places, Query};
+use crate::printable::Printable;
+use crate::record::{Record, RecordView};
+use crate::time::{CoarseClock, Tick, Timestamp};
+use lines::{Next, next_line};
+
+/// Bytes read at once. A connection that has sent more goes to the back when others wait.
+const READ_BYTES: usize = 16 << 10;
+
+/// Requests answered in a row; past this a connection goes to the back when others wait.
+const TURN_REQUESTS: usize = 16;
+
+/// Bytes of replies not taken by the client; past this its requests are not read.
+const MAX_UNSENT_BYTES: usize = 64 << 10;
+
+/// From a line's first byte to its last; past this the connection is closed.
+const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From a reply's writing until the client's side has taken it; past this it is closed.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a closing connection reads and drops what the client still sends. A plain close
+/// over unread input would reset the connection, and the client would lose its last reply.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a client without room is told before its connection closes.
+pub const FULL: &[u8] = b"? server full\n";
+
+/// What a session reads from and writes to.
+pub trait Stream: Read + Write {
+    /// Says that nothing more will be written.
+    fn shutdown_write(&mut self) -> io::Result<()>;
+}
+
+impl Stream for &TcpStream {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Services {
+    /// The records.
+    pub herd: Arc<Herd>,
+    /// Who is asked what is near.
+    pub places: Places,
+    /// How long a client may say nothing.
+    pub idle_timeout: Duration,
+    /// The time that deadlines are counted in.
+    pub clock: CoarseClock,
+    /// Set once the server stops: sessions read once more, answer that, and close.
+    pub stopping: AtomicBool,
+}
+
+/// Buffers of one worker, lent to whichever session has its turn.
+#[derive(Debug)]
+pub struct Scratch {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch {
+            input: vec![0; READ_BYTES].into_boxed_slice(),
+            output: Vec::with_capacity(READ_BYTES),
+            outcomes: Vec::with_capacity(TURN_REQUESTS),
+        }
+    }
+}
+
+/// What a session needs after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// To be called when the client has sent something, or has hung up.
+    Input,
+    /// To be called when the socket takes more output, or as for `Input`.
+    Output,
+    /// Another turn, after the others who wait: there is more to do.
+    Again,
+    /// Nothing more; the connection can be dropped.
+    Closed(Reason),
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The client closed, and has all its answers.
+    Client,
+    /// The connection broke.
+    Broken,
+    /// A line longer than the limit.
+    LineTooLong,
+    /// A line not finished in time.
+    LineTimeout,
+    /// A reply not taken in time.
+    ReplyTimeout,
+    /// Nothing said for too long.
+    Idle,
+    /// The server stops.
+    Stopping,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Reason::Client => "closed by the client",
+            Reason::Broken => "connection broken",
+            Reason::LineTooLong => "line too long",
+            Reason::LineTimeout => "line not finished in time",
+            Reason::ReplyTimeout => "reply not taken in time",
+            Reason::Idle => "idle for too long",
+            Reason::Stopping => "server stopping",
+        })
+    }
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Taking requests.
+    Open,
+    /// Taking no more requests; replies may still have to be sent.
+    Closing(Reason),
+    /// Everything sent; reading and dropping what the client still sends.
+    Draining(Reason),
+}
+
+/// Replies that the client has not taken.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    /// How many of them were there when `deadline` was set; once those are gone it moves on.
+    overdue: usize,
+    deadline: Tick,
+}
+
+/// One client's side of the protocol.
+#[derive(Debug)]
+pub struct Session {
+    client: SocketAddr,
+    phase: Phase,
+    /// What the last turn left: at most a buffer's worth.
+    input: Vec<u8>,
+    /// Whether `input` holds a whole line.
+    has_line: bool,
+    /// Whether the client will send nothing more.
+    ended: bool,
+    /// Whether nothing more is read; whole lines that have been are still answered.
+    finishing: bool,
+    /// Whether the end of input has been announced, so that it is there to be read.
+    end_announced: bool,
+    unsent: Unsent,
+    /// When the unfinished line in `input` must be whole.
+    line_deadline: Option<Tick>,
+    /// When the client was last heard of, or the drain began.
+    active: Tick,
+}
+
+impl Session {
+    /// A session with a client that has just connected.
+    pub fn new(client: SocketAddr, now: Tick) -> Session {
+        Session {
+            client,
+            phase: Phase::Open,
+            input: Vec::new(),
+            has_line: false,
+            ended: false,
+            finishing: false,
+            end_announced: false,
+            unsent: Unsent::default(),
+            line_deadline: None,
+            active: now,
+        }
+    }
+
+    /// Who is served.
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Says that the client's end of input is on its way: reading on will find it.
+    pub fn announce_end(&mut self) {
+        self.end_announced = true;
+    }
+
+    fn close(&mut self, reason: Reason) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing(reason);
+        }
+    }
+
+    /// When the session must have a turn even if nothing happens on its socket.
+    pub fn deadline(&self, services: &Services) -> Tick {
+        self.earliest_deadline(services).0
+    }
+
+    fn overdue(&self, services: &Services) -> Option<Reason> {
+        let (deadline, reason) = self.earliest_deadline(services);
+        (services.clock.now() >= deadline).then_some(reason)
+    }
+
+    fn earliest_deadline(&self, services: &Services) -> (Tick, Reason) {
+        if let Phase::Draining(reason) = self.phase {
+            return (self.active.after(DRAIN_TIMEOUT), reason);
+        }
+        let mut earliest = (self.active.after(services.idle_timeout), Reason::Idle);
+        if let Some(line) = self.line_deadline {
+            earliest = earliest.min_by_tick((line, Reason::LineTimeout));
+        }
+        if !self.unsent.bytes.is_empty() {
+            earliest = earliest.min_by_tick((self.unsent.deadline, Reason::ReplyTimeout));
+        }
+        earliest
+    }
+
+    /// Reads once, answers at most [`TURN_REQUESTS`] lines, writes the answers.
+    ///
+    /// After [`After::Input`] everything that had arrived has been read, as an edge-triggered
+    /// readiness queue asks for.
+    pub fn turn<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        scratch: &mut Scratch,
+        services: &Services,
+    ) -> After {
+        match self.try_turn(stream, scratch, services) {
+            Ok(after) => after,
+            Err(_) => After::Closed(match self.phase {
+                Phase::Open => Reason::Broken,
+                Phase::Closing(reason) | Phase::Draining(reason) => reason,
+            }),
+        }
+    }
+
+    fn try_turn<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        scratch: &mut Scratch,
+        services: &Services,
+    ) -> io::Result<After> {
+        if let Phase::Draining(reason) = self.phase {
+            return self.drain(stream, scratch, reason, services);
+        }
+        if !self.unsent.bytes.is_empty() {
+            let unsent = std::mem::take(&mut self.unsent.bytes);
+            self.send(stream, &unsent, services.clock.now())?;
+        }
+        if self.phase == Phase::Open && self.unsent.bytes.len() < MAX_UNSENT_BYTES {
+            let more = self.serve(stream, scratch, services)?;
+            if more && self.unsent.bytes.is_empty() {
+                return Ok(After::Again);
+            }
+        }
+        if let Some(reason) = self.overdue(services) {
+            if reason == Reason::ReplyTimeout {
+                return Ok(After::Closed(reason));
+            }
+            self.close(reason);
+        }
+        match self.phase {
+            _ if !self.unsent.bytes.is_empty() => Ok(After::Output),
+            Phase::Closing(reason) => {
+                stream.shutdown_write()?;
+                if self.ended {
+                    return Ok(After::Closed(reason));
+                }
+                self.phase = Phase::Draining(reason);
+                self.active = services.clock.now();
+                self.drain(stream, scratch, reason, services)
+            }
+            Phase::Open | Phase::Draining(_) => Ok(After::Input),
+        }
+    }
+
+    /// Reads and answers. Says whether there is more to do without waiting.
+    fn serve<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        scratch: &mut Scratch,
+        services: &Services,
+    ) -> io::Result<bool> {
+        let Scratch {
+            input,
+            output,
+            outcomes,
+        } = scratch;
+        let mut end = self.input.len();
+        input[..end].copy_from_slice(&self.input);
+        self.input = Vec::new();
+        let mut filled = false;
+        if !self.has_line && !self.ended && !self.finishing {
+            match stream.read(&mut input[end..]) {
+                Ok(0) => self.end_of_input(services),
+                Ok(bytes) => {
+                    end += bytes;
+                    filled = end == input.len();
+                    self.active = services.clock.now();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => filled = true,
+                Err(error) => return Err(error),
+            }
+        }
+        self.finishing |= services.stopping.load(Ordering::Relaxed);
+        // A read may have blocked for long.
+        let now = services.clock.now();
+        output.clear();
+        let mut turn = Turn {
+            client: self.client,
+            services,
+            received: Timestamp::now(),
+            reports: ArrayVec::new(),
+            lines: ArrayVec::new(),
+            outcomes,
+            output,
+            logged: log_enabled!(Level::Info),
+        };
+        let mut start = 0;
+        let mut answered = 0;
+        while answered < TURN_REQUESTS {
+            match next_line(&input[start..end], self.ended) {
+                Next::Line { line, taken } => {
+                    turn.take(line);
+                    start += taken;
+                    answered += 1;
+                }
+                Next::TooLong(line) => {
+                    turn.refuse(line);
+                    self.phase = Phase::Closing(Reason::LineTooLong);
+                    start = end;
+                    break;
+                }
+                Next::Unfinished => break,
+            }
+        }
+        turn.finish();
+        let rest = &input[start..end];
+        self.has_line = !matches!(next_line(rest, self.ended), Next::Unfinished);
+        if rest.is_empty() || self.has_line {
+            self.line_deadline = None;
+        } else if self.line_deadline.is_none() || answered > 0 {
+            self.line_deadline = Some(now.after(LINE_TIMEOUT));
+        }
+        if !rest.is_empty() {
+            self.input = rest.to_vec();
+        } else if self.ended {
+            self.close(Reason::Client);
+        }
+        if self.finishing && !self.has_line {
+            self.close(Reason::Stopping);
+        }
+        if !output.is_empty() {
+            self.send(stream, output, now)?;
+        }
+        let end_unread = self.end_announced && !self.ended;
+        Ok(self.phase == Phase::Open && (self.has_line || filled || end_unread))
+    }
+
+    /// Nothing more can be read: the client has closed, unless it was our own side that cut a
+    /// blocked read short. Then what is left is no last line but half a line.
+    fn end_of_input(&mut self, services: &Services) {
+        if let Some(reason) = self.overdue(services) {
+            self.close(reason);
+        } else if !services.stopping.load(Ordering::Relaxed) {
+            self.ended = true;
+        }
+    }
+
+    /// Writes what the client takes, behind what it has not taken yet, and keeps the rest.
+    fn send<S: Stream>(&mut self, stream: &mut S, bytes: &[u8], now: Tick) -> io::Result<()> {
+        let mut sent = 0;
+        while self.unsent.bytes.is_empty() && sent < bytes.len() {
+            match stream.write(&bytes[sent..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => sent += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent.overdue = self.unsent.overdue.saturating_sub(sent);
+        if sent > 0 {
+            self.active = now;
+        }
+        self.unsent.bytes.extend_from_slice(&bytes[sent..]);
+        if self.unsent.overdue == 0 {
+            self.unsent.overdue = self.unsent.bytes.len();
+            self.unsent.deadline = now.after(REPLY_TIMEOUT);
+        }
+        Ok(())
+    }
+
+    fn drain<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        scratch: &mut Scratch,
+        reason: Reason,
+        services: &Services,
+    ) -> io::Result<After> {
+        if services.clock.now() >= self.active.after(DRAIN_TIMEOUT) {
+            return Ok(After::Closed(reason));
+        }
+        match stream.read(&mut scratch.input) {
+            Ok(0) => Ok(After::Closed(reason)),
+            Ok(_) => Ok(After::Again),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(After::Input),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(After::Again),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+trait MinByTick {
+    fn min_by_tick(self, other: Self) -> Self;
+}
+
+impl MinByTick for (Tick, Reason) {
+    fn min_by_tick(self, other: Self) -> Self {
+        if other.0 < self.0 { other } else { self }
+    }
+}
+
+/// The lines of one turn: reports in a row are applied as one group, and every reply is written
+/// in the order of its line.
+struct Turn<'a> {
+    client: SocketAddr,
+    services: &'a Services,
+    received: Timestamp,
+    reports: ArrayVec<Report<'a>, TURN_REQUESTS>,
+    /// The lines that the reports came in, to be echoed should one be refused.
+    lines: ArrayVec<&'a [u8], TURN_REQUESTS>,
+    outcomes: &'a mut Vec<Outcome>,
+    output: &'a mut Vec<u8>,
+    logged: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn take(&mut self, line: &'a [u8]) {
+        if self.logged {
+            info!("received from client {}: {}", self.client, Printable(line));
+        }
+        match Command::parse(line) {
+            Ok(Command::Iamat(report)) => {
+                self.reports.push(report);
+                self.lines.push(line);
+            }
+            Ok(Command::Whatsat(inquiry)) => {
+                self.apply();
+                self.answer(&inquiry, line);
+            }
+            Err(_) => self.refuse(line),
+        }
+    }
+
+    /// Echoes a line that is no command, or that can't be carried out.
+    fn refuse(&mut self, line: &[u8]) {
+        self.apply();
+        let before = self.output.len();
+        echo(line, self.output);
+        self.log_sent(before);
+    }
+
+    /// Applies the reports that have gathered, and writes their replies.
+    fn apply(&mut self) {
+        if self.reports.is_empty() {
+            return;
+        }
+        let herd = &self.services.herd;
+        self.outcomes.clear();
+        herd.report(&self.reports, self.received, self.outcomes);
+        let before = self.output.len();
+        for ((report, line), outcome) in self.reports.iter().zip(&self.lines).zip(&*self.outcomes) {
+            match outcome {
+                Outcome::Acknowledged => {
+                    let origin = herd.name().as_bytes();
+                    RecordView::of_report(report, self.received, origin, 0, 0)
+                        .write_at_line(self.output);
+                }
+                Outcome::TooFarAhead | Outcome::Full => echo(line, self.output),
+            }
+        }
+        self.reports.clear();
+        self.lines.clear();
+        self.log_sent(before);
+    }
+
+    fn answer(&mut self, inquiry: &Inquiry<'_>, line: &[u8]) {
+        let before = self.output.len();
+        let output = &mut *self.output;
+        let position = self.services.herd.locate(inquiry.client, |found| {
+            let view = found.map(Record::view)?;
+            view.write_at_line(output);
+            Position::parse(view.location)
+        });
+        match position {
+            Some(position) => {
+                let query = Query {
+                    position,
+                    radius_km: inquiry.radius.to_f64(),
+                    bound: inquiry.bound,
+                };
+                self.services.places.nearby(&query, output);
+                output.extend_from_slice(b"\n\n");
+            }
+            None => echo(line, output),
+        }
+        self.log_sent(before);
+    }
+
+    fn finish(mut self) {
+        self.apply();
+    }
+
+    fn log_sent(&self, before: usize) {
+        if self.logged {
+            let sent = &self.output[before..];
+            for line in sent
+                .split(|&byte| byte == b'\n')
+                .filter(|line| !line.is_empty())
+            {
+                info!("sent to client {}: {}", self.client, Printable(line));
+            }
+        }
+    }
+}
+
+fn echo(line: &[u8], output: &mut Vec<u8>) {
+    output.extend_from_slice(b"? ");
+    output.extend_from_slice(line);
+    output.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests;
