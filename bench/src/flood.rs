@@ -22,6 +22,9 @@ use target::{Reporter, Target};
 /// How long a report may take to be seen everywhere. A herd that is whole takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Longest delay that is told apart, in nanoseconds: more than the deadline.
+const MAX_NANOS: u64 = 10_000_000_000;
+
 /// What epoll says of the connection that reports.
 const REPORTER: u64 = u64::MAX;
 
@@ -95,7 +98,8 @@ impl Row {
     fn new(to: &str) -> Result<Row, String> {
         Ok(Row {
             to: to.to_owned(),
-            delays: Histogram::new(3).map_err(|error| format!("histogram: {error}"))?,
+            delays: Histogram::new_with_bounds(1, MAX_NANOS, 3)
+                .map_err(|error| format!("histogram: {error}"))?,
         })
     }
 }

@@ -61,6 +61,7 @@ fn every_report_is_timed_at_every_server() {
     let counts: Vec<u64> = rows.iter().map(|row| row.delays.len()).collect();
     assert_eq!(counts, [20, 20, 40, 20]);
     assert!(rows[3].delays.max() >= rows[0].delays.max());
+    assert!(rows[0].delays.min() > 1_000, "no loopback is faster");
     let text = text("here", 20, &rows);
     assert_eq!(text.lines().count(), 2 + 1 + 4, "{text}");
     assert_eq!(cells("here", 20, &rows[2])[1], ("to", "all".to_owned()));

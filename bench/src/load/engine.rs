@@ -34,6 +34,9 @@ const OPEN_BATCH: u64 = 64;
 /// Nanoseconds of one wait at most: how late the end of a run may be noticed.
 const MAX_WAIT_NANOS: u64 = 20_000_000;
 
+/// Longest time that is told apart, in nanoseconds; what takes longer counts as this.
+const MAX_NANOS: u64 = 3_600_000_000_000;
+
 /// Bytes of one read.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -145,7 +148,10 @@ impl Engine<'_> {
             }
             progress.show(|| format!("{} of {total} connections", number + 1));
         }
-        let histogram = || Histogram::new(3).map_err(|error| format!("histogram: {error}"));
+        let histogram = || {
+            Histogram::new_with_bounds(1, MAX_NANOS, 3)
+                .map_err(|error| format!("histogram: {error}"))
+        };
         Ok(Engine {
             plan,
             epoll,
