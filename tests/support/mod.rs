@@ -1,0 +1,163 @@
+//! Servers and clients for tests: real sockets on loopback, free ports, and a deadline on every
+//! wait.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test program uses a part of it, and a panic is the report"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use herd::config::{Config, Discipline};
+use herd::server::{Server, Sockets};
+use herd::topology::Topology;
+
+/// How long a test waits for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The report's ring.
+pub const RING: [(&str, [&str; 2]); 5] = [
+    ("Alford", ["Welsh", "Holiday"]),
+    ("Ball", ["Welsh", "Hamilton"]),
+    ("Hamilton", ["Ball", "Holiday"]),
+    ("Holiday", ["Alford", "Hamilton"]),
+    ("Welsh", ["Ball", "Alford"]),
+];
+
+/// Sockets on free ports for every server of the ring, and the `servers.txt` that names them.
+pub fn free_ring() -> (String, Vec<Sockets>) {
+    let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let sockets: Vec<_> = RING
+        .iter()
+        .map(|_| Sockets {
+            clients: bind(),
+            peers: bind(),
+        })
+        .collect();
+    let mut text = String::new();
+    for ((name, neighbors), sockets) in RING.iter().zip(&sockets) {
+        let client = sockets.clients.local_addr().unwrap();
+        let peer = sockets.peers.local_addr().unwrap();
+        text += &format!("{name} {client} {peer} {}\n", neighbors.join(" "));
+    }
+    (text, sockets)
+}
+
+/// Settings of one server of a `servers.txt`.
+pub fn config(servers: &str, name: &str) -> Config {
+    let topology = Topology::parse(servers.as_bytes()).unwrap();
+    Config {
+        server: topology.server(name).unwrap().clone(),
+        topology,
+        bind: None,
+        pool: Discipline::default(),
+        workers: 4,
+        max_clients: None,
+        max_records: 10_000_000,
+        idle_timeout: Duration::from_secs(600),
+    }
+}
+
+/// One server alone, with changed settings.
+pub fn alone(change: impl FnOnce(&mut Config)) -> Server {
+    let (text, mut sockets) = free_ring();
+    let first = text.split(" Welsh").next().unwrap();
+    let mut config = config(first, "Alford");
+    change(&mut config);
+    Server::start(&config, sockets.swap_remove(0)).unwrap()
+}
+
+/// All five servers of the ring.
+pub fn ring() -> Vec<Server> {
+    let (text, sockets) = free_ring();
+    RING.iter()
+        .zip(sockets)
+        .map(|((name, _), sockets)| Server::start(&config(&text, name), sockets).unwrap())
+        .collect()
+}
+
+/// A client's connection.
+pub struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client {
+            reader: BufReader::new(stream),
+        }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// One line of a reply, without its LF; empty at the end of the stream.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        self.reader.read_until(b'\n', &mut line).unwrap();
+        String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).into_owned()
+    }
+
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(format!("{line}\n"));
+        self.line()
+    }
+
+    /// A `WHATSAT`'s first line; its JSON text is read and dropped.
+    pub fn whatsat(&mut self, client: &str) -> String {
+        let line = self.ask(&format!("WHATSAT {client} 0 0"));
+        if line.starts_with("AT ") {
+            while !self.line().is_empty() {}
+        }
+        line
+    }
+
+    /// Asks again until the reply is as wanted.
+    #[track_caller]
+    pub fn await_whatsat(&mut self, client: &str, wanted: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let got = self.whatsat(client);
+            if got == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "still {got:?}, not {wanted:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn half_close(&mut self) {
+        self.stream().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// All that comes until the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.reader.read_to_end(&mut rest).unwrap();
+        rest
+    }
+}
+
+/// A report of now by `client`.
+pub fn report(client: &str, location: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    format!(
+        "IAMAT {client} {location} {}.{:09}",
+        now.as_secs(),
+        now.subsec_nanos()
+    )
+}
