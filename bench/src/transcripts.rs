@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use argh::FromArgs;
 
-use crate::Failure;
-use crate::transcript;
+use crate::{Failure, net, transcript};
 
 /// Run the protocol's stories against servers, one after the other.
 ///
@@ -41,7 +40,12 @@ impl Transcripts {
                 "transcripts: no address; try `herd-bench transcripts 127.0.0.1:12000`".to_owned(),
             ));
         }
-        let stories = transcript::stories(&self.scripts, self.slow).map_err(Failure::Usage)?;
+        for address in &self.addresses {
+            net::resolve(address)
+                .map_err(|error| Failure::Usage(format!("transcripts: {error}")))?;
+        }
+        let stories = transcript::stories(&self.scripts, self.slow)
+            .map_err(|error| Failure::Usage(format!("transcripts: {error}")))?;
         let (mut ran, mut failed) = (0, 0);
         for address in &self.addresses {
             for story in &stories {
