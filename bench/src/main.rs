@@ -1,2 +1,85 @@
-//! x
-fn main() {}
+//! The herd's measuring tools: transcripts, load and flood delay.
+//!
+//! Everything here speaks the client protocol alone, so it works on any server of it. Exit
+//! codes: 0 all is well, 1 a server failed or a run is void, 2 bad usage.
+
+mod csv;
+mod figures;
+mod flood;
+mod load;
+mod net;
+mod process;
+mod progress;
+mod transcript;
+mod transcripts;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use argh::{EarlyExit, FromArgs};
+
+/// Measure and check servers of the herd's client protocol.
+#[derive(FromArgs)]
+#[argh(
+    help_triggers("-h", "--help", "help"),
+    example = "{command_name} transcripts 127.0.0.1:12000",
+    example = "{command_name} load --address 127.0.0.1:12000 --connections 64",
+    example = "{command_name} flood --from 127.0.0.1:12000 --to 127.0.0.1:12001,127.0.0.1:12002",
+    error_code(1, "A server failed, or a run is void."),
+    error_code(2, "Bad usage.")
+)]
+struct Arguments {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Transcripts(transcripts::Transcripts),
+    Load(load::Load),
+    Flood(flood::Flood),
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line asks for what can't be.
+    Usage(String),
+    /// A server failed, or a run is void.
+    Failed(String),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (name, rest) = arguments.split_first().unwrap_or((&"herd-bench", &[]));
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let arguments = match Arguments::from_args(&[name], rest) {
+        Ok(arguments) => arguments,
+        Err(EarlyExit { output, status }) => {
+            return match status {
+                Ok(()) => say(&mut io::stdout(), output.trim_end(), 0),
+                Err(()) => say(&mut io::stderr(), output.trim_end(), 2),
+            };
+        }
+    };
+    let result = match arguments.command {
+        Command::Transcripts(command) => command.run(),
+        Command::Load(command) => command.run(),
+        Command::Flood(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => say(&mut io::stderr(), &format!("{name}: {error}"), 2),
+        Err(Failure::Failed(error)) => say(&mut io::stderr(), &format!("{name}: {error}"), 1),
+    }
+}
+
+fn say(out: &mut dyn Write, text: &str, code: u8) -> ExitCode {
+    // Nobody is left to tell if this fails: the pipe behind it is closed.
+    let _ = writeln!(out, "{text}");
+    ExitCode::from(code)
+}

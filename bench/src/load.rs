@@ -1,0 +1,215 @@
+//! `herd-bench load`: puts load on one server and measures what it makes of it.
+//!
+//! This file owns the options and what can be asked for; the run is in `engine`.
+
+mod check;
+mod connection;
+mod engine;
+mod outcome;
+mod workload;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+use crate::progress::Progress;
+use crate::{Failure, csv, net, process};
+
+/// Descriptors that a run needs beside its connections: epoll, standard streams, files.
+const OTHER_DESCRIPTORS: u64 = 32;
+
+/// Longest run, in seconds: a day.
+const MAX_SECONDS: f64 = 86_400.0;
+
+/// Highest rate of an open loop: beyond it a nanosecond clock can't tell requests apart well.
+const MAX_RATE: f64 = 10_000_000.0;
+
+/// Put load on a server and check every reply.
+///
+/// Closed loop (the default): each connection keeps `--depth` requests in flight; this finds
+/// the capacity. Open loop (`--rate`): requests leave at fixed times, whatever the server does,
+/// and latency counts from the intended time; this finds the latency under a given load. A
+/// wrong, missing or reordered reply makes the run void: exit code 1 and no result.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "load",
+    help_triggers("-h", "--help", "help"),
+    example = "{command_name} --address 127.0.0.1:12000 --connections 64 --depth 16",
+    example = "{command_name} --address 127.0.0.1:12000 --connections 64 --rate 50000 --whatsat 10 --pid 4711 --csv runs.csv"
+)]
+pub(crate) struct Load {
+    /// HOST:PORT of the server's client port
+    #[argh(option, arg_name = "host:port")]
+    address: String,
+
+    /// connections that make requests (default: 1)
+    #[argh(option, default = "1", arg_name = "n")]
+    connections: usize,
+
+    /// requests in flight on each connection in a closed loop (default: 1)
+    #[argh(option, arg_name = "n")]
+    depth: Option<usize>,
+
+    /// seconds to measure (default: 5)
+    #[argh(option, default = "5.0", arg_name = "s")]
+    seconds: f64,
+
+    /// seconds of the same load before that, not measured (default: 1)
+    #[argh(option, default = "1.0", arg_name = "s")]
+    warmup: f64,
+
+    /// open loop: requests a second over all connections
+    #[argh(option, arg_name = "r")]
+    rate: Option<f64>,
+
+    /// connections beside them that say nothing; the server must keep them (default: 0)
+    #[argh(option, default = "0", arg_name = "n")]
+    idle: usize,
+
+    /// different client ids, dealt out to the connections (default: 10000, or as many as
+    /// connections if those are more)
+    #[argh(option, arg_name = "k")]
+    clients: Option<usize>,
+
+    /// percent of requests that are WHATSAT, the others IAMAT (default: 0)
+    #[argh(option, default = "0.0", arg_name = "percent")]
+    whatsat: f64,
+
+    /// bound of a WHATSAT: places at most, 0 to 20 (default: 0)
+    #[argh(option, default = "0", arg_name = "n")]
+    bound: u8,
+
+    /// radius of a WHATSAT in kilometers, 0 to 50 (default: 10)
+    #[argh(option, default = "String::from(\"10\")", arg_name = "km")]
+    radius: String,
+
+    /// the server's process, to measure its CPU time per request and its memory
+    #[argh(option, arg_name = "pid")]
+    pid: Option<u32>,
+
+    /// a name for what is measured, for text and CSV
+    #[argh(option, default = "String::new()", arg_name = "text")]
+    label: String,
+
+    /// append the result to this file, with a header if it is new
+    #[argh(option, arg_name = "file")]
+    csv: Option<PathBuf>,
+}
+
+/// What a run does, checked.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    address: String,
+    addresses: Vec<SocketAddr>,
+    connections: usize,
+    depth: usize,
+    seconds: f64,
+    warmup: f64,
+    rate: Option<f64>,
+    idle: usize,
+    clients: usize,
+    whatsat_percent: f64,
+    bound: u8,
+    radius: String,
+    process: Option<String>,
+    label: String,
+}
+
+impl Load {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let csv = self.csv.clone();
+        let plan = self
+            .plan(process::raise_descriptor_limit())
+            .map_err(|error| Failure::Usage(format!("load: {error}")))?;
+        if plan.rate.is_some() {
+            // By default the kernel may end a wait 50 µs late, which an open loop would count
+            // as latency. Where it can't be set, the result tells how late requests left.
+            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        }
+        let mut progress = Progress::new();
+        let result = engine::run(&plan, &mut progress);
+        drop(progress);
+        let measured = result.map_err(|error| Failure::Failed(format!("void: {error}")))?;
+        io::stdout()
+            .write_all(outcome::text(&plan, &measured).as_bytes())
+            .map_err(|error| Failure::Failed(format!("can't write: {error}")))?;
+        if let Some(path) = csv {
+            csv::append(&path, &outcome::cells(&plan, &measured)).map_err(Failure::Failed)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the options; `descriptors` is how many files this process may have open.
+    fn plan(self, descriptors: u64) -> Result<Plan, String> {
+        let within = |name: &str, value: f64, low: f64, high: f64| {
+            if value >= low && value <= high {
+                Ok(())
+            } else {
+                Err(format!("--{name} {value}: must be {low} to {high}"))
+            }
+        };
+        within("seconds", self.seconds, 0.1, MAX_SECONDS)?;
+        within("warmup", self.warmup, 0.0, MAX_SECONDS)?;
+        within("whatsat", self.whatsat, 0.0, 100.0)?;
+        within("bound", f64::from(self.bound), 0.0, 20.0)?;
+        let radius = self.radius.parse().ok();
+        let radius =
+            radius.filter(|_| self.radius.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
+        match radius {
+            Some(radius) => within("radius", radius, 0.0, 50.0)?,
+            None => return Err(format!("--radius {}: no number", self.radius)),
+        }
+        if let Some(rate) = self.rate {
+            within("rate", rate, 1.0, MAX_RATE)?;
+            if self.depth.is_some() {
+                return Err("--depth is for a closed loop, --rate for an open one".to_owned());
+            }
+        }
+        let depth = self.depth.unwrap_or(1);
+        if depth == 0 || self.connections == 0 {
+            return Err("--connections and --depth must be at least 1".to_owned());
+        }
+        let needed = self.connections as u64 + self.idle as u64 + OTHER_DESCRIPTORS;
+        if needed > descriptors {
+            return Err(format!(
+                "{} connections need {needed} descriptors, the limit is {descriptors} (ulimit -Hn)",
+                self.connections + self.idle
+            ));
+        }
+        let clients = self.clients.unwrap_or(self.connections.max(10_000));
+        if clients < self.connections {
+            return Err(format!(
+                "--clients {clients}: fewer than connections; each needs one of its own, or \
+                 nobody knows which report is the last"
+            ));
+        }
+        let process = self.pid.map(|pid| pid.to_string());
+        if let Some(process) = &process {
+            process::cpu_nanos(process).map_err(|error| format!("--pid: {error}"))?;
+        }
+        Ok(Plan {
+            addresses: net::resolve(&self.address)?,
+            address: self.address,
+            connections: self.connections,
+            depth,
+            seconds: self.seconds,
+            warmup: self.warmup,
+            rate: self.rate,
+            idle: self.idle,
+            clients,
+            whatsat_percent: self.whatsat,
+            bound: self.bound,
+            radius: self.radius,
+            process,
+            label: self.label,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "load/tests.rs"]
+mod tests;

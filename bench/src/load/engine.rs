@@ -1,0 +1,397 @@
+//! The run itself: one thread, one epoll, all connections.
+//!
+//! Closed loop: each connection keeps its depth in flight, and a reply makes the next request.
+//! Open loop: requests leave at their intended times, and latency counts from those, so that a
+//! server that stalls can't hide the requests it kept from being sent. What a run measures
+//! lies between the end of its warm-up and the end of its sending; after that it waits for
+//! every reply that is due.
+
+use std::net::TcpStream;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
+
+use super::Plan;
+use super::check::Checker;
+use super::connection::Connection;
+use super::workload::Workload;
+use crate::figures::grouped;
+use crate::net;
+use crate::process;
+use crate::progress::Progress;
+
+/// Nanoseconds without any reply, though some are due, after which a run is void.
+const STALL_NANOS: u64 = 10_000_000_000;
+
+/// Requests without a reply after which an open loop is void: the rate is beyond the server.
+const MAX_BACKLOG: u64 = 1_000_000;
+
+/// Requests that an open loop sends before it looks for replies again.
+const OPEN_BATCH: u64 = 64;
+
+/// Nanoseconds of one wait at most: how late the end of a run may be noticed.
+const MAX_WAIT_NANOS: u64 = 20_000_000;
+
+/// Longest time that is told apart, in nanoseconds; what takes longer counts as this.
+const MAX_NANOS: u64 = 3_600_000_000_000;
+
+/// Bytes of one read.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Readiness events of one wait.
+const MAX_EVENTS: usize = 1024;
+
+/// What epoll says of an idle connection, which has no index.
+const IDLE: u64 = u64::MAX;
+
+/// What a run found.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Seconds from the end of the warm-up to the end of sending.
+    pub(crate) seconds: f64,
+    /// Replies that came within them.
+    pub(crate) replies: u64,
+    /// Nanoseconds from request to reply.
+    pub(crate) latency: Histogram<u64>,
+    /// Nanoseconds by which requests of an open loop left late; empty for a closed loop.
+    pub(crate) lateness: Histogram<u64>,
+    /// CPU time of the server in those seconds.
+    pub(crate) server_cpu_nanos: Option<u64>,
+    /// CPU time of this generator in them.
+    pub(crate) own_cpu_nanos: u64,
+    /// Memory of the server in KiB before any connection, with all of them idle, at the end.
+    pub(crate) server_kib: Option<[u64; 3]>,
+}
+
+struct Engine<'a> {
+    plan: &'a Plan,
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    /// Held open, never used.
+    _idle: Vec<TcpStream>,
+    load: Workload,
+    checker: Checker,
+    start: Instant,
+    /// All requests and replies of the run.
+    sent: u64,
+    received: u64,
+    last_reply: u64,
+    /// Replies between the warm-up's end and the end of sending.
+    counted: u64,
+    latency: Histogram<u64>,
+    lateness: Histogram<u64>,
+}
+
+/// Runs a plan; the error tells why the run is void.
+pub(crate) fn run(plan: &Plan, progress: &mut Progress) -> Result<Measured, String> {
+    let kib = || {
+        plan.process
+            .as_deref()
+            .map(process::resident_kib)
+            .transpose()
+    };
+    let before = kib()?;
+    let mut engine = Engine::connect(plan, progress)?;
+    let connected = kib()?;
+    engine.start = Instant::now();
+    let (window, server_cpu_nanos, own_cpu_nanos) = engine.drive(progress)?;
+    let end = kib()?;
+    Ok(Measured {
+        seconds: window as f64 / 1e9,
+        replies: engine.counted,
+        latency: engine.latency,
+        lateness: engine.lateness,
+        server_cpu_nanos,
+        own_cpu_nanos,
+        server_kib: before
+            .zip(connected)
+            .zip(end)
+            .map(|((before, connected), end)| [before, connected, end]),
+    })
+}
+
+impl Engine<'_> {
+    fn connect<'a>(plan: &'a Plan, progress: &mut Progress) -> Result<Engine<'a>, String> {
+        let fault = |error: rustix::io::Errno| format!("epoll: {error}");
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fault)?;
+        let load = Workload::new(
+            plan.clients,
+            plan.connections,
+            plan.whatsat_percent,
+            &plan.radius,
+            plan.bound,
+        );
+        let (mut connections, mut idle) = (Vec::new(), Vec::new());
+        let total = plan.idle + plan.connections;
+        for number in 0..total {
+            let stream = net::connect(&plan.addresses).map_err(|error| {
+                format!(
+                    "connection {} of {total} to {}: {error}",
+                    number + 1,
+                    plan.address
+                )
+            })?;
+            let data = if number < plan.idle {
+                IDLE
+            } else {
+                connections.len() as u64
+            };
+            let data = epoll::EventData::new_u64(data);
+            epoll::add(&epoll, &stream, data, epoll::EventFlags::IN).map_err(fault)?;
+            if number < plan.idle {
+                idle.push(stream);
+            } else {
+                let share = load.share(connections.len());
+                connections.push(Connection::new(stream, share));
+            }
+            progress.show(|| format!("{} of {total} connections", number + 1));
+        }
+        let histogram = || {
+            Histogram::new_with_bounds(1, MAX_NANOS, 3)
+                .map_err(|error| format!("histogram: {error}"))
+        };
+        Ok(Engine {
+            plan,
+            epoll,
+            connections,
+            _idle: idle,
+            load,
+            checker: Checker::new(plan.bound),
+            start: Instant::now(),
+            sent: 0,
+            received: 0,
+            last_reply: 0,
+            counted: 0,
+            latency: histogram()?,
+            lateness: histogram()?,
+        })
+    }
+
+    /// The loop. Returns the window's nanoseconds and the CPU time of server and generator.
+    fn drive(&mut self, progress: &mut Progress) -> Result<(u64, Option<u64>, u64), String> {
+        let warm = (self.plan.warmup * 1e9) as u64;
+        let end = warm + (self.plan.seconds * 1e9) as u64;
+        let mut meter = Meter::default();
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(MAX_EVENTS);
+        let mut buffer = vec![0; READ_BYTES];
+        if self.plan.rate.is_none() {
+            self.fill()?;
+        }
+        loop {
+            let now = self.now();
+            let counting = meter.tick(self.plan, now, warm, end)?;
+            let sending = now < end;
+            if !sending && self.sent == self.received {
+                break;
+            }
+            self.check_stall(now)?;
+            let mut wait = MAX_WAIT_NANOS;
+            if sending && let Some(rate) = self.plan.rate {
+                wait = self.send_due(rate, now, warm)?.min(wait);
+            }
+            let timeout = Timespec {
+                tv_sec: 0,
+                tv_nsec: wait as i64,
+            };
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&timeout),
+            ) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(format!("epoll: {error}")),
+            }
+            for event in events.drain(..) {
+                self.ready(&event, warm, counting, end, &mut buffer)?;
+            }
+            progress.show(|| self.describe(warm, end));
+        }
+        Ok(meter.result())
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// The closed loop's beginning: as many requests as it keeps in flight.
+    fn fill(&mut self) -> Result<(), String> {
+        for index in 0..self.connections.len() {
+            let now = self.now();
+            for _ in 0..self.plan.depth {
+                self.connections[index].request(&mut self.load, now, now);
+                self.sent += 1;
+            }
+            self.flush(index)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what an open loop's schedule wants by now; nanoseconds until the next is due.
+    fn send_due(&mut self, rate: f64, now: u64, warm: u64) -> Result<u64, String> {
+        let due_at = |number: u64| (number as f64 * 1e9 / rate) as u64;
+        for _ in 0..OPEN_BATCH {
+            let at = due_at(self.sent);
+            if at > now {
+                return Ok(at - now);
+            }
+            let index = (self.sent % self.connections.len() as u64) as usize;
+            self.connections[index].request(&mut self.load, now, at);
+            self.sent += 1;
+            self.flush(index)?;
+            if at >= warm {
+                self.lateness
+                    .saturating_record(self.now().saturating_sub(at));
+            }
+        }
+        Ok(0)
+    }
+
+    fn ready(
+        &mut self,
+        event: &epoll::Event,
+        warm: u64,
+        counting: bool,
+        end: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), String> {
+        if event.data.u64() == IDLE {
+            return Err("the server sent something to an idle connection, or closed it".to_owned());
+        }
+        let index = event.data.u64() as usize;
+        let flags = event.flags;
+        if flags.contains(epoll::EventFlags::OUT) {
+            self.flush(index)?;
+        }
+        let readable = epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        if !flags.intersects(readable) {
+            return Ok(());
+        }
+        let connection = &mut self.connections[index];
+        let Some(input) = connection.read(buffer)? else {
+            return Ok(());
+        };
+        let now = self.start.elapsed().as_nanos() as u64;
+        let latency = &mut self.latency;
+        let mut replies = 0;
+        connection.replies(&mut self.checker, input, |request| {
+            replies += 1;
+            if request.at >= warm {
+                latency.saturating_record(now - request.at);
+            }
+        })?;
+        self.received += replies;
+        self.last_reply = now;
+        if counting {
+            self.counted += replies;
+        }
+        if self.plan.rate.is_none() && now < end {
+            for _ in 0..replies {
+                connection.request(&mut self.load, now, now);
+            }
+            self.sent += replies;
+            self.flush(index)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what a connection has to send, and asks to be told when more can be written.
+    fn flush(&mut self, index: usize) -> Result<(), String> {
+        let connection = &mut self.connections[index];
+        let (before, all) = connection
+            .flush()
+            .map_err(|error| format!("a connection broke: {error}"))?;
+        if before != all {
+            let flags = if all {
+                epoll::EventFlags::IN
+            } else {
+                epoll::EventFlags::IN | epoll::EventFlags::OUT
+            };
+            let data = epoll::EventData::new_u64(index as u64);
+            epoll::modify(&self.epoll, &connection.stream, data, flags)
+                .map_err(|error| format!("epoll: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_stall(&self, now: u64) -> Result<(), String> {
+        let missing = self.sent - self.received;
+        if missing > 0 && now.saturating_sub(self.last_reply) > STALL_NANOS {
+            return Err(format!("no reply for 10 s, {} missing", grouped(missing)));
+        }
+        if self.plan.rate.is_some() && missing > MAX_BACKLOG {
+            return Err(format!(
+                "{} replies missing: the server can't keep up with this rate",
+                grouped(missing)
+            ));
+        }
+        Ok(())
+    }
+
+    fn describe(&self, warm: u64, end: u64) -> String {
+        let now = self.now();
+        let seconds = now as f64 / 1e9;
+        let phase = match now {
+            now if now < warm => "warming up",
+            now if now < end => "measuring",
+            _ => "waiting for the last replies",
+        };
+        format!(
+            "{phase}: {seconds:.1} of {:.1} s, {} replies, {} /s on average",
+            end as f64 / 1e9,
+            grouped(self.received),
+            grouped((self.received as f64 / seconds) as u64),
+        )
+    }
+}
+
+/// Readings at both ends of what is measured.
+#[derive(Debug, Default)]
+struct Meter {
+    opened: Option<Reading>,
+    closed: Option<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    now: u64,
+    server_cpu: Option<u64>,
+    own_cpu: u64,
+}
+
+impl Meter {
+    /// Takes the readings when their time has come; whether replies count.
+    fn tick(&mut self, plan: &Plan, now: u64, warm: u64, end: u64) -> Result<bool, String> {
+        let read = || -> Result<Reading, String> {
+            Ok(Reading {
+                now,
+                server_cpu: plan
+                    .process
+                    .as_deref()
+                    .map(process::cpu_nanos)
+                    .transpose()?,
+                own_cpu: process::cpu_nanos("self")?,
+            })
+        };
+        if self.opened.is_none() && now >= warm {
+            self.opened = Some(read()?);
+        }
+        if self.closed.is_none() && now >= end {
+            self.closed = Some(read()?);
+        }
+        Ok(self.opened.is_some() && self.closed.is_none())
+    }
+
+    fn result(&self) -> (u64, Option<u64>, u64) {
+        let (Some(opened), Some(closed)) = (&self.opened, &self.closed) else {
+            return (0, None, 0);
+        };
+        let server = opened.server_cpu.zip(closed.server_cpu);
+        (
+            closed.now - opened.now,
+            server.map(|(opened, closed)| closed - opened),
+            closed.own_cpu - opened.own_cpu,
+        )
+    }
+}

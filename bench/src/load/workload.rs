@@ -1,0 +1,293 @@
+//! What the load consists of: clients, where they are, and the requests they make.
+//!
+//! A client belongs to one connection, and its times only grow. So what a `WHATSAT` must show
+//! is known exactly: the last report sent on the same connection. Requests have one length per
+//! kind and are put together from ready pieces, so that making one costs less than a server's
+//! reading of it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Bytes of a client's id.
+pub(crate) const ID_BYTES: usize = 26;
+
+/// Bytes of a location: `+34.068930-118.445127`.
+const LOCATION_BYTES: usize = 21;
+
+/// Bytes of a time: `1479413884.392014450`.
+const TIME_BYTES: usize = 20;
+
+/// Bytes of `client location time` and LF.
+pub(crate) const REPORT_BYTES: usize = ID_BYTES + 1 + LOCATION_BYTES + 1 + TIME_BYTES + 1;
+
+/// Different locations, a power of two: enough to be spread over the world, few enough that
+/// the places near each can be remembered.
+pub(crate) const LOCATIONS: usize = 1024;
+
+/// Around which the locations lie, in degrees: cities, since empty sea has no places.
+const CITIES: [(f64, f64); 16] = [
+    (34.07, -118.45),
+    (51.51, -0.13),
+    (35.68, 139.69),
+    (-1.29, 36.82),
+    (-33.87, 151.21),
+    (-23.55, -46.63),
+    (40.71, -74.01),
+    (28.61, 77.21),
+    (52.52, 13.40),
+    (19.43, -99.13),
+    (30.04, 31.24),
+    (1.35, 103.82),
+    (55.76, 37.62),
+    (-34.60, -58.38),
+    (64.15, -21.94),
+    (-36.85, 174.76),
+];
+
+/// What a connection knows of its own clients.
+#[derive(Debug)]
+pub(crate) struct Share {
+    first: usize,
+    /// Clients that have reported at least once, from the first on.
+    reported: usize,
+    /// Which of them reports next.
+    next: usize,
+}
+
+/// A request that waits for its reply.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    /// `client location time` and LF, as the reply's first line must end.
+    pub(crate) report: [u8; REPORT_BYTES],
+    /// Which location that is.
+    pub(crate) location: u16,
+    /// Whether places must follow.
+    pub(crate) whatsat: bool,
+    /// When it was sent, or ought to have been, in nanoseconds since the run's start.
+    pub(crate) at: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: [u8; ID_BYTES],
+    /// Its last report's time, in nanoseconds since the epoch.
+    last: u64,
+}
+
+/// Makes the requests of a run.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    clients: Vec<Client>,
+    locations: Vec<[u8; LOCATION_BYTES]>,
+    connections: usize,
+    /// Of 2³² requests, how many are a `WHATSAT`.
+    whatsat: u64,
+    /// ` radius bound` and LF.
+    inquiry: Vec<u8>,
+    random: u64,
+    /// The wall clock at the run's start.
+    epoch: u64,
+    last_time: u64,
+    /// Seconds and their ten digits: they change a million requests apart.
+    second: (u64, [u8; 10]),
+}
+
+impl Workload {
+    /// `clients` clients dealt out to `connections` connections, at least one each.
+    pub(crate) fn new(
+        clients: usize,
+        connections: usize,
+        whatsat_percent: f64,
+        radius: &str,
+        bound: u8,
+    ) -> Workload {
+        let epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Workload {
+            clients: (0..clients).map(client).collect(),
+            locations: (0..LOCATIONS).map(location).collect(),
+            connections,
+            whatsat: (whatsat_percent / 100.0 * 2f64.powi(32)) as u64,
+            inquiry: format!(" {radius} {bound}\n").into_bytes(),
+            random: 0x9e37_79b9_7f4a_7c15,
+            epoch: u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX),
+            last_time: 0,
+            second: (u64::MAX, [0; 10]),
+        }
+    }
+
+    /// The clients of one connection.
+    pub(crate) fn share(&self, connection: usize) -> Share {
+        Share {
+            first: connection,
+            reported: 0,
+            next: 0,
+        }
+    }
+
+    /// Appends a request and returns what its reply must be. `now` and `at` are nanoseconds
+    /// since the run's start.
+    pub(crate) fn request(
+        &mut self,
+        share: &mut Share,
+        now: u64,
+        at: u64,
+        out: &mut Vec<u8>,
+    ) -> Pending {
+        let draw = self.draw();
+        let whatsat = share.reported > 0 && draw & 0xffff_ffff < self.whatsat;
+        let (client, time) = if whatsat {
+            let own = ((draw >> 32) as usize * share.reported) >> 32;
+            let client = share.first + own * self.connections;
+            (client, self.clients[client].last)
+        } else {
+            let client = share.first + share.next * self.connections;
+            share.next += 1;
+            share.reported = share.reported.max(share.next);
+            if client + self.connections >= self.clients.len() {
+                share.next = 0;
+            }
+            self.last_time = (self.epoch + now).max(self.last_time + 1);
+            self.clients[client].last = self.last_time;
+            (client, self.last_time)
+        };
+        let location = location_of(time);
+        let mut pending = Pending {
+            report: [b' '; REPORT_BYTES],
+            location: location as u16,
+            whatsat,
+            at,
+        };
+        let (id, rest) = pending.report.split_at_mut(ID_BYTES);
+        id.copy_from_slice(&self.clients[client].id);
+        rest[1..=LOCATION_BYTES].copy_from_slice(&self.locations[location]);
+        self.write_time(time, &mut rest[LOCATION_BYTES + 2..]);
+        if whatsat {
+            out.extend_from_slice(b"WHATSAT ");
+            out.extend_from_slice(&self.clients[client].id);
+            out.extend_from_slice(&self.inquiry);
+        } else {
+            out.extend_from_slice(b"IAMAT ");
+            out.extend_from_slice(&pending.report);
+        }
+        pending
+    }
+
+    /// Writes seconds, point, nine decimals and LF.
+    fn write_time(&mut self, time: u64, out: &mut [u8]) {
+        let (seconds, mut nanos) = (time / 1_000_000_000, time % 1_000_000_000);
+        if self.second.0 != seconds {
+            self.second.0 = seconds;
+            let mut rest = seconds;
+            for digit in self.second.1.iter_mut().rev() {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        }
+        out[..10].copy_from_slice(&self.second.1);
+        out[10] = b'.';
+        for digit in out[11..TIME_BYTES].iter_mut().rev() {
+            *digit = b'0' + (nanos % 10) as u8;
+            nanos /= 10;
+        }
+        out[TIME_BYTES] = b'\n';
+    }
+
+    /// Xorshift: which requests are inquiries has to be mixed, not secret.
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+fn client(index: usize) -> Client {
+    let mut id = *b"bench-00000000000000000000";
+    let mut rest = index;
+    for digit in id[6..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    Client { id, last: 0 }
+}
+
+/// Where a client is follows from its time, so that nothing but the time has to be kept.
+fn location_of(time: u64) -> usize {
+    (time.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % LOCATIONS
+}
+
+fn location(index: usize) -> [u8; LOCATION_BYTES] {
+    let (latitude, longitude) = CITIES[index % CITIES.len()];
+    let step = (index / CITIES.len()) as f64;
+    let text = format!(
+        "{:+010.6}{:+011.6}",
+        latitude + 0.003_1 * step,
+        longitude - 0.002_7 * step
+    );
+    let mut out = [b'0'; LOCATION_BYTES];
+    out.copy_from_slice(text.as_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_have_one_length_and_stay_in_range() {
+        for index in 0..LOCATIONS {
+            let text = location(index);
+            let text = std::str::from_utf8(&text).expect("ASCII");
+            let latitude: f64 = text[..10].parse().expect("a latitude");
+            let longitude: f64 = text[10..].parse().expect("a longitude");
+            assert!(latitude.abs() <= 90.0 && longitude.abs() <= 180.0, "{text}");
+        }
+        assert_eq!(&location(0), b"+34.070000-118.450000");
+        assert_eq!(&location(3), b"-01.290000+036.820000");
+    }
+
+    #[test]
+    fn reports_are_lines_whose_times_grow() {
+        let mut load = Workload::new(3, 1, 0.0, "10", 0);
+        let mut share = load.share(0);
+        let mut out = Vec::new();
+        for _ in 0..4 {
+            let pending = load.request(&mut share, 5, 5, &mut out);
+            assert!(out.ends_with(&pending.report) && !pending.whatsat);
+        }
+        let text = String::from_utf8(out).expect("ASCII");
+        let fields: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+        let ids: Vec<&str> = fields.iter().map(|fields| fields[1]).collect();
+        assert_eq!(ids[0], "bench-00000000000000000000");
+        assert_eq!(ids[2], "bench-00000000000000000002");
+        assert_eq!(ids[3], ids[0]);
+        assert!(fields.windows(2).all(|pair| pair[0][3] < pair[1][3]));
+        assert!(fields.iter().all(|fields| fields[3].len() == TIME_BYTES));
+    }
+
+    #[test]
+    fn inquiries_ask_for_the_last_report_of_an_own_client() {
+        let mut load = Workload::new(10, 3, 50.0, "10", 5);
+        let mut shares: Vec<Share> = (0..3).map(|index| load.share(index)).collect();
+        let mut last = std::collections::HashMap::new();
+        let mut inquiries = 0;
+        for turn in 0..3_000 {
+            let connection = turn % 3;
+            let mut out = Vec::new();
+            let pending = load.request(&mut shares[connection], turn as u64, 0, &mut out);
+            let id = pending.report[..ID_BYTES].to_vec();
+            let number: usize = String::from_utf8_lossy(&id[6..]).parse().expect("digits");
+            assert_eq!(number % 3, connection);
+            if pending.whatsat {
+                inquiries += 1;
+                assert_eq!(last.get(&id), Some(&pending.report));
+                assert_eq!(out, [b"WHATSAT ", &id[..], b" 10 5\n"].concat());
+            } else {
+                last.insert(id, pending.report);
+            }
+        }
+        assert_eq!(last.len(), 10);
+        assert!((1_300..1_700).contains(&inquiries), "{inquiries}");
+    }
+}

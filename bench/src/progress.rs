@@ -1,0 +1,57 @@
+//! A line on stderr that tells how a run is getting on.
+//!
+//! On a terminal the line is written over; elsewhere a line comes now and then, so that a log
+//! is not filled.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Between two lines on a terminal.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Between two lines elsewhere.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The line. It is cleared when dropped.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    terminal: bool,
+    last: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Progress {
+        Progress {
+            terminal: io::stderr().is_terminal(),
+            last: Instant::now(),
+        }
+    }
+
+    /// Shows a line if it is time for one; it is made only then.
+    pub(crate) fn show(&mut self, line: impl FnOnce() -> String) {
+        let interval = if self.terminal {
+            TERMINAL_INTERVAL
+        } else {
+            LOG_INTERVAL
+        };
+        if self.last.elapsed() < interval {
+            return;
+        }
+        self.last = Instant::now();
+        let line = line();
+        // A run goes on if nobody can be told how.
+        let _ = if self.terminal {
+            write!(io::stderr(), "\r\x1b[K{line}")
+        } else {
+            writeln!(io::stderr(), "{line}")
+        };
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.terminal {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

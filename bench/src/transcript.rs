@@ -1,0 +1,231 @@
+//! Stories of the client protocol, run against any server that speaks it.
+//!
+//! A story needs nothing but an address, so the same files test this server, its variants and
+//! anything else that claims the protocol. At the end of each story every connection that is
+//! still open is half-closed and must end orderly without another byte: that nothing is sent
+//! that is not asked for is checked by all of them. The format is described in
+//! `tests/scripts/README.md`.
+//!
+//! The root package's tests include this file by its path, hence the paths below.
+
+#[path = "transcript/matcher.rs"]
+mod matcher;
+#[path = "transcript/script.rs"]
+mod script;
+#[path = "transcript/template.rs"]
+mod template;
+#[path = "transcript/wire.rs"]
+mod wire;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use matcher::{Known, escape};
+use script::{Action, Step};
+use template::Values;
+use wire::{Connection, DEADLINE, Trouble};
+
+/// Stories that take as long as the server's own time limits lie in this folder of the others.
+const SLOW_FOLDER: &str = "slow";
+
+/// A story, read and ready to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Story {
+    file: String,
+    steps: Vec<Step>,
+}
+
+/// Reads all stories of a folder, in the order of their names; the slow ones only if asked for.
+pub(crate) fn stories(folder: &Path, slow: bool) -> Result<Vec<Story>, String> {
+    let mut stories = read_folder(folder)?;
+    if slow {
+        stories.extend(read_folder(&folder.join(SLOW_FOLDER))?);
+    }
+    if stories.is_empty() {
+        return Err(format!("{}: no story (*.txt)", folder.display()));
+    }
+    Ok(stories)
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<Story>, String> {
+    let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| fault(folder, error))? {
+        let path = entry.map_err(|error| fault(folder, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "txt") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut stories = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).map_err(|error| fault(&path, error))?;
+        stories.push(Story::parse(&path.display().to_string(), &text)?);
+    }
+    Ok(stories)
+}
+
+impl Story {
+    /// Reads a story; the error names file and line.
+    fn parse(file: &str, text: &str) -> Result<Story, String> {
+        let steps = script::parse(text).map_err(|error| format!("{file}:{error}"))?;
+        Ok(Story {
+            file: file.to_owned(),
+            steps,
+        })
+    }
+
+    /// The story's file.
+    pub(crate) fn name(&self) -> &str {
+        &self.file
+    }
+
+    /// Runs the story against `HOST:PORT`; the error says where and how the server differs.
+    pub(crate) fn run(&self, address: &str) -> Result<(), String> {
+        let mut run = Run::new(address);
+        let mut last = 0;
+        for step in &self.steps {
+            last = step.line;
+            run.step(step)
+                .map_err(|error| format!("{}:{}: {error}", self.file, step.line))?;
+        }
+        run.end()
+            .map_err(|error| format!("{}:{last}: after the last step, {error}", self.file))
+    }
+}
+
+/// One run of one story.
+struct Run<'a> {
+    address: &'a str,
+    values: Values,
+    known: Known,
+    connections: BTreeMap<String, Connection>,
+}
+
+impl Run<'_> {
+    fn new(address: &str) -> Run<'_> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Run {
+            address,
+            values: Values {
+                now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+                // A hasher's keys are random, which is all that is wanted of them here.
+                unique: format!("{:016x}", RandomState::new().build_hasher().finish()),
+            },
+            known: Known::default(),
+            connections: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        let name = &step.connection;
+        let mut connection = match self.connections.remove(name) {
+            Some(connection) => connection,
+            None => Connection::open(self.address)
+                .map_err(|error| format!("{name}: can't connect to {}: {error}", self.address))?,
+        };
+        let open = self
+            .act(&step.action, &mut connection)
+            .map_err(|error| format!("{name}: {error}"))?;
+        if open {
+            self.connections.insert(name.clone(), connection);
+        }
+        Ok(())
+    }
+
+    /// Does what a step says; whether the connection lives on.
+    fn act(&mut self, action: &Action, connection: &mut Connection) -> Result<bool, String> {
+        match action {
+            Action::Send { text, piece } => connection
+                .send(&text.bytes(&self.values), *piece)
+                .map_err(|error| format!("can't send: {error}"))?,
+            Action::Expect(text) => {
+                for expected in text.lines(&self.values) {
+                    let got = connection.line();
+                    if !matches!(&got, Ok(line) if self.known.matches(&expected, line)) {
+                        let expected = format!("{}\\n", self.known.show(&expected));
+                        let line_end = |line: Vec<u8>| [&line[..], b"\n"].concat();
+                        return Err(differs(&expected, got.map(line_end), connection));
+                    }
+                }
+            }
+            Action::Places { at_most, status } => match connection.paragraph() {
+                Ok(body) => {
+                    matcher::check_places(&body, *at_most, status.as_deref()).map_err(|error| {
+                        let expected = format!("a JSON of at most {at_most} places: {error}");
+                        differs(&expected, Ok(body), connection)
+                    })?;
+                }
+                Err(trouble) => {
+                    let expected = format!("a JSON of at most {at_most} places, then \\n\\n");
+                    return Err(differs(&expected, Err(trouble), connection));
+                }
+            },
+            Action::Once => {
+                if !connection.unread().is_empty() {
+                    return Err(differs("nothing yet", Err(Trouble::NotOnce), connection));
+                }
+                connection.once();
+            }
+            Action::Silent(millis) => {
+                connection.listen_until(Instant::now() + Duration::from_millis(*millis));
+                let over = connection.over().cloned();
+                if over.is_some() || !connection.unread().is_empty() {
+                    let expected = format!("silence for {millis} ms");
+                    return Err(differs(
+                        &expected,
+                        Err(over.unwrap_or(Trouble::Late)),
+                        connection,
+                    ));
+                }
+            }
+            Action::Finish => connection
+                .finish()
+                .map_err(|error| format!("can't half-close: {error}"))?,
+            Action::End(within) => {
+                let within = within.map_or(DEADLINE, Duration::from_secs);
+                expect_end(connection, within)?;
+                return Ok(false);
+            }
+            Action::Close => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Half-closes all connections that are still open: no more may come than the end.
+    fn end(&mut self) -> Result<(), String> {
+        for (name, connection) in &mut self.connections {
+            // One that the server has closed already can't be half-closed; it has its end too.
+            let _ = connection.finish();
+            expect_end(connection, DEADLINE).map_err(|error| format!("{name}: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn expect_end(connection: &mut Connection, within: Duration) -> Result<(), String> {
+    let trouble = connection.end(within);
+    if trouble == Trouble::Ended && connection.unread().is_empty() {
+        return Ok(());
+    }
+    Err(differs("the end of the stream", Err(trouble), connection))
+}
+
+/// A failure: what was expected, and what came instead.
+fn differs(expected: &str, got: Result<Vec<u8>, Trouble>, connection: &Connection) -> String {
+    let got = match got {
+        Ok(bytes) => escape(&bytes),
+        Err(trouble) if connection.unread().is_empty() => format!("({trouble})"),
+        Err(trouble) => format!("{} (then {trouble})", escape(connection.unread())),
+    };
+    format!("not as expected\n    expected  {expected}\n    got       {got}")
+}
+
+#[cfg(test)]
+#[path = "transcript/tests.rs"]
+mod tests;
