@@ -494,7 +494,7 @@ status() {
 
 # Waits until every server named is ready. Fails, after saying why, if one is not.
 wait_ready() {
-    local name clients peers exit_code deadline failed=() late=() pending=("$@") still
+    local name clients peers exit_code deadline broken=() late=() pending=("$@") still
     deadline=$(($(now_us) + READY_SECONDS * 1000000))
     while ((${#pending[@]} > 0)); do
         still=()
@@ -502,7 +502,7 @@ wait_ready() {
             find_addresses "$name" && continue
             find_exit_code "$name"
             if [[ -n $exit_code ]]; then
-                failed+=("$name")
+                broken+=("$name")
                 ((exit_code == 2)) && start_code=2
             elif (($(now_us) > deadline)); then
                 late+=("$name")
@@ -514,7 +514,7 @@ wait_ready() {
         [[ -z $signal ]] || return 1
         pause 0.01
     done
-    for name in "${failed[@]}"; do
+    for name in "${broken[@]}"; do
         cat "$state_dir/$name.notices"
         # Whatever killed it, it did not live to say so itself.
         [[ -s $state_dir/$name.notices ]] || echo "$name ended before it was ready"
@@ -522,7 +522,7 @@ wait_ready() {
     if ((${#late[@]} > 0)); then
         complain "not ready after $READY_SECONDS s: ${late[*]} (see $state_dir/*.notices)"
     fi
-    ((${#failed[@]} + ${#late[@]} == 0))
+    ((${#broken[@]} + ${#late[@]} == 0))
 }
 
 # Tells who listens where, and what to try.
