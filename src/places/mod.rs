@@ -3,6 +3,7 @@
 //! Every provider answers in the shape of Google's Places Nearby Search: `html_attributions`,
 //! `results`, `status`, and `error_message` where something went wrong.
 
+pub mod answer;
 pub mod atlas;
 
 use crate::geo::Position;
