@@ -5,6 +5,10 @@
 
 pub mod answer;
 pub mod atlas;
+pub mod failure;
+pub mod http;
+pub mod key;
+pub mod upstream;
 
 use crate::geo::Position;
 
