@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod atlas;
 pub mod failure;
+pub mod google;
 pub mod google_legacy;
 pub mod http;
 pub mod key;
