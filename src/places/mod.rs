@@ -10,6 +10,7 @@ pub mod google;
 pub mod google_legacy;
 pub mod http;
 pub mod key;
+pub mod overpass;
 pub mod upstream;
 
 use crate::geo::Position;
