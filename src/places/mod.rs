@@ -6,6 +6,8 @@
 pub mod answer;
 pub mod atlas;
 pub mod failure;
+#[cfg(test)]
+mod fake;
 pub mod google;
 pub mod google_legacy;
 pub mod http;
