@@ -3,7 +3,17 @@
 //! Every provider answers in the shape of Google's Places Nearby Search: `html_attributions`,
 //! `results`, `status`, and `error_message` where something went wrong.
 
+pub mod answer;
 pub mod atlas;
+pub mod failure;
+#[cfg(test)]
+mod fake;
+pub mod google;
+pub mod google_legacy;
+pub mod http;
+pub mod key;
+pub mod overpass;
+pub mod upstream;
 
 use crate::geo::Position;
 

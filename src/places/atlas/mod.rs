@@ -14,6 +14,7 @@ mod layout;
 mod search;
 
 use super::Query;
+use super::answer::{Answer, write_zero_results};
 use format::Class;
 use hits::Hit;
 use search::Index;
@@ -24,14 +25,11 @@ static INDEX: Index<'static> = Index::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/atlas.text")),
 );
 
-/// The answer without a place, which owes nobody credit.
-const ZERO_RESULTS: &[u8] = br#"{"html_attributions":[],"results":[],"status":"ZERO_RESULTS"}"#;
+/// Whom answers owe credit; GeoNames' license asks for its credit and its link.
+const CREDIT: &[u8] = br#"["Places from <a href=\"https://www.geonames.org/\">GeoNames</a> (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>)","Airports from <a href=\"https://ourairports.com/\">OurAirports</a>"]"#;
 
-/// What comes before the first result; GeoNames' license asks for its credit and its link.
-const HEAD: &[u8] = br#"{"html_attributions":["Places from <a href=\"https://www.geonames.org/\">GeoNames</a> (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>)","Airports from <a href=\"https://ourairports.com/\">OurAirports</a>"],
-"results":[
-"#;
-const TAIL: &[u8] = b"\n],\n\"status\":\"OK\"}";
+/// Bytes to set aside for what an answer holds besides its results.
+const FRAME_BYTES: usize = CREDIT.len() + 64;
 
 /// Bytes to set aside for one result; a longer one makes the output grow.
 const RESULT_BYTES: usize = 256;
@@ -55,18 +53,15 @@ impl Atlas {
         let hits = INDEX.search(&query.position, query.radius_km, usize::from(query.bound));
         let hits = hits.as_slice();
         if hits.is_empty() {
-            out.extend_from_slice(ZERO_RESULTS);
+            write_zero_results(out);
             return;
         }
-        out.reserve(HEAD.len() + TAIL.len() + hits.len() * RESULT_BYTES);
-        out.extend_from_slice(HEAD);
-        for (rank, hit) in hits.iter().enumerate() {
-            if rank > 0 {
-                out.extend_from_slice(b",\n");
-            }
-            write_result(&INDEX, hit, out);
+        out.reserve(FRAME_BYTES + hits.len() * RESULT_BYTES);
+        let mut answer = Answer::begin(CREDIT, out);
+        for hit in hits {
+            write_result(&INDEX, hit, answer.result());
         }
-        out.extend_from_slice(TAIL);
+        answer.end(None);
     }
 }
 

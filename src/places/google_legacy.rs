@@ -1,0 +1,313 @@
+//! Google's Places Nearby Search, the interface whose shape all answers have.
+//!
+//! Its results go out byte for byte. Its radius is a bias, so results outside it are left out
+//! here. Since October 2026 it can't be enabled for new Google projects; existing ones go on.
+//! One page of 20 results is all that a client can ask for, so `next_page_token` is left out: it
+//! would invite clients to ask for pages that this server does not serve.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::{Answer, Status, write_normalized};
+use super::failure::{Failure, sentence};
+use super::http::{Client, Options, Response, SetupError, write_url_encoded};
+use super::key::ApiKey;
+use super::upstream::{Circle, Request, Upstream};
+
+/// Where Google serves it.
+pub const URL: &str = "https://maps.googleapis.com/maps/api/place/nearbysearch/json";
+
+/// Google's Places Nearby Search, legacy.
+#[derive(Debug)]
+pub struct GoogleLegacy {
+    client: Client,
+    key: ApiKey,
+}
+
+impl GoogleLegacy {
+    /// The provider. A URL among the options may have query parameters of its own, which stay.
+    pub fn new(key: ApiKey, options: &Options) -> Result<GoogleLegacy, SetupError> {
+        let client = Client::new(URL, options)?;
+        Ok(GoogleLegacy { client, key })
+    }
+}
+
+impl Upstream for GoogleLegacy {
+    fn fetch(&self, request: &Request, timeout: Duration) -> Result<Vec<u8>, Failure> {
+        let url = url(self.client.url(), request, &self.key);
+        let response = self.client.get(&url, timeout)?;
+        answer(&response, request, &self.key).map_err(|failure| failure.redacted(&self.key))
+    }
+
+    fn cut(&self) {
+        self.client.cut();
+    }
+
+    /// Google's terms bar keeping content.
+    fn may_cache(&self) -> bool {
+        false
+    }
+}
+
+fn url(endpoint: &str, request: &Request, key: &ApiKey) -> String {
+    let separator = match endpoint.contains('?') {
+        true if endpoint.ends_with(['?', '&']) => "",
+        true => "&",
+        false => "?",
+    };
+    let mut url = format!(
+        "{endpoint}{separator}location={},{}&radius={}&key=",
+        request.latitude(),
+        request.longitude(),
+        request.meters()
+    );
+    write_url_encoded(key.reveal().as_bytes(), &mut url);
+    url
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    status: Cow<'a, str>,
+    error_message: Option<String>,
+    #[serde(borrow)]
+    html_attributions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    results: Vec<&'a RawValue>,
+}
+
+/// The fields of a result that decide whether it is passed on.
+#[derive(Deserialize)]
+struct Place {
+    geometry: Geometry,
+}
+
+#[derive(Deserialize)]
+struct Geometry {
+    location: Location,
+}
+
+#[derive(Deserialize)]
+struct Location {
+    lat: f64,
+    lng: f64,
+}
+
+fn answer(response: &Response, request: &Request, key: &ApiKey) -> Result<Vec<u8>, Failure> {
+    let page: Page<'_> = match response.json() {
+        Ok(page) => page,
+        // The body tells more than the HTTP status, whatever that is, unless it can't be read.
+        Err(failure) if response.status == 200 => return Err(failure),
+        Err(_) => return Err(Failure::from_http(response.status)),
+    };
+    let message = page.error_message.as_deref();
+    match Status::parse(&page.status) {
+        Some(Status::Ok | Status::ZeroResults) => {}
+        Some(Status::RequestDenied) => {
+            return Err(Failure::Denied(sentence(
+                message,
+                "Google denied the request.",
+                "Check the API key, and that its project may use the Places API (legacy).",
+            )));
+        }
+        Some(Status::OverQueryLimit) => {
+            return Err(Failure::Quota(sentence(
+                message,
+                "Google's quota is used up.",
+                "Try again later, or raise the project's quota.",
+            )));
+        }
+        Some(Status::InvalidRequest) => {
+            return Err(Failure::BadRequest(sentence(
+                message,
+                "Google calls the request invalid.",
+                "Check --places-url.",
+            )));
+        }
+        Some(Status::UnknownError) => {
+            return Err(Failure::Reported(sentence(
+                message,
+                "Google could not process the request.",
+                "Try again.",
+            )));
+        }
+        None => return Err(Failure::Garbage("its status is none of Google's")),
+    }
+
+    let circle = request.circle();
+    let mut credit = Vec::new();
+    let attributions = page.html_attributions.map_or("[]", RawValue::get);
+    write_normalized(attributions.as_bytes(), &mut credit);
+    let mut out = Vec::with_capacity(response.body.len());
+    let mut answer = Answer::begin(&credit, &mut out);
+    let near = page.results.iter().filter(|place| is_near(place, &circle));
+    for place in near.take(request.bound()) {
+        write_normalized(place.get().as_bytes(), answer.result());
+    }
+    let message = message.map(|message| key.redact(message));
+    answer.end(message.as_deref());
+    Ok(out)
+}
+
+/// Whether a result tells where it is and lies within the radius.
+fn is_near(place: &RawValue, circle: &Circle) -> bool {
+    let Ok(place) = serde_json::from_str::<Place>(place.get()) else {
+        return false;
+    };
+    let Location { lat, lng } = place.geometry.location;
+    circle.distance(lat, lng).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    const OK: &str = include_str!("../../tests/fixtures/places/google_legacy_ok.json");
+    const ZERO: &str = include_str!("../../tests/fixtures/places/google_legacy_zero.json");
+    const DENIED: &str = include_str!("../../tests/fixtures/places/google_legacy_denied.json");
+    const CAMPUS: &str = "+34.068930-118.445127";
+
+    fn key() -> ApiKey {
+        ApiKey::new("SECRET+1").unwrap()
+    }
+
+    fn read(status: u16, body: &str, request: &Request) -> Result<Vec<u8>, Failure> {
+        let body = body.as_bytes().to_vec();
+        answer(&Response { status, body }, request, &key())
+    }
+
+    #[test]
+    fn asks_with_the_clients_digits() {
+        let request = Request::of(CAMPUS, "10.5", 20);
+        for (endpoint, start) in [
+            (URL, format!("{URL}?")),
+            ("http://localhost:1/a?", "http://localhost:1/a?".to_owned()),
+            (
+                "http://localhost:1/a?b=c",
+                "http://localhost:1/a?b=c&".to_owned(),
+            ),
+            (
+                "http://localhost:1/a?b&",
+                "http://localhost:1/a?b&".to_owned(),
+            ),
+        ] {
+            assert_eq!(
+                url(endpoint, &request, &key()),
+                format!("{start}location=34.068930,-118.445127&radius=10500&key=SECRET%2B1")
+            );
+        }
+    }
+
+    #[test]
+    fn results_keep_googles_bytes() {
+        let reply = read(200, OK, &Request::of(CAMPUS, "10", 20)).unwrap();
+        let reply = String::from_utf8(reply).unwrap();
+        let start = OK.find("      {\n").unwrap() + 6;
+        let results = &OK[start..OK.rfind("\n   ],").unwrap()];
+        let results = results.replace("      },\n      {", "      },\n{");
+        assert_eq!(
+            reply,
+            format!(
+                "{{\"html_attributions\":[],\n\"results\":[\n{results}\n],\n\"status\":\"OK\"}}"
+            )
+        );
+        let (got, sent): (Value, Value) = (
+            serde_json::from_str(&reply).unwrap(),
+            serde_json::from_str(OK).unwrap(),
+        );
+        assert_eq!(got["results"], sent["results"]);
+        assert_eq!(got.get("next_page_token"), None);
+        assert!(!reply.contains("\n\n"));
+    }
+
+    /// The names of the places that a client gets.
+    #[track_caller]
+    fn check(radius_km: &str, bound: u8, expected: &[&str]) {
+        let reply = read(200, OK, &Request::of(CAMPUS, radius_km, bound)).unwrap();
+        let reply: Value = serde_json::from_slice(&reply).unwrap();
+        let names: Vec<&str> = reply["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|place| place["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, expected);
+        let status = if expected.is_empty() {
+            "ZERO_RESULTS"
+        } else {
+            "OK"
+        };
+        assert_eq!(reply["status"], status);
+    }
+
+    #[test]
+    fn the_radius_and_the_bound_hold() {
+        check("10", 20, &["Fixture Hall", "Fixture Village"]);
+        check("10", 1, &["Fixture Hall"]);
+        // The hall is 158 m away, the village 837 m.
+        check("0.5", 20, &["Fixture Hall"]);
+        check("0.1", 20, &[]);
+    }
+
+    #[test]
+    fn credits_and_messages_are_carried_over() {
+        let body = r#"{"html_attributions": ["A",
+
+            "B"], "results": [{"name": "Nowhere"}, 7,
+            {"geometry": {"location": {"lat": "34", "lng": 0}}}],
+
+            "status": "OK", "error_message": "Old, key SECRET+1."}"#;
+        let reply = read(200, body, &Request::of(CAMPUS, "10", 20)).unwrap();
+        assert_eq!(
+            String::from_utf8(reply).unwrap(),
+            "{\"html_attributions\":[\"A\",\n            \"B\"],\n\"results\":[],\n\"status\":\"ZERO_RESULTS\",\n\"error_message\":\"Old, key (key).\"}"
+        );
+        let reply = read(200, ZERO, &Request::of(CAMPUS, "10", 20)).unwrap();
+        let mut zero = Vec::new();
+        super::super::answer::write_zero_results(&mut zero);
+        assert_eq!(reply, zero);
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let failed = |status: &str| format!(r#"{{"results": [], "status": "{status}"}}"#);
+        for (http, body, expected) in [
+            (
+                200,
+                DENIED.to_owned(),
+                Failure::Denied("The provided API key is invalid. Check the API key, and that its project may use the Places API (legacy).".into()),
+            ),
+            (
+                403,
+                failed("OVER_QUERY_LIMIT"),
+                Failure::Quota("Google's quota is used up. Try again later, or raise the project's quota.".into()),
+            ),
+            (
+                400,
+                failed("INVALID_REQUEST"),
+                Failure::BadRequest("Google calls the request invalid. Check --places-url.".into()),
+            ),
+            (
+                500,
+                failed("UNKNOWN_ERROR"),
+                Failure::Reported("Google could not process the request. Try again.".into()),
+            ),
+            (200, failed("NOT_FOUND"), Failure::Garbage("its status is none of Google's")),
+            (200, "{}".into(), Failure::Garbage("its JSON is not in the provider's format")),
+            (200, "[1]".into(), Failure::Garbage("its JSON is not in the provider's format")),
+            (200, "<html>".into(), Failure::Garbage("it is HTML or XML, not JSON")),
+            (200, "\u{1}\0".into(), Failure::Garbage("it is not JSON")),
+            (200, String::new(), Failure::Truncated),
+            (200, OK[..OK.len() / 2].into(), Failure::Truncated),
+            (503, "<html>".into(), Failure::Http(503)),
+            (404, "{}".into(), Failure::Http(404)),
+            (302, String::new(), Failure::Http(302)),
+        ] {
+            let request = Request::of(CAMPUS, "10", 20);
+            assert_eq!(read(http, &body, &request), Err(expected), "{http} {body}");
+        }
+    }
+}

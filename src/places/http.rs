@@ -1,0 +1,252 @@
+//! One HTTP call to a places provider, bounded in time and size.
+//!
+//! The connections of one provider are kept and used again. Redirects are not followed, for they
+//! would carry the key elsewhere. Errors are told apart here and told in our own words: those of
+//! the HTTP library may hold the URL, and a URL may hold the key.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::http::Uri;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, Timeout};
+
+use super::failure::Failure;
+
+/// Bytes of an answer after decompression; a longer one is [`Failure::TooLarge`].
+pub const MAX_ANSWER_BYTES: u64 = 2 << 20;
+
+/// Time for the name lookup, and again for the connection with its TLS handshake; past this the
+/// call is [`Failure::Connect`].
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Idle connections kept; one that is closed while there are this many is simply closed.
+const MAX_IDLE_CONNECTIONS: usize = 8;
+
+/// Names the application, without which Overpass answers 406.
+pub const USER_AGENT: &str = concat!("herd/", env!("CARGO_PKG_VERSION"), " (places lookup)");
+
+/// How a provider is reached.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where to send requests, in place of the provider's own URL. May be plain HTTP.
+    pub url: Option<String>,
+    /// Certificates (PEM) to trust in place of Mozilla's list, for an upstream with an authority
+    /// of its own.
+    pub roots: Option<Vec<u8>>,
+}
+
+/// Why a provider can't be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// The URL given is not an absolute `http:` or `https:` URL without a fragment.
+    Url,
+    /// The certificates given hold none that can be read.
+    Certificate,
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SetupError::Url => {
+                "--places-url must be an absolute http or https URL without a fragment"
+            }
+            SetupError::Certificate => "no certificate can be read from the PEM text given",
+        })
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+/// An HTTP answer, read to its end.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+/// Calls one endpoint.
+#[derive(Debug)]
+pub(super) struct Client {
+    agent: Agent,
+    url: String,
+    stopped: AtomicBool,
+}
+
+impl Client {
+    pub(super) fn new(default_url: &str, options: &Options) -> Result<Client, SetupError> {
+        let url = options.url.as_deref().unwrap_or(default_url);
+        let uri = endpoint(url).ok_or(SetupError::Url)?;
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .https_only(options.url.is_none())
+            .max_redirects(0)
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+            .user_agent(USER_AGENT);
+        if let Some(pem) = &options.roots {
+            let roots = certificates(pem)?;
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
+        if is_loopback(&uri) {
+            // A proxy from the environment could not reach this machine's own services.
+            config = config.proxy(None);
+        }
+        Ok(Client {
+            agent: config.build().new_agent(),
+            url: url.to_owned(),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// Where requests go.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Gets `url`, which extends the endpoint's.
+    pub(super) fn get(&self, url: &str, timeout: Duration) -> Result<Response, Failure> {
+        let request = self.agent.get(url).config().timeout_global(Some(timeout));
+        self.finish(request.build().call())
+    }
+
+    /// Posts a body to the endpoint.
+    pub(super) fn post(
+        &self,
+        headers: &[(&str, &str)],
+        body: &str,
+        timeout: Duration,
+    ) -> Result<Response, Failure> {
+        let mut request = self.agent.post(&self.url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.config().timeout_global(Some(timeout));
+        self.finish(request.build().send(body))
+    }
+
+    /// Ends the calls in flight and refuses others.
+    pub(super) fn cut(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.agent.clone().shutdown();
+    }
+
+    fn finish(
+        &self,
+        result: Result<ureq::http::Response<Body>, ureq::Error>,
+    ) -> Result<Response, Failure> {
+        let result = result.and_then(|response| {
+            let status = response.status().as_u16();
+            let mut body = response.into_body();
+            let body = body.with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+            Ok(Response { status, body })
+        });
+        // A call that was cut fails in any of several ways, or seems to end well before its time.
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Failure::Stopped);
+        }
+        result.map_err(failure)
+    }
+}
+
+impl Response {
+    /// Reads the body as JSON of the provider's format.
+    pub(super) fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let start = self.body.trim_ascii_start();
+            if start.starts_with(b"<") {
+                Failure::Garbage("it is HTML or XML, not JSON")
+            } else if error.is_data() {
+                Failure::Garbage("its JSON is not in the provider's format")
+            } else if error.is_eof() {
+                Failure::Truncated
+            } else {
+                Failure::Garbage("it is not JSON")
+            }
+        })
+    }
+}
+
+fn endpoint(url: &str) -> Option<Uri> {
+    let uri: Uri = url.parse().ok()?;
+    let is_absolute = matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.host().is_some_and(|host| !host.is_empty());
+    (is_absolute && !url.contains('#')).then_some(uri)
+}
+
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn certificates(pem: &[u8]) -> Result<RootCerts, SetupError> {
+    let mut roots: Vec<Certificate<'static>> = Vec::new();
+    for item in parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
+            Ok(_) => {}
+            Err(_) => return Err(SetupError::Certificate),
+        }
+    }
+    if roots.is_empty() {
+        return Err(SetupError::Certificate);
+    }
+    Ok(RootCerts::from(roots))
+}
+
+/// What an error of the HTTP library means. Its own text is only used where it can't hold a URL.
+fn failure(error: ureq::Error) -> Failure {
+    use ureq::Error;
+    match error {
+        Error::Timeout(Timeout::Resolve) => Failure::Connect("name lookup timed out".to_owned()),
+        Error::Timeout(Timeout::Connect) => Failure::Connect("connection timed out".to_owned()),
+        Error::Timeout(_) => Failure::Timeout,
+        Error::Io(error) => match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::Timeout,
+            ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::NotConnected => Failure::Truncated,
+            // This is how errors of TLS come out of a read or a write.
+            ErrorKind::InvalidData => Failure::Connect(format!("TLS failed: {error}")),
+            _ => Failure::Connect(error.to_string()),
+        },
+        Error::HostNotFound => Failure::Connect("its name has no address".to_owned()),
+        Error::Tls(why) => Failure::Connect(format!("TLS failed: {why}")),
+        Error::Rustls(why) => Failure::Connect(format!("TLS failed: {why}")),
+        Error::InvalidProxyUrl | Error::ConnectProxyFailed(_) => {
+            Failure::Connect("the proxy from the environment failed".to_owned())
+        }
+        Error::BodyExceedsLimit(_) | Error::LargeResponseHeader(..) => Failure::TooLarge,
+        Error::Protocol(_) => Failure::Garbage("it is not HTTP"),
+        Error::Decompress(..) => Failure::Garbage("it can't be decompressed"),
+        _ => Failure::Connect("the HTTP request could not be made".to_owned()),
+    }
+}
+
+/// Appends bytes as they may stand in a URL's query or in a form: all but letters, digits and
+/// `-._~` as `%XX` (RFC 3986, section 2.3).
+pub(super) fn write_url_encoded(bytes: &[u8], out: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            out.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;
