@@ -1,5 +1,6 @@
 //! The command line: raw flags in, a checked configuration out, or a sentence on what is wrong.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,8 +9,20 @@ use argh::FromArgs;
 use herd::config::{
     Config, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS, DEFAULT_WORKERS, Discipline, MAX_WORKERS,
 };
+use herd::places::Places;
+use herd::places::atlas::Atlas;
+use herd::places::google::Google;
+use herd::places::google_legacy::GoogleLegacy;
+use herd::places::http::{Options, SetupError};
+use herd::places::key::ApiKey;
+use herd::places::overpass::Overpass;
+use herd::places::remote::{DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS, Remote, Settings};
+use herd::places::upstream::Upstream;
 use herd::topology::Topology;
 use log::LevelFilter;
+
+/// Holds the key for Google's services.
+const KEY_VARIABLE: &str = "GOOGLE_PLACES_API_KEY";
 
 /// An application server herd: equal servers that keep the latest location of every client,
 /// flood it to each other, and answer what is near.
@@ -66,6 +79,33 @@ pub(crate) struct Serve {
         from_str_fn(workers)
     )]
     workers: usize,
+
+    /// who is asked what is near: atlas (offline; the default), google (Places API New) or
+    /// google-legacy, both with a key in GOOGLE_PLACES_API_KEY, or overpass (OpenStreetMap)
+    #[argh(
+        option,
+        arg_name = "atlas|google|google-legacy|overpass",
+        default = "Provider::Atlas",
+        from_str_fn(provider)
+    )]
+    places: Provider,
+
+    /// another endpoint for the places provider: its whole URL (a proxy, a mirror)
+    #[argh(option, arg_name = "URL")]
+    places_url: Option<String>,
+
+    /// threads that call the places provider, and so calls at a time (default: 8)
+    #[argh(
+        option,
+        arg_name = "N",
+        default = "DEFAULT_PLACES_WORKERS",
+        from_str_fn(places_workers)
+    )]
+    places_workers: usize,
+
+    /// calls to the places provider in a minute at most (default: no cap)
+    #[argh(option, arg_name = "N", from_str_fn(positive))]
+    places_calls_per_minute: Option<usize>,
 
     /// another local address to bind this server's two ports on
     #[argh(option, arg_name = "IP")]
@@ -177,6 +217,61 @@ impl Serve {
     }
 }
 
+/// Where places come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Provider {
+    Atlas,
+    Google,
+    GoogleLegacy,
+    Overpass,
+}
+
+impl Serve {
+    /// The places provider on the network that the flags name, if they name one.
+    pub(crate) fn upstream(&self) -> Result<Option<Box<dyn Upstream>>, String> {
+        let options = Options {
+            url: self.places_url.clone(),
+            roots: None,
+        };
+        let upstream: Result<Box<dyn Upstream>, SetupError> = match self.places {
+            Provider::Atlas if self.places_url.is_some() => {
+                return Err("--places-url has no meaning with --places atlas".to_owned());
+            }
+            Provider::Atlas => return Ok(None),
+            Provider::Google => Google::new(key()?, &options).map(|google| Box::new(google) as _),
+            Provider::GoogleLegacy => {
+                GoogleLegacy::new(key()?, &options).map(|google| Box::new(google) as _)
+            }
+            Provider::Overpass => Overpass::new(&options).map(|overpass| Box::new(overpass) as _),
+        };
+        upstream.map(Some).map_err(|error| error.to_string())
+    }
+
+    /// Who answers what is near; makes the threads that call an upstream.
+    pub(crate) fn places(&self, upstream: Option<Box<dyn Upstream>>) -> io::Result<Places> {
+        let Some(upstream) = upstream else {
+            return Ok(Places::Atlas(Atlas::new()));
+        };
+        let calls = self.places_calls_per_minute;
+        let settings = Settings {
+            workers: self.places_workers,
+            calls_per_minute: calls.map(|calls| u32::try_from(calls).unwrap_or(u32::MAX)),
+        };
+        Remote::start(upstream, settings).map(Places::Remote)
+    }
+}
+
+/// The key for Google. It is in the environment because flags are shown to every user of the
+/// machine.
+fn key() -> Result<ApiKey, String> {
+    let text = std::env::var(KEY_VARIABLE).unwrap_or_default();
+    ApiKey::new(&text).ok_or_else(|| {
+        format!(
+            "{KEY_VARIABLE} is not set: --places google and google-legacy need an API key there, in the environment"
+        )
+    })
+}
+
 impl Check {
     /// What the file says, as text.
     pub(crate) fn report(&self) -> Result<String, String> {
@@ -221,6 +316,25 @@ fn workers(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(workers @ 1..=MAX_WORKERS) => Ok(workers),
         _ => Err(format!("it must be a number from 1 to {MAX_WORKERS}")),
+    }
+}
+
+fn provider(text: &str) -> Result<Provider, String> {
+    match text {
+        "atlas" => Ok(Provider::Atlas),
+        "google" => Ok(Provider::Google),
+        "google-legacy" => Ok(Provider::GoogleLegacy),
+        "overpass" => Ok(Provider::Overpass),
+        _ => Err("it is one of atlas, google, google-legacy and overpass".to_owned()),
+    }
+}
+
+fn places_workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(workers @ 1..=MAX_PLACES_WORKERS) => Ok(workers),
+        _ => Err(format!(
+            "it must be a number from 1 to {MAX_PLACES_WORKERS}"
+        )),
     }
 }
 

@@ -71,6 +71,7 @@ fn failed(what: impl Display) -> Failure {
 fn run(serve: &Serve) -> Result<(), Failure> {
     let config = serve.config().map_err(Failure::Usage)?;
     let name = &config.server.name;
+    let upstream = serve.upstream().map_err(Failure::Usage)?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
     let sockets = Sockets::bind(&config.server, config.bind)
         .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
@@ -80,7 +81,10 @@ fn run(serve: &Serve) -> Result<(), Failure> {
             serve.log_dir.display()
         ))
     })?;
-    let server = Server::start(&config, sockets)
+    let places = serve
+        .places(upstream)
+        .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
+    let server = Server::start(&config, sockets, places)
         .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
     print(&format!(
         "{name} is ready: clients {}, peers {}\n",

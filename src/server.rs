@@ -17,7 +17,6 @@ use crate::link::receiver::{Known, Receivers};
 use crate::link::sender::{Neighbor, Sender};
 use crate::listener::{self, Clients, Listener, Peers};
 use crate::places::Places;
-use crate::places::atlas::Atlas;
 use crate::pool::{Admission, Hall, Pool};
 use crate::session::Services;
 use crate::shutdown::{self, Stop, Stopper};
@@ -133,12 +132,17 @@ pub struct Server {
 
 impl Server {
     /// Starts everything; when it returns, clients are served.
-    pub fn start(config: &Config, sockets: Sockets) -> Result<Server, StartError> {
+    pub fn start(config: &Config, sockets: Sockets, places: Places) -> Result<Server, StartError> {
         let max_clients = max_clients(config.max_clients)?;
-        Server::wire(config, sockets, max_clients).map_err(StartError::Resources)
+        Server::wire(config, sockets, places, max_clients).map_err(StartError::Resources)
     }
 
-    fn wire(config: &Config, sockets: Sockets, max_clients: usize) -> io::Result<Server> {
+    fn wire(
+        config: &Config,
+        sockets: Sockets,
+        places: Places,
+        max_clients: usize,
+    ) -> io::Result<Server> {
         let name = &config.server.name;
         let epoch = Timestamp::now().as_nanos();
         let herd = Arc::new(Herd::new(name, epoch, config.max_records));
@@ -166,7 +170,7 @@ impl Server {
 
         let services = Arc::new(Services {
             herd: Arc::clone(&herd),
-            places: Places::Atlas(Atlas::new()),
+            places,
             idle_timeout: config.idle_timeout,
             clock: clock.clone(),
             stopping: AtomicBool::new(false),

@@ -7,7 +7,7 @@ mod support;
 use std::time::Instant;
 
 use herd::server::{Server, Sockets};
-use support::{Client, RING, config, free_ring, report, ring};
+use support::{Client, RING, atlas, config, free_ring, report, ring};
 
 fn clients(servers: &[Server]) -> Vec<Client> {
     servers
@@ -67,7 +67,7 @@ fn a_server_that_comes_late_gets_all_that_it_missed() {
     let mut sockets: Vec<Option<Sockets>> = sockets.into_iter().map(Some).collect();
     let mut start = |index: usize| {
         let sockets: Sockets = sockets[index].take().unwrap();
-        Server::start(&config(&text, RING[index].0), sockets).unwrap()
+        Server::start(&config(&text, RING[index].0), sockets, atlas()).unwrap()
     };
     let first: Vec<_> = [0, 4].into_iter().map(&mut start).collect();
     let mut early = Client::connect(first[0].client_address());

@@ -5,6 +5,8 @@
 
 pub mod answer;
 pub mod atlas;
+pub mod breaker;
+pub mod cache;
 pub mod failure;
 #[cfg(test)]
 mod fake;
@@ -13,8 +15,15 @@ pub mod google_legacy;
 pub mod http;
 pub mod key;
 pub mod overpass;
+pub mod remote;
 pub mod upstream;
 
+use answer::write_zero_results;
+use atlas::Atlas;
+use remote::{Answered, Remote};
+use upstream::Request;
+
+use crate::decimal::Decimal;
 use crate::geo::Position;
 
 /// What a `WHATSAT` asks of a places provider.
@@ -32,14 +41,59 @@ pub struct Query {
 #[derive(Debug)]
 pub enum Places {
     /// The offline gazetteer that is part of the program.
-    Atlas(atlas::Atlas),
+    Atlas(Atlas),
+    /// A provider over the network, with threads of its own.
+    Remote(Remote),
 }
 
 impl Places {
-    /// Appends the JSON text that answers a query. No newline follows it.
-    pub fn nearby(&self, query: &Query, out: &mut Vec<u8>) {
+    /// Appends the JSON text that says what is near `location`, if that is known at once. No
+    /// newline follows it. Otherwise gives the request that [`ask`](Self::ask) answers.
+    ///
+    /// `location` is a client's location field, and `radius` and `bound` are within the limits
+    /// of a `WHATSAT`.
+    pub fn lookup(
+        &self,
+        location: &[u8],
+        radius: Decimal<'_>,
+        bound: u8,
+        out: &mut Vec<u8>,
+    ) -> Option<Request> {
         match self {
-            Places::Atlas(atlas) => atlas.nearby(query, out),
+            Places::Atlas(atlas) => {
+                let query = Query {
+                    position: Position::parse(location)?,
+                    radius_km: radius.to_f64(),
+                    bound,
+                };
+                atlas.nearby(&query, out);
+                None
+            }
+            Places::Remote(_) => {
+                let request = Request::new(location, radius, bound)?;
+                if request.is_void() {
+                    write_zero_results(out);
+                    return None;
+                }
+                Some(request)
+            }
+        }
+    }
+
+    /// Sees to it that `answered` is called with the JSON text, at once or within seconds, on
+    /// any thread.
+    pub fn ask(&self, request: Request, answered: Answered) {
+        match self {
+            // It never hands out a request.
+            Places::Atlas(_) => {}
+            Places::Remote(remote) => remote.ask(request, answered),
+        }
+    }
+
+    /// Cuts calls in flight; who waits is answered.
+    pub fn stop(&self) {
+        if let Places::Remote(remote) = self {
+            remote.stop();
         }
     }
 }

@@ -24,6 +24,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
 
 use super::{Connection, STOP_PATIENCE};
+use crate::places::upstream::Request;
 use crate::session::{After, Scratch, Services};
 use crate::time::Tick;
 
@@ -157,7 +158,7 @@ impl Lobby {
     }
 
     /// A worker's life: give turns; with none to give, lead; with a leader there, sleep.
-    pub(super) fn work(&self) {
+    pub(super) fn work(self: &Arc<Lobby>) {
         let mut scratch = Scratch::default();
         let mut events = Vec::with_capacity(EVENTS);
         let mut state = self.state.lock();
@@ -186,7 +187,7 @@ impl Lobby {
 
     /// Gives the connection of that slot its turn.
     fn serve<'a>(
-        &'a self,
+        self: &'a Arc<Lobby>,
         mut state: MutexGuard<'a, State>,
         key: usize,
         scratch: &mut Scratch,
@@ -204,6 +205,12 @@ impl Lobby {
             connection.session.announce_end();
         }
         let after = connection.turn(scratch, &self.services);
+        if after == After::Places
+            && let Some(request) = connection.session.take_request()
+        {
+            self.send_to_places(key, connection, request);
+            return self.state.lock();
+        }
         let deadline = connection.session.deadline(&self.services);
 
         let mut state = self.state.lock();
@@ -232,6 +239,27 @@ impl Lobby {
             slot.place = Place::Idle;
         }
         state
+    }
+
+    /// Hands a connection over until its places have come. To the lobby it is as if a worker had
+    /// it, and no worker waits.
+    fn send_to_places(
+        self: &Arc<Lobby>,
+        key: usize,
+        mut connection: Box<Connection>,
+        request: Request,
+    ) {
+        let lobby = Arc::clone(self);
+        let answered = move |json: &[u8]| {
+            connection.session.answer(json, &lobby.services);
+            let mut state = lobby.state.lock();
+            let slot = &mut state.slots[key];
+            slot.connection = Some(connection);
+            slot.place = Place::Queued;
+            state.queue.push_back(key);
+            lobby.wake_for(&state);
+        };
+        self.services.places.ask(request, Box::new(answered));
     }
 
     /// Waits at the kernel's queue, for at most `timeout`, and queues who is ready.

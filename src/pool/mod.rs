@@ -213,6 +213,8 @@ impl Pool {
     /// Finishes requests in hand, closes every connection, and joins the workers.
     pub fn stop(self) {
         self.hall.stop(&self.services);
+        // Who waits for a places provider waits no longer.
+        self.services.places.stop();
         for worker in self.workers {
             if worker.join().is_err() {
                 error!("a worker ended in a panic");

@@ -82,13 +82,28 @@ impl Seats {
         seat.publish(connection.session.deadline(&self.services));
         *seat.stream.lock() = Some(stream);
         loop {
-            let after = connection.turn(scratch, &self.services);
-            if let After::Closed(_) = after {
-                break;
+            match connection.turn(scratch, &self.services) {
+                After::Closed(_) => break,
+                After::Places => self.await_places(connection),
+                After::Input | After::Output | After::Again => {}
             }
             seat.publish(connection.session.deadline(&self.services));
         }
         seat.stream.lock().take();
+    }
+
+    /// The worker is the client's own, so it may as well wait here. The answer always comes.
+    fn await_places(&self, connection: &mut Connection) {
+        let (answered, answer) = bounded(1);
+        if let Some(request) = connection.session.take_request() {
+            let places = &self.services.places;
+            places.ask(
+                request,
+                Box::new(move |json| drop(answered.send(json.to_vec()))),
+            );
+        }
+        let json = answer.recv().unwrap_or_default();
+        connection.session.answer(&json, &self.services);
     }
 
     pub(super) fn sweep(&self, now: Tick) {

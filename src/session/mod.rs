@@ -20,9 +20,10 @@ use arrayvec::ArrayVec;
 use log::{Level, info, log_enabled};
 
 use crate::command::{Command, Inquiry, Report};
-use crate::geo::Position;
+use crate::decimal::MAX_FIELD_BYTES;
 use crate::herd::{Herd, Outcome};
-use crate::places::{Places, Query};
+use crate::places::Places;
+use crate::places::upstream::Request;
 use crate::printable::Printable;
 use crate::record::{Record, RecordView};
 use crate::time::{CoarseClock, Tick, Timestamp};
@@ -104,6 +105,9 @@ pub enum After {
     Output,
     /// Another turn, after the others who wait: there is more to do.
     Again,
+    /// The answer to its [`request`](Session::take_request), through [`Session::answer`]. No
+    /// turn until then.
+    Places,
     /// Nothing more; the connection can be dropped.
     Closed(Reason),
 }
@@ -161,6 +165,15 @@ struct Unsent {
     deadline: Tick,
 }
 
+/// An inquiry whose places come from elsewhere.
+#[derive(Debug)]
+struct Asking {
+    /// The beginning of the reply: the `AT` line.
+    reply: Vec<u8>,
+    /// What is asked, until somebody has taken it there.
+    request: Option<Request>,
+}
+
 /// One client's side of the protocol.
 #[derive(Debug)]
 pub struct Session {
@@ -179,6 +192,8 @@ pub struct Session {
     /// Whether the end of input has been announced, so that it is there to be read.
     end_announced: bool,
     unsent: Unsent,
+    /// The inquiry that waits for its places.
+    asking: Option<Asking>,
     /// When the unfinished line in `input` must be whole.
     line_deadline: Option<Tick>,
     /// When the client was last heard of, or the drain began.
@@ -198,6 +213,7 @@ impl Session {
             finishing: false,
             end_announced: false,
             unsent: Unsent::default(),
+            asking: None,
             line_deadline: None,
             active: now,
         }
@@ -211,6 +227,32 @@ impl Session {
     /// Says that the client's end of input is on its way: reading on will find it.
     pub fn announce_end(&mut self) {
         self.end_announced = true;
+    }
+
+    /// What is to be asked after [`After::Places`].
+    pub fn take_request(&mut self) -> Option<Request> {
+        self.asking
+            .as_mut()
+            .and_then(|asking| asking.request.take())
+    }
+
+    /// Takes the JSON text that was asked for; the next turn sends the reply.
+    pub fn answer(&mut self, json: &[u8], services: &Services) {
+        let Some(Asking { mut reply, .. }) = self.asking.take() else {
+            return;
+        };
+        reply.extend_from_slice(json);
+        end_places(&mut reply);
+        if log_enabled!(Level::Info) {
+            log_sent(self.client, &reply);
+        }
+        let now = services.clock.now();
+        if self.unsent.bytes.is_empty() {
+            self.unsent.overdue = reply.len();
+            self.unsent.deadline = now.after(REPLY_TIMEOUT);
+        }
+        self.unsent.bytes.extend_from_slice(&reply);
+        self.active = now;
     }
 
     fn close(&mut self, reason: Reason) {
@@ -277,6 +319,9 @@ impl Session {
         }
         if self.phase == Phase::Open && self.unsent.bytes.len() < MAX_UNSENT_BYTES {
             let more = self.serve(stream, scratch, services)?;
+            if self.asking.is_some() {
+                return Ok(After::Places);
+            }
             if more && self.unsent.bytes.is_empty() {
                 return Ok(After::Again);
             }
@@ -336,6 +381,7 @@ impl Session {
         output.clear();
         let mut turn = Turn {
             client: self.client,
+            asking: None,
             services,
             received: Timestamp::now(),
             reports: ArrayVec::new(),
@@ -346,7 +392,7 @@ impl Session {
         };
         let mut start = 0;
         let mut answered = 0;
-        while answered < TURN_REQUESTS {
+        while answered < TURN_REQUESTS && turn.asking.is_none() {
             match next_line(&input[start..end], self.ended) {
                 Next::Line { line, taken } => {
                     turn.take(line);
@@ -362,7 +408,7 @@ impl Session {
                 Next::Unfinished => break,
             }
         }
-        turn.finish();
+        self.asking = turn.finish();
         let rest = &input[start..end];
         self.has_line = !matches!(next_line(rest, self.ended), Next::Unfinished);
         if rest.is_empty() || self.has_line {
@@ -453,6 +499,7 @@ impl MinByTick for (Tick, Reason) {
 /// in the order of its line.
 struct Turn<'a> {
     client: SocketAddr,
+    asking: Option<Asking>,
     services: &'a Services,
     received: Timestamp,
     reports: ArrayVec<Report<'a>, TURN_REQUESTS>,
@@ -513,44 +560,62 @@ impl<'a> Turn<'a> {
         self.log_sent(before);
     }
 
-    fn answer(&mut self, inquiry: &Inquiry<'_>, line: &[u8]) {
+    fn answer(&mut self, inquiry: &Inquiry<'a>, line: &[u8]) {
         let before = self.output.len();
-        let output = &mut *self.output;
-        let position = self.services.herd.locate(inquiry.client, |found| {
-            let view = found.map(Record::view)?;
-            view.write_at_line(output);
-            Position::parse(view.location)
+        let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
+        let known = self.services.herd.locate(inquiry.client, |found| {
+            let Some(view) = found.map(Record::view) else {
+                return false;
+            };
+            view.write_at_line(self.output);
+            location.try_extend_from_slice(view.location).is_ok()
         });
-        match position {
-            Some(position) => {
-                let query = Query {
-                    position,
-                    radius_km: inquiry.radius.to_f64(),
-                    bound: inquiry.bound,
-                };
-                self.services.places.nearby(&query, output);
-                output.extend_from_slice(b"\n\n");
-            }
-            None => echo(line, output),
+        if !known {
+            echo(line, self.output);
+            return self.log_sent(before);
         }
-        self.log_sent(before);
+        let places = &self.services.places;
+        match places.lookup(&location, inquiry.radius, inquiry.bound, self.output) {
+            None => {
+                end_places(self.output);
+                self.log_sent(before);
+            }
+            // The reply leaves in one write, so its beginning waits for the rest; the replies
+            // before it do not.
+            Some(request) => {
+                self.asking = Some(Asking {
+                    reply: self.output.split_off(before),
+                    request: Some(request),
+                });
+            }
+        }
     }
 
-    fn finish(mut self) {
+    /// What is left to be asked, if a line's answer comes from elsewhere.
+    fn finish(mut self) -> Option<Asking> {
         self.apply();
+        self.asking
     }
 
     fn log_sent(&self, before: usize) {
         if self.logged {
-            let sent = &self.output[before..];
-            for line in sent
-                .split(|&byte| byte == b'\n')
-                .filter(|line| !line.is_empty())
-            {
-                info!("sent to client {}: {}", self.client, Printable(line));
-            }
+            log_sent(self.client, &self.output[before..]);
         }
     }
+}
+
+fn log_sent(client: SocketAddr, sent: &[u8]) {
+    for line in sent
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
+        info!("sent to client {client}: {}", Printable(line));
+    }
+}
+
+/// Two newlines end a reply with places.
+fn end_places(reply: &mut Vec<u8>) {
+    reply.extend_from_slice(b"\n\n");
 }
 
 fn echo(line: &[u8], output: &mut Vec<u8>) {

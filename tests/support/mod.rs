@@ -15,6 +15,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use herd::config::{Config, Discipline};
+use herd::places::Places;
+use herd::places::atlas::Atlas;
 use herd::server::{Server, Sockets};
 use herd::topology::Topology;
 
@@ -66,11 +68,21 @@ pub fn config(servers: &str, name: &str) -> Config {
 
 /// One server alone, with changed settings.
 pub fn alone(change: impl FnOnce(&mut Config)) -> Server {
+    alone_with(atlas(), change)
+}
+
+/// The offline places.
+pub fn atlas() -> Places {
+    Places::Atlas(Atlas::new())
+}
+
+/// One server alone, with a places provider and changed settings.
+pub fn alone_with(places: Places, change: impl FnOnce(&mut Config)) -> Server {
     let (text, mut sockets) = free_ring();
     let first = text.split(" Welsh").next().unwrap();
     let mut config = config(first, "Alford");
     change(&mut config);
-    Server::start(&config, sockets.swap_remove(0)).unwrap()
+    Server::start(&config, sockets.swap_remove(0), places).unwrap()
 }
 
 /// All five servers of the ring.
@@ -78,7 +90,7 @@ pub fn ring() -> Vec<Server> {
     let (text, sockets) = free_ring();
     RING.iter()
         .zip(sockets)
-        .map(|((name, _), sockets)| Server::start(&config(&text, name), sockets).unwrap())
+        .map(|((name, _), sockets)| Server::start(&config(&text, name), sockets, atlas()).unwrap())
         .collect()
 }
 
