@@ -495,7 +495,6 @@ fn nothing_diverges_and_nothing_acknowledged_is_lost() {
 fn check_that_it_is_missed(rule: Without, runs: u64) {
     let bad = bad_runs(rule, runs);
     assert!(bad > 0, "{runs} runs without {rule:?} all end well");
-    println!("without {rule:?}: {bad} of {runs} runs end badly");
 }
 
 #[test]
