@@ -183,7 +183,8 @@ pub struct Session {
     input: Vec<u8>,
     /// Whether `input` holds a whole line.
     has_line: bool,
-    /// Whether more may have arrived than has been read: the last read filled its buffer.
+    /// Whether more may have arrived than has been read: the last read filled its buffer, or
+    /// lines from it have been answered since.
     unread: bool,
     /// Whether the client will send nothing more.
     ended: bool,
@@ -362,7 +363,10 @@ impl Session {
         let mut end = self.input.len();
         input[..end].copy_from_slice(&self.input);
         self.input = Vec::new();
-        if !self.has_line && !self.ended && !self.finishing {
+        if self.has_line {
+            // What arrives while these lines are answered is announced only once.
+            self.unread = true;
+        } else if !self.ended && !self.finishing {
             match stream.read(&mut input[end..]) {
                 Ok(0) => self.end_of_input(services),
                 Ok(bytes) => {

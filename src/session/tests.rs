@@ -185,8 +185,17 @@ fn a_turn_answers_so_many_and_then_lets_others_in() {
     let mut script = Script::new(&["x\n".repeat(TURN_REQUESTS + 1)]);
     assert_eq!(bench.turn(&mut script), After::Again);
     assert_eq!(script.taken.len(), TURN_REQUESTS * "? x\n".len());
+    assert_eq!(bench.turn(&mut script), After::Again);
     assert_eq!(bench.turn(&mut script), After::Input);
     assert_eq!(script.writes, 2);
+}
+
+#[test]
+fn what_arrives_while_a_burst_is_answered_is_read_without_another_event() {
+    let mut bench = Bench::new();
+    let mut script = Script::new(&["x\n".repeat(TURN_REQUESTS + 1), "late\n".to_owned()]);
+    while bench.turn(&mut script) == After::Again {}
+    assert!(script.taken.ends_with(b"? late\n"));
 }
 
 #[test]
