@@ -7,6 +7,7 @@ pub mod digest;
 pub mod flood;
 pub mod geo;
 pub mod herd;
+pub mod journal;
 pub mod link;
 pub mod listener;
 pub mod locations;

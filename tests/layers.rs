@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 11] = [
     &["command", "topology"],
     &["config", "record"],
     &["digest", "vector"],
-    &["flood", "locations", "places"],
+    &["flood", "journal", "locations", "places"],
     &["herd"],
     &["session"],
     &["link", "pool"],
