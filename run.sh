@@ -10,7 +10,7 @@
 #   NAME.out      what it printed: the line that says that it is ready
 #   NAME.notices  warnings and errors
 #   NAME.exit     its exit code, once it has ended
-# and `settings`: the servers file, the log directory and the flags that all were started with.
+# and `settings`: the servers file, the log and data directories and the flags that all were started with.
 #
 # test.sh sources this file for the functions that look for tools and install them.
 
@@ -40,6 +40,7 @@ build    only build
 
   --servers FILE   who the servers are (default: servers.txt beside run.sh)
   --log-dir DIR    where NAME.log is written (default: logs beside run.sh)
+  --data-dir DIR   where the servers keep their records (default: data beside run.sh)
   --state-dir DIR  where it is noted which processes were started (default: run beside run.sh);
                    herds that run side by side need one each
   --detach         return once all are ready
@@ -289,7 +290,7 @@ spawn() {
     rm -f "$stem.pid" "$stem.exit" "$stem.notices"
     : >"$stem.out"
     setsid "$BASH" "$root/run.sh" supervise "$stem" \
-        "$herd" serve "$name" --servers "$servers" --log-dir "$log_dir" "${flags[@]}" \
+        "$herd" serve "$name" --servers "$servers" --log-dir "$log_dir" --data-dir "$data_dir" "${flags[@]}" \
         </dev/null >>"$stem.out" 2>>"$stem.notices" {lock}>&- {never}<&- &
 }
 
@@ -333,13 +334,14 @@ load_settings() {
     [[ -r $state_dir/settings ]] && mapfile -t saved <"$state_dir/settings"
     : "${servers:=${saved[0]:-$root/servers.txt}}"
     : "${log_dir:=${saved[1]:-$root/logs}}"
+    : "${data_dir:=${saved[2]:-$root/data}}"
     if ! $flags_given; then
-        flags=("${saved[@]:2}")
+        flags=("${saved[@]:3}")
     fi
 }
 
 save_settings() {
-    printf '%s\n' "$servers" "$log_dir" "${flags[@]}" >"$state_dir/settings"
+    printf '%s\n' "$servers" "$log_dir" "$data_dir" "${flags[@]}" >"$state_dir/settings"
 }
 
 # Only one at a time may start or stop servers here.
@@ -612,14 +614,14 @@ start() {
         load_settings
     else
         whole=true
-        : "${servers:=$root/servers.txt}" "${log_dir:=$root/logs}"
+        : "${servers:=$root/servers.txt}" "${log_dir:=$root/logs}" "${data_dir:=$root/data}"
     fi
     build
     checked=$("$herd" check --servers "$servers") || exit 2
     # A herd in parts is allowed, but hardly meant.
     grep '^warning: ' <<<"$checked" >&2
     # Servers that are named later are started from wherever the user then is.
-    servers=$(absolute "$servers") log_dir=$(absolute "$log_dir")
+    servers=$(absolute "$servers") log_dir=$(absolute "$log_dir") data_dir=$(absolute "$data_dir")
     read_servers
     check_names
     take_lock
@@ -665,7 +667,7 @@ start() {
 
 main() {
     local command='' detach=false flags_given=false names=() flags=()
-    local servers='' log_dir='' state_dir='' herd='' lock='' signal='' stopped=()
+    local servers='' log_dir='' data_dir='' state_dir='' herd='' lock='' signal='' stopped=()
 
     # Not for users: this is how a supervisor is started.
     if [[ ${1:-} == supervise ]]; then
@@ -675,15 +677,16 @@ main() {
     fi
     while (($# > 0)); do
         case $1 in
-            --servers=* | --log-dir=* | --state-dir=*)
+            --servers=* | --log-dir=* | --data-dir=* | --state-dir=*)
                 set -- "${1%%=*}" "${1#*=}" "${@:2}"
                 continue
                 ;;
-            --servers | --log-dir | --state-dir)
+            --servers | --log-dir | --data-dir | --state-dir)
                 [[ -n ${2:-} ]] || die 2 "$1 needs a value; see ./run.sh --help"
                 case $1 in
                     --servers) servers=$2 ;;
                     --log-dir) log_dir=$2 ;;
+                    --data-dir) data_dir=$2 ;;
                     --state-dir) state_dir=$2 ;;
                 esac
                 shift

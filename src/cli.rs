@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use herd::config::{
-    Config, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS, DEFAULT_WORKERS, Discipline, MAX_WORKERS,
+    Ack, Config, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS, DEFAULT_WORKERS, Discipline,
+    MAX_WORKERS,
 };
 use herd::places::Places;
 use herd::places::atlas::Atlas;
@@ -56,6 +57,20 @@ pub(crate) struct Serve {
     /// who the servers are (default: servers.txt)
     #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
     servers: PathBuf,
+
+    /// where the server keeps its records, in DIR/NAME (default: data)
+    #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"data\")")]
+    data_dir: PathBuf,
+
+    /// when a report is acknowledged: memory (kept, written later), journal (with the kernel:
+    /// survives a crash of the server; the default) or disk (survives the loss of power)
+    #[argh(
+        option,
+        arg_name = "memory|journal|disk",
+        default = "Ack::Journal",
+        from_str_fn(ack)
+    )]
+    ack: Ack,
 
     /// where NAME.log is written (default: logs)
     #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"logs\")")]
@@ -212,6 +227,8 @@ impl Serve {
             max_clients: self.max_clients,
             max_records: self.max_records,
             idle_timeout: self.idle_timeout,
+            data_dir: Some(self.data_dir.clone()),
+            ack: self.ack,
             topology,
         })
     }
@@ -309,6 +326,15 @@ fn discipline(text: &str) -> Result<Discipline, String> {
         "seats" => Ok(Discipline::Seats),
         "lobby" => Ok(Discipline::Lobby),
         _ => Err("it is either seats or lobby".to_owned()),
+    }
+}
+
+fn ack(text: &str) -> Result<Ack, String> {
+    match text {
+        "memory" => Ok(Ack::Memory),
+        "journal" => Ok(Ack::Journal),
+        "disk" => Ok(Ack::Disk),
+        _ => Err("it is one of memory, journal and disk".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! used as it is.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::topology::{Server, Topology};
@@ -27,6 +28,21 @@ pub struct Config {
     pub max_records: usize,
     /// How long a client may say nothing.
     pub idle_timeout: Duration,
+    /// Where the server's durable copy is kept, in a folder of its name; `None` for none.
+    pub data_dir: Option<PathBuf>,
+    /// When a report is acknowledged.
+    pub ack: Ack,
+}
+
+/// When a report is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Once the cache has it; the journal follows behind. Survives a clean stop.
+    Memory,
+    /// Once the kernel has its journal entry. Survives the death of the process.
+    Journal,
+    /// Once its journal entry is on disk. Survives the loss of power.
+    Disk,
 }
 
 /// How the workers of a pool wait for their clients.

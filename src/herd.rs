@@ -8,10 +8,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use log::{error, warn};
 use parking_lot::Mutex;
 
 use crate::command::Report;
+use crate::config::Ack;
 use crate::flood::Flood;
+use crate::journal::{Journal, JournalError, Position};
 use crate::locations::Locations;
 use crate::outbox::{LinkId, Outlet, QUEUE_GROUPS};
 use crate::record::{MAX_AHEAD_SECONDS, Record, RecordView};
@@ -27,6 +30,125 @@ pub enum Outcome {
     TooFarAhead,
     /// A new client, and the server holds as many as it may.
     Full,
+    /// The journal can't be written.
+    Unwritable,
+}
+
+/// The journal, and what of it is still to be done.
+#[derive(Debug)]
+struct Durable {
+    journal: Journal,
+    ack: Ack,
+    /// With [`Ack::Memory`]: what has been stored and not yet appended, in its order.
+    behind: Vec<Behind>,
+    /// Whether the last append failed, so that a failure is logged once and not for each report.
+    failing: bool,
+}
+
+/// What the journal is behind with.
+#[derive(Debug)]
+enum Behind {
+    Own(Record),
+    Adopted(Record),
+    Marker(Vector),
+}
+
+/// Entries that the journal may be behind with; past this a report waits for them to be appended.
+const MAX_BEHIND: usize = 65_536;
+
+/// What an append came to, to be logged once no lock is held.
+#[derive(Debug)]
+enum Change {
+    Failed(JournalError),
+    Recovered,
+}
+
+impl Durable {
+    fn append(&mut self, winners: &[RecordView<'_>], own: bool) -> Result<(), JournalError> {
+        if self.ack == Ack::Memory {
+            let entry = if own { Behind::Own } else { Behind::Adopted };
+            self.behind
+                .extend(winners.iter().map(|winner| entry(Record::new(winner))));
+            return if self.behind.len() > MAX_BEHIND {
+                self.catch_up()
+            } else {
+                Ok(())
+            };
+        }
+        if own {
+            self.journal.append_own(winners)
+        } else {
+            self.journal.append_adopted(winners)
+        }
+    }
+
+    fn append_marker(&mut self, marker: &Vector) -> Result<(), JournalError> {
+        if self.ack == Ack::Memory {
+            self.behind.push(Behind::Marker(marker.clone()));
+            return Ok(());
+        }
+        self.journal.append_marker(marker)
+    }
+
+    /// Appends what the journal is behind with. What fails is not tried again: it is in the
+    /// cache, and the compaction that a failure calls for writes all of that.
+    fn catch_up(&mut self) -> Result<(), JournalError> {
+        let behind = std::mem::take(&mut self.behind);
+        let mut rest = behind.as_slice();
+        let mut result = Ok(());
+        while let Some(first) = rest.first() {
+            let alike =
+                |entry: &Behind| std::mem::discriminant(entry) == std::mem::discriminant(first);
+            let run = rest.iter().take_while(|entry| alike(entry)).count();
+            let records: Vec<RecordView<'_>> =
+                rest[..run].iter().filter_map(Behind::view).collect();
+            let appended = match first {
+                Behind::Own(_) => self.journal.append_own(&records),
+                Behind::Adopted(_) => self.journal.append_adopted(&records),
+                Behind::Marker(_) => rest[..run].iter().try_for_each(|entry| match entry {
+                    Behind::Marker(marker) => self.journal.append_marker(marker),
+                    _ => Ok(()),
+                }),
+            };
+            result = result.and(appended);
+            rest = &rest[run..];
+        }
+        result
+    }
+
+    /// Whether this result is news.
+    fn change(&mut self, result: Result<(), JournalError>) -> Option<Change> {
+        let failed = result.is_err();
+        let changed = failed != self.failing;
+        self.failing = failed;
+        match result {
+            Err(error) if changed => Some(Change::Failed(error)),
+            Ok(()) if changed => Some(Change::Recovered),
+            _ => None,
+        }
+    }
+}
+
+impl Behind {
+    fn view(&self) -> Option<RecordView<'_>> {
+        match self {
+            Behind::Own(record) | Behind::Adopted(record) => Some(record.view()),
+            Behind::Marker(_) => None,
+        }
+    }
+}
+
+impl Change {
+    fn log(self) {
+        match self {
+            Change::Failed(error) => {
+                error!(
+                    "the journal can't be written, and reports are refused until it can: {error}"
+                );
+            }
+            Change::Recovered => warn!("the journal can be written again"),
+        }
+    }
 }
 
 /// A server's records, and who hears of a change.
@@ -49,6 +171,8 @@ struct Apply {
     sequence: u64,
     vector: Vector,
     flood: Flood,
+    /// `None` where nothing is to survive the process, as in tests.
+    durable: Option<Durable>,
 }
 
 impl Herd {
@@ -64,8 +188,14 @@ impl Herd {
                 sequence: 0,
                 vector: Vector::default(),
                 flood: Flood::default(),
+                durable: None,
             }),
         }
+    }
+
+    /// Begins an epoch, before anything is reported or connected.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
     }
 
     /// This server's name.
@@ -93,8 +223,20 @@ impl Herd {
     ///
     /// A report whose time is not later than the stored one's is acknowledged, but neither
     /// stored nor flooded.
-    pub fn report(&self, reports: &[Report<'_>], received: Timestamp, outcomes: &mut Vec<Outcome>) {
-        let mut apply = self.apply.lock();
+    ///
+    /// With [`Ack::Disk`], gives the place in the journal that must be on disk before any of them
+    /// is acknowledged.
+    pub fn report(
+        &self,
+        reports: &[Report<'_>],
+        received: Timestamp,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Option<Position> {
+        let first_outcome = outcomes.len();
+        // Which of the reports hang on this group's being stored.
+        let mut hanging: Vec<usize> = Vec::new();
+        let mut apply_guard = self.apply.lock();
+        let apply = &*apply_guard;
         let mut winners: Vec<RecordView<'_>> = Vec::with_capacity(reports.len());
         let mut new_clients = 0;
         for report in reports {
@@ -113,6 +255,9 @@ impl Herd {
                 self.locations
                     .with(report.client, |stored| stored.map(Record::time))
             });
+            if in_group.is_some() {
+                hanging.push(outcomes.len());
+            }
             match stored {
                 Some(time) if report.time <= time => {}
                 None if self.locations.len() + new_clients >= self.max_records => {
@@ -130,14 +275,38 @@ impl Herd {
             }
             outcomes.push(Outcome::Acknowledged);
         }
-        self.commit(&mut apply, &winners, None);
-        apply.sequence += winners.len() as u64;
-        if !winners.is_empty() {
-            let sequence = apply.sequence;
-            apply
-                .vector
-                .advance(self.name.as_bytes(), self.epoch, sequence);
+        let apply = &mut *apply_guard;
+        let appended = match &mut apply.durable {
+            Some(durable) if !winners.is_empty() => durable.append(&winners, true),
+            _ => Ok(()),
+        };
+        let stored = appended.is_ok();
+        if stored {
+            self.commit(apply, &winners, None);
+            apply.sequence += winners.len() as u64;
+            if !winners.is_empty() {
+                apply
+                    .vector
+                    .advance(self.name.as_bytes(), self.epoch, apply.sequence);
+            }
+        } else {
+            for index in hanging {
+                outcomes[index] = Outcome::Unwritable;
+            }
         }
+        let durable = apply.durable.as_mut();
+        let position = durable
+            .as_ref()
+            .filter(|durable| durable.ack == Ack::Disk && outcomes.len() > first_outcome)
+            .map(|durable| durable.journal.position());
+        let change = durable
+            .filter(|_| !winners.is_empty())
+            .and_then(|durable| durable.change(appended));
+        drop(apply_guard);
+        if let Some(change) = change {
+            change.log();
+        }
+        position
     }
 
     /// Takes records that a neighbor sent: those greater than the stored ones are adopted and
@@ -153,7 +322,18 @@ impl Herd {
                 winners.push(*record);
             }
         }
+        // A journal that can't be written refuses reports, but what other servers have accepted is
+        // held all the same: the journal claims none of it until it has been written anew.
+        let durable = apply.durable.as_mut().filter(|_| !winners.is_empty());
+        let change = durable.and_then(|durable| {
+            let appended = durable.append(&winners, false);
+            durable.change(appended)
+        });
         self.commit(&mut apply, &winners, Some(from));
+        drop(apply);
+        if let Some(change) = change {
+            change.log();
+        }
         winners.len()
     }
 
@@ -230,7 +410,84 @@ impl Herd {
 
     /// Takes a neighbor's marker: every record that it covers has been applied.
     pub fn advance(&self, marker: &Vector) {
-        self.apply.lock().vector.merge(marker);
+        let mut apply = self.apply.lock();
+        apply.vector.merge(marker);
+        let change = apply.durable.as_mut().and_then(|durable| {
+            let appended = durable.append_marker(marker);
+            durable.change(appended)
+        });
+        drop(apply);
+        if let Some(change) = change {
+            change.log();
+        }
+    }
+
+    /// Appends to this journal from now on. It must hold what has been restored.
+    pub fn keep(&self, journal: Journal, ack: Ack) {
+        self.apply.lock().durable = Some(Durable {
+            journal,
+            ack,
+            behind: Vec::new(),
+            failing: false,
+        });
+    }
+
+    /// With [`Ack::Memory`], appends what the journal is behind with; called now and then, and
+    /// before the end.
+    pub fn catch_up(&self) {
+        let mut apply = self.apply.lock();
+        let change = apply
+            .durable
+            .as_mut()
+            .filter(|durable| !durable.behind.is_empty())
+            .and_then(|durable| {
+                let result = durable.catch_up();
+                durable.change(result)
+            });
+        drop(apply);
+        if let Some(change) = change {
+            change.log();
+        }
+    }
+
+    /// Writes the journal anew if it has grown to twice what is live, or has failed before.
+    /// Reports go on meanwhile. Says whether it was written.
+    pub fn compact_journal(&self) -> Result<bool, JournalError> {
+        let begun = {
+            let Apply {
+                vector, durable, ..
+            } = &mut *self.apply.lock();
+            let clients = self.locations.len();
+            match durable {
+                Some(durable) if durable.journal.wants_compaction(clients) => {
+                    durable.catch_up()?;
+                    durable.journal.begin_compaction(vector, clients)?
+                }
+                _ => return Ok(false),
+            }
+        };
+        let mut with =
+            |act: &mut dyn FnMut(&mut Journal) -> Result<(), JournalError>| match &mut self
+                .apply
+                .lock()
+                .durable
+            {
+                Some(durable) => act(&mut durable.journal),
+                None => Ok(()),
+            };
+        let mut state = (begun, Ok(()));
+        self.locations.scan(
+            &mut state,
+            |(compaction, _), record| compaction.push(&record.view()),
+            |(compaction, result)| {
+                *result = compaction.write(&mut with);
+                result.is_ok()
+            },
+        );
+        let (compaction, result) = state;
+        result?;
+        compaction.finish(with)?;
+        Ok(true)
     }
 
     /// Queues a marker behind every record that it covers, for all live links.

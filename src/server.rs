@@ -9,10 +9,12 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{error, info, warn};
 
 use crate::config::Config;
+use crate::durability::Durability;
 use crate::herd::Herd;
+use crate::journal::{Journal, JournalError, Syncer};
 use crate::link::receiver::{Known, Receivers};
 use crate::link::sender::{Neighbor, Sender};
 use crate::listener::{self, Clients, Listener, Peers};
@@ -42,6 +44,8 @@ pub enum StartError {
     Bind(&'static str, SocketAddr, io::Error),
     /// The machine gives too few descriptors.
     Descriptors(usize),
+    /// The durable copy can't be opened.
+    Journal(JournalError),
     /// A thread can't be made, or another resource is not to be had.
     Resources(io::Error),
 }
@@ -64,6 +68,7 @@ impl fmt::Display for StartError {
                 f,
                 "the limit of {limit} open files leaves none for clients; raise it (ulimit -n) above {RESERVED_DESCRIPTORS}"
             ),
+            StartError::Journal(error) => write!(f, "{error}"),
             StartError::Resources(error) => write!(f, "the machine gives too little: {error}"),
         }
     }
@@ -75,6 +80,7 @@ impl std::error::Error for StartError {
             StartError::Resolve(_, error)
             | StartError::Bind(_, _, error)
             | StartError::Resources(error) => Some(error),
+            StartError::Journal(error) => Some(error),
             StartError::Descriptors(_) => None,
         }
     }
@@ -120,6 +126,7 @@ fn resolve(address: &Address) -> Result<SocketAddr, StartError> {
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
+    services: Arc<Services>,
     herd: Arc<Herd>,
     clients: Listener,
     peers: Listener,
@@ -134,18 +141,24 @@ impl Server {
     /// Starts everything; when it returns, clients are served.
     pub fn start(config: &Config, sockets: Sockets, places: Places) -> Result<Server, StartError> {
         let max_clients = max_clients(config.max_clients)?;
-        Server::wire(config, sockets, places, max_clients).map_err(StartError::Resources)
+        let (herd, syncer) = open_herd(config)?;
+        Server::wire(config, sockets, places, herd, syncer, max_clients)
+            .map_err(StartError::Resources)
     }
 
     fn wire(
         config: &Config,
         sockets: Sockets,
         places: Places,
+        herd: Arc<Herd>,
+        syncer: Option<Syncer>,
         max_clients: usize,
     ) -> io::Result<Server> {
         let name = &config.server.name;
-        let epoch = Timestamp::now().as_nanos();
-        let herd = Arc::new(Herd::new(name, epoch, config.max_records));
+        let durability = match syncer {
+            Some(syncer) => Some(Durability::start(Arc::clone(&herd), syncer)?),
+            None => None,
+        };
         let clock = CoarseClock::default();
         let (links, stop) = shutdown::pair();
 
@@ -171,6 +184,7 @@ impl Server {
         let services = Arc::new(Services {
             herd: Arc::clone(&herd),
             places,
+            durability,
             idle_timeout: config.idle_timeout,
             clock: clock.clone(),
             stopping: AtomicBool::new(false),
@@ -193,6 +207,7 @@ impl Server {
             config.pool,
         );
         Ok(Server {
+            services,
             herd,
             clients,
             peers,
@@ -232,9 +247,51 @@ impl Server {
             sender.join();
         }
         self.receivers.stop();
+        if let Some(durability) = &self.services.durability {
+            durability.stop();
+        }
         self.timer.stop();
         info!("stopped");
     }
+}
+
+/// Takes back what an earlier start has left, and begins an epoch that none of them had.
+fn open_herd(config: &Config) -> Result<(Arc<Herd>, Option<Syncer>), StartError> {
+    let name = &config.server.name;
+    let now = Timestamp::now().as_nanos();
+    let mut herd = Herd::new(name, now, config.max_records);
+    let Some(data) = &config.data_dir else {
+        return Ok((Arc::new(herd), None));
+    };
+    let folder = data.join(name);
+    let start = Instant::now();
+    let (mut journal, recovered) =
+        Journal::open(&folder, |record| herd.restore(record)).map_err(StartError::Journal)?;
+    for damage in &recovered.damage {
+        error!(
+            "journal: {damage}; what could be read is kept, and the neighbors are asked for the rest"
+        );
+    }
+    if recovered.torn_bytes > 0 {
+        warn!(
+            "journal: the last append, {} bytes, was under way when the server ended, and is dropped",
+            recovered.torn_bytes
+        );
+    }
+    herd.restore_vector(&recovered.vector);
+    // A folder that was deleted or rolled back must not make an epoch come twice.
+    let epoch = now.max(recovered.epoch.saturating_add(1));
+    herd.set_epoch(epoch);
+    journal.start_epoch(epoch).map_err(StartError::Journal)?;
+    info!(
+        "{} clients from {} in {:.3} s",
+        herd.len(),
+        folder.display(),
+        start.elapsed().as_secs_f64()
+    );
+    let syncer = journal.syncer();
+    herd.keep(journal, config.ack);
+    Ok((Arc::new(herd), Some(syncer)))
 }
 
 /// Raises the descriptor limit as far as it goes, and says how many clients that allows.

@@ -2,101 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/process.rs"]
+mod process;
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
-use support::{Client, PATIENCE, report};
-
-/// A directory of its own, removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Directory {
-        let path = std::env::temp_dir().join(format!("herd-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Directory(path)
-    }
-
-    fn servers(&self, text: &str) -> PathBuf {
-        let path = self.0.join("servers.txt");
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A process that does not outlive its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn herd(directory: &Directory, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
-    command
-        .args(arguments)
-        .current_dir(&directory.0)
-        .stdin(Stdio::null());
-    command
-}
-
-/// Two addresses whose ports were free a moment ago.
-fn free_addresses() -> [SocketAddr; 2] {
-    let held = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap())
-}
-
-/// Starts a server alone and waits until it says that it is ready.
-fn start(directory: &Directory, flags: &[&str]) -> (Running, SocketAddr) {
-    let [client, peer] = free_addresses();
-    directory.servers(&format!("Alone {client} {peer}\n"));
-    let mut child = herd(directory, &[&["serve", "Alone"], flags].concat())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut ready = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut ready)
-        .unwrap();
-    let child = Running(child);
-    assert_eq!(
-        ready,
-        format!("Alone is ready: clients {client}, peers {peer}\n")
-    );
-    (child, client)
-}
-
-fn wait(child: &mut Running) -> Option<i32> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.0.try_wait().unwrap() {
-            return status.code();
-        }
-        assert!(Instant::now() < deadline, "it does not end");
-        std::thread::yield_now();
-    }
-}
-
-fn signal(child: &Running, signal: &str) {
-    let sent = Command::new("kill")
-        .args(["-s", signal, &child.0.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
-}
+use process::{Directory, free_addresses, herd, signal, start, wait};
+use support::{Client, report};
 
 #[track_caller]
 fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {

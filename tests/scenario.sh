@@ -37,7 +37,7 @@ run_herd() {
 }
 
 start_herd() {
-    herd --detach --servers servers.txt --log-dir logs -- "${serve_flags[@]}"
+    herd --detach --servers servers.txt --log-dir logs --data-dir data -- "${serve_flags[@]}"
 }
 
 # The words that run.sh just said, without those of cargo.
@@ -250,14 +250,14 @@ begins() {
     start_herd
     same 'a second start of the same herd is refused' 1 "$?"
     matches 'it says who is running' 'running already: Alford' "$(said)"
-    run_herd other-run --detach --servers servers.txt --log-dir other-logs
+    run_herd other-run --detach --servers servers.txt --log-dir other-logs --data-dir other-data
     same 'a second herd on the same ports is refused' 1 "$?"
     matches 'it says which port another program has' \
         "Ball: cannot listen for clients on 127.0.0.1:${client_port[Ball]}: another program has" "$(said)"
     find_ports 3
     printf '%s\n' "Here 127.0.0.1:${ports[0]} 127.0.0.1:${ports[1]} There" \
         "There 127.0.0.1:${client_port[Ball]} 127.0.0.1:${ports[2]} Here" >"$work/half.txt"
-    run_herd half-run --detach --servers half.txt --log-dir other-logs
+    run_herd half-run --detach --servers half.txt --log-dir other-logs --data-dir other-data
     same 'a herd of which one port is in use is refused' 1 "$?"
     matches 'it stops the servers that had started' 'stopped in [0-9.]+ s: Here' "$(said)"
     run_herd half-run status --servers half.txt
@@ -532,7 +532,7 @@ stays_in_front() {
         "There 127.0.0.1:${ports[2]} 127.0.0.1:${ports[3]} Here" >"$work/two.txt"
     # With job control, a background job has a process group of its own, as on a terminal.
     set -m
-    "$root/run.sh" --servers "$work/two.txt" --state-dir "$front_state" --log-dir "$work/front-logs" \
+    "$root/run.sh" --servers "$work/two.txt" --state-dir "$front_state" --log-dir "$work/front-logs" --data-dir "$work/front-data" \
         >"$said" 2>&1 </dev/null &
     front=$!
     set +m

@@ -24,8 +24,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
 
 use super::{Connection, STOP_PATIENCE};
-use crate::places::upstream::Request;
-use crate::session::{After, Scratch, Services};
+use crate::session::{After, Errand, Scratch, Services};
 use crate::time::Tick;
 
 /// Events taken from the kernel at once; what is beyond is taken with the next wait.
@@ -205,10 +204,10 @@ impl Lobby {
             connection.session.announce_end();
         }
         let after = connection.turn(scratch, &self.services);
-        if after == After::Places
-            && let Some(request) = connection.session.take_request()
+        if after == After::Errand
+            && let Some(errand) = connection.session.take_errand()
         {
-            self.send_to_places(key, connection, request);
+            self.send_on(key, connection, errand);
             return self.state.lock();
         }
         let deadline = connection.session.deadline(&self.services);
@@ -241,17 +240,12 @@ impl Lobby {
         state
     }
 
-    /// Hands a connection over until its places have come. To the lobby it is as if a worker had
-    /// it, and no worker waits.
-    fn send_to_places(
-        self: &Arc<Lobby>,
-        key: usize,
-        mut connection: Box<Connection>,
-        request: Request,
-    ) {
+    /// Hands a connection over until its errand is done. To the lobby it is as if a worker had it,
+    /// and no worker waits.
+    fn send_on(self: &Arc<Lobby>, key: usize, mut connection: Box<Connection>, errand: Errand) {
         let lobby = Arc::clone(self);
-        let answered = move |json: &[u8]| {
-            connection.session.answer(json, &lobby.services);
+        let done = move |outcome: &[u8]| {
+            connection.session.resume(outcome, &lobby.services);
             let mut state = lobby.state.lock();
             let slot = &mut state.slots[key];
             slot.connection = Some(connection);
@@ -259,7 +253,7 @@ impl Lobby {
             state.queue.push_back(key);
             lobby.wake_for(&state);
         };
-        self.services.places.ask(request, Box::new(answered));
+        self.services.run(errand, Box::new(done));
     }
 
     /// Waits at the kernel's queue, for at most `timeout`, and queues who is ready.

@@ -84,7 +84,7 @@ impl Seats {
         loop {
             match connection.turn(scratch, &self.services) {
                 After::Closed(_) => break,
-                After::Places => self.await_places(connection),
+                After::Errand => self.await_errand(connection),
                 After::Input | After::Output | After::Again => {}
             }
             seat.publish(connection.session.deadline(&self.services));
@@ -93,17 +93,14 @@ impl Seats {
     }
 
     /// The worker is the client's own, so it may as well wait here. The answer always comes.
-    fn await_places(&self, connection: &mut Connection) {
-        let (answered, answer) = bounded(1);
-        if let Some(request) = connection.session.take_request() {
-            let places = &self.services.places;
-            places.ask(
-                request,
-                Box::new(move |json| drop(answered.send(json.to_vec()))),
-            );
+    fn await_errand(&self, connection: &mut Connection) {
+        let (done, outcome) = bounded(1);
+        if let Some(errand) = connection.session.take_errand() {
+            let done = move |outcome: &[u8]| drop(done.send(outcome.to_vec()));
+            self.services.run(errand, Box::new(done));
         }
-        let json = answer.recv().unwrap_or_default();
-        connection.session.answer(&json, &self.services);
+        let outcome = outcome.recv().unwrap_or_default();
+        connection.session.resume(&outcome, &self.services);
     }
 
     pub(super) fn sweep(&self, now: Tick) {

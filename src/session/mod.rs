@@ -21,8 +21,11 @@ use log::{Level, info, log_enabled};
 
 use crate::command::{Command, Inquiry, Report};
 use crate::decimal::MAX_FIELD_BYTES;
+use crate::durability::Durability;
 use crate::herd::{Herd, Outcome};
+use crate::journal::Position;
 use crate::places::Places;
+use crate::places::remote::Answered;
 use crate::places::upstream::Request;
 use crate::printable::Printable;
 use crate::record::{Record, RecordView};
@@ -70,6 +73,8 @@ pub struct Services {
     pub herd: Arc<Herd>,
     /// Who is asked what is near.
     pub places: Places,
+    /// Who brings the journal to disk; `None` without a journal.
+    pub durability: Option<Durability>,
     /// How long a client may say nothing.
     pub idle_timeout: Duration,
     /// The time that deadlines are counted in.
@@ -105,11 +110,35 @@ pub enum After {
     Output,
     /// Another turn, after the others who wait: there is more to do.
     Again,
-    /// The answer to its [`request`](Session::take_request), through [`Session::answer`]. No
-    /// turn until then.
-    Places,
+    /// Its [`errand`](Session::take_errand) to be run, and [`Session::resume`] to be called with
+    /// what came of it. No turn until then.
+    Errand,
     /// Nothing more; the connection can be dropped.
     Closed(Reason),
+}
+
+/// What a session waits for that is not its client.
+#[derive(Debug)]
+pub enum Errand {
+    /// The journal up to there on disk.
+    Sync(Position),
+    /// What is near, from a provider over the network.
+    Places(Request),
+}
+
+impl Services {
+    /// Runs an errand without waiting for it; `done` is called with what came of it, at once or
+    /// later, on any thread.
+    pub fn run(&self, errand: Errand, done: Answered) {
+        match (errand, &self.durability) {
+            (Errand::Places(request), _) => self.places.ask(request, done),
+            (Errand::Sync(position), Some(durability)) => {
+                durability.wait(position, Box::new(move || done(&[])));
+            }
+            // There is nothing to wait for.
+            (Errand::Sync(_), None) => done(&[]),
+        }
+    }
 }
 
 /// Why a session ended.
@@ -193,6 +222,9 @@ pub struct Session {
     /// Whether the end of input has been announced, so that it is there to be read.
     end_announced: bool,
     unsent: Unsent,
+    /// Replies that wait for their reports to be on disk, and up to where that must be.
+    withheld: Vec<u8>,
+    awaited: Option<Position>,
     /// The inquiry that waits for its places.
     asking: Option<Asking>,
     /// When the unfinished line in `input` must be whole.
@@ -214,6 +246,8 @@ impl Session {
             finishing: false,
             end_announced: false,
             unsent: Unsent::default(),
+            withheld: Vec::new(),
+            awaited: None,
             asking: None,
             line_deadline: None,
             active: now,
@@ -230,23 +264,32 @@ impl Session {
         self.end_announced = true;
     }
 
-    /// What is to be asked after [`After::Places`].
-    pub fn take_request(&mut self) -> Option<Request> {
-        self.asking
+    /// What is to be done after [`After::Errand`].
+    pub fn take_errand(&mut self) -> Option<Errand> {
+        if let Some(position) = self.awaited.take() {
+            return Some(Errand::Sync(position));
+        }
+        let request = self
+            .asking
             .as_mut()
-            .and_then(|asking| asking.request.take())
+            .and_then(|asking| asking.request.take());
+        request.map(Errand::Places)
     }
 
-    /// Takes the JSON text that was asked for; the next turn sends the reply.
-    pub fn answer(&mut self, json: &[u8], services: &Services) {
-        let Some(Asking { mut reply, .. }) = self.asking.take() else {
+    /// Takes what came of an errand; the next turn goes on from there.
+    pub fn resume(&mut self, json: &[u8], services: &Services) {
+        let reply = if !self.withheld.is_empty() {
+            std::mem::take(&mut self.withheld)
+        } else if let Some(Asking { mut reply, .. }) = self.asking.take() {
+            reply.extend_from_slice(json);
+            end_places(&mut reply);
+            if log_enabled!(Level::Info) {
+                log_sent(self.client, &reply);
+            }
+            reply
+        } else {
             return;
         };
-        reply.extend_from_slice(json);
-        end_places(&mut reply);
-        if log_enabled!(Level::Info) {
-            log_sent(self.client, &reply);
-        }
         let now = services.clock.now();
         if self.unsent.bytes.is_empty() {
             self.unsent.overdue = reply.len();
@@ -318,10 +361,13 @@ impl Session {
             let unsent = std::mem::take(&mut self.unsent.bytes);
             self.send(stream, &unsent, services.clock.now())?;
         }
+        if self.asking.is_some() {
+            return Ok(After::Errand);
+        }
         if self.phase == Phase::Open && self.unsent.bytes.len() < MAX_UNSENT_BYTES {
             let more = self.serve(stream, scratch, services)?;
-            if self.asking.is_some() {
-                return Ok(After::Places);
+            if self.awaited.is_some() || self.asking.is_some() {
+                return Ok(After::Errand);
             }
             if more && self.unsent.bytes.is_empty() {
                 return Ok(After::Again);
@@ -386,6 +432,7 @@ impl Session {
         let mut turn = Turn {
             client: self.client,
             asking: None,
+            awaited: None,
             services,
             received: Timestamp::now(),
             reports: ArrayVec::new(),
@@ -412,7 +459,7 @@ impl Session {
                 Next::Unfinished => break,
             }
         }
-        self.asking = turn.finish();
+        (self.asking, self.awaited) = turn.finish();
         let rest = &input[start..end];
         self.has_line = !matches!(next_line(rest, self.ended), Next::Unfinished);
         if rest.is_empty() || self.has_line {
@@ -428,7 +475,9 @@ impl Session {
         if self.finishing && !self.has_line {
             self.close(Reason::Stopping);
         }
-        if !output.is_empty() {
+        if self.awaited.is_some() {
+            self.withheld.extend_from_slice(output);
+        } else if !output.is_empty() {
             self.send(stream, output, now)?;
         }
         let end_unread = self.end_announced && !self.ended;
@@ -504,6 +553,7 @@ impl MinByTick for (Tick, Reason) {
 struct Turn<'a> {
     client: SocketAddr,
     asking: Option<Asking>,
+    awaited: Option<Position>,
     services: &'a Services,
     received: Timestamp,
     reports: ArrayVec<Report<'a>, TURN_REQUESTS>,
@@ -547,7 +597,9 @@ impl<'a> Turn<'a> {
         }
         let herd = &self.services.herd;
         self.outcomes.clear();
-        herd.report(&self.reports, self.received, self.outcomes);
+        // The last place is the highest.
+        let awaited = herd.report(&self.reports, self.received, self.outcomes);
+        self.awaited = awaited.or(self.awaited);
         let before = self.output.len();
         for ((report, line), outcome) in self.reports.iter().zip(&self.lines).zip(&*self.outcomes) {
             match outcome {
@@ -556,7 +608,9 @@ impl<'a> Turn<'a> {
                     RecordView::of_report(report, self.received, origin, 0, 0)
                         .write_at_line(self.output);
                 }
-                Outcome::TooFarAhead | Outcome::Full => echo(line, self.output),
+                Outcome::TooFarAhead | Outcome::Full | Outcome::Unwritable => {
+                    echo(line, self.output);
+                }
             }
         }
         self.reports.clear();
@@ -595,10 +649,10 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// What is left to be asked, if a line's answer comes from elsewhere.
-    fn finish(mut self) -> Option<Asking> {
+    /// What the turn's replies still wait for.
+    fn finish(mut self) -> (Option<Asking>, Option<Position>) {
         self.apply();
-        self.asking
+        (self.asking, self.awaited)
     }
 
     fn log_sent(&self, before: usize) {

@@ -87,6 +87,7 @@ impl Bench {
             services: Services {
                 herd: Arc::new(Herd::new("Ball", 1, 100)),
                 places: Places::Atlas(Atlas::new()),
+                durability: None,
                 idle_timeout: Duration::from_secs(600),
                 clock,
                 stopping: AtomicBool::new(false),

@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use herd::config::{Config, Discipline};
+use herd::config::{Ack, Config, Discipline};
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::server::{Server, Sockets};
@@ -63,6 +63,8 @@ pub fn config(servers: &str, name: &str) -> Config {
         max_clients: None,
         max_records: 10_000_000,
         idle_timeout: Duration::from_secs(600),
+        data_dir: None,
+        ack: Ack::Journal,
     }
 }
 

@@ -1,0 +1,121 @@
+//! The program as a process, in a directory of its own.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    reason = "each test program uses a part of it, and a panic is the report"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A directory of its own, removed at the end.
+pub struct Directory(pub PathBuf);
+
+impl Directory {
+    pub fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("herd-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn servers(&self, text: &str) -> PathBuf {
+        let path = self.0.join("servers.txt");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process that does not outlive its test.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn herd(directory: &Directory, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
+    command
+        .args(arguments)
+        .current_dir(&directory.0)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Two addresses whose ports were free a moment ago.
+pub fn free_addresses() -> [SocketAddr; 2] {
+    let held = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap())
+}
+
+/// Starts a server alone, on free ports, and waits until it says that it is ready.
+pub fn start(directory: &Directory, flags: &[&str]) -> (Running, SocketAddr) {
+    let [client, peer] = free_addresses();
+    directory.servers(&format!("Alone {client} {peer}\n"));
+    start_named(directory, "Alone", flags)
+}
+
+/// Starts a server of the directory's `servers.txt` and waits until it says that it is ready.
+pub fn start_named(directory: &Directory, name: &str, flags: &[&str]) -> (Running, SocketAddr) {
+    let mut child = herd(directory, &[&["serve", name], flags].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    let child = Running(child);
+    let rest = ready
+        .strip_prefix(&format!("{name} is ready: clients "))
+        .unwrap();
+    (child, rest.split(',').next().unwrap().parse().unwrap())
+}
+
+pub fn wait(child: &mut Running) -> Option<i32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.0.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::yield_now();
+    }
+}
+
+pub fn signal(child: &Running, signal: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", signal, &child.0.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
