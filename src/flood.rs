@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::outbox::{Inlet, LinkId, Outlet, QUEUE_GROUPS, outbox};
+use crate::outbox::{Inlet, LinkId, Outlet, outbox};
 
 /// Whether a link takes records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,8 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Adds a neighbor, down at first, and hands out its queue.
-    pub fn add(&mut self) -> (LinkId, Outlet) {
-        self.add_bounded(QUEUE_GROUPS)
-    }
-
-    fn add_bounded(&mut self, groups: usize) -> (LinkId, Outlet) {
+    /// Adds a neighbor, down at first, and hands out its queue of at most `groups` groups.
+    pub fn add(&mut self, groups: usize) -> (LinkId, Outlet) {
         let (inlet, outlet) = outbox(groups);
         self.links.push(Link {
             state: State::Down,
@@ -86,7 +82,7 @@ impl Flood {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::{QUEUE_BYTES, Queued};
+    use crate::outbox::{QUEUE_BYTES, QUEUE_GROUPS, Queued};
 
     fn lines(text: &str) -> Arc<[u8]> {
         Arc::from(text.as_bytes())
@@ -108,9 +104,9 @@ mod tests {
     #[test]
     fn only_live_links_other_than_the_source_hear() {
         let mut flood = Flood::default();
-        let (a, outlet_a) = flood.add();
-        let (b, outlet_b) = flood.add();
-        let (c, outlet_c) = flood.add();
+        let (a, outlet_a) = flood.add(QUEUE_GROUPS);
+        let (b, outlet_b) = flood.add(QUEUE_GROUPS);
+        let (c, outlet_c) = flood.add(QUEUE_GROUPS);
         flood.set_live(a);
         assert!(flood.has_listeners(None));
         assert!(!flood.has_listeners(Some(a)));
@@ -127,7 +123,7 @@ mod tests {
     #[test]
     fn a_full_queue_is_cleared_and_stays_silent_until_the_resync() {
         let mut flood = Flood::default();
-        let (slow, outlet) = flood.add_bounded(2);
+        let (slow, outlet) = flood.add(2);
         flood.set_live(slow);
         for text in ["one", "two", "three", "four"] {
             flood.hand_over(&lines(text), None);
@@ -142,7 +138,7 @@ mod tests {
     #[test]
     fn bytes_are_bounded_too() {
         let mut flood = Flood::default();
-        let (slow, outlet) = flood.add();
+        let (slow, outlet) = flood.add(QUEUE_GROUPS);
         flood.set_live(slow);
         let big: Arc<[u8]> = vec![b'x'; QUEUE_BYTES / 2].into();
         flood.hand_over(&big, None);
@@ -155,7 +151,7 @@ mod tests {
     #[test]
     fn a_dead_neighbor_holds_nothing() {
         let mut flood = Flood::default();
-        let (dead, outlet) = flood.add();
+        let (dead, outlet) = flood.add(QUEUE_GROUPS);
         flood.set_live(dead);
         flood.hand_over(&lines("one"), None);
         flood.set_down(dead);

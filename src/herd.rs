@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::command::Report;
 use crate::flood::Flood;
 use crate::locations::Locations;
-use crate::outbox::{LinkId, Outlet};
+use crate::outbox::{LinkId, Outlet, QUEUE_GROUPS};
 use crate::record::{MAX_AHEAD_SECONDS, Record, RecordView};
 use crate::time::Timestamp;
 use crate::vector::Vector;
@@ -179,9 +179,35 @@ impl Herd {
         self.locations.with(client, look)
     }
 
+    /// Takes a record back from an earlier start, before any link is there to hear of it.
+    pub fn restore(&self, record: &RecordView<'_>) {
+        self.locations.store(record);
+    }
+
+    /// Takes back what an earlier start held, once all its records have been restored.
+    pub fn restore_vector(&self, held: &Vector) {
+        self.apply.lock().vector.merge(held);
+    }
+
     /// Adds a neighbor, down at first, and hands out its queue.
     pub fn add_link(&self) -> (LinkId, Outlet) {
-        self.apply.lock().flood.add()
+        self.add_link_bounded(QUEUE_GROUPS)
+    }
+
+    /// The same with a queue of at most `groups` groups.
+    pub fn add_link_bounded(&self, groups: usize) -> (LinkId, Outlet) {
+        self.apply.lock().flood.add(groups)
+    }
+
+    /// Shows every record to `show`; `between` runs now and then with no lock held, and ends the
+    /// scan by returning `false`.
+    pub fn scan<S>(
+        &self,
+        state: &mut S,
+        show: impl FnMut(&mut S, &Record),
+        between: impl FnMut(&mut S) -> bool,
+    ) {
+        self.locations.scan(state, show, between);
     }
 
     /// Begins to queue for a link; what was applied before this moment is covered by the vector

@@ -3,6 +3,7 @@
 pub mod command;
 pub mod config;
 pub mod decimal;
+pub mod digest;
 pub mod flood;
 pub mod geo;
 pub mod herd;

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 11] = [
     &["geo", "time"],
     &["command", "topology"],
     &["config", "record"],
-    &["vector"],
+    &["digest", "vector"],
     &["flood", "locations", "places"],
     &["herd"],
     &["session"],

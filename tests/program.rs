@@ -160,6 +160,46 @@ fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
             reason,
         );
     }
+    let without_key = |flags: &[&str]| {
+        let mut command = herd(&directory, &[&["serve", "Ball"], flags].concat());
+        command
+            .env_remove("GOOGLE_PLACES_API_KEY")
+            .output()
+            .unwrap()
+    };
+    for provider in ["google", "google-legacy"] {
+        check(
+            &without_key(&["--places", provider]),
+            2,
+            "",
+            "GOOGLE_PLACES_API_KEY is not set",
+        );
+    }
+    check(
+        &run(&["serve", "Ball", "--places", "yellow-pages"]),
+        2,
+        "",
+        "one of atlas, google",
+    );
+    check(
+        &run(&["serve", "Ball", "--places-workers", "0"]),
+        2,
+        "",
+        "from 1 to 256",
+    );
+    check(
+        &run(&["serve", "Ball", "--places-url", "http://x/"]),
+        2,
+        "",
+        "no meaning with --places atlas",
+    );
+    let bad_url = ["--places", "overpass", "--places-url", "ftp://x/"];
+    check(
+        &run(&[&["serve", "Ball"], &bad_url[..]].concat()),
+        2,
+        "",
+        "absolute http or https URL",
+    );
     check(&run(&["--help"]), 0, "Run one server", "");
     check(&run(&["serve", "-h"]), 0, "--idle-timeout", "");
     check(

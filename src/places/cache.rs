@@ -68,3 +68,57 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::iter;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn request(bound: u8, location: &str) -> Request {
+        Request::of(location, "10", bound)
+    }
+
+    #[test]
+    fn answers_live_for_their_time() {
+        let start = Instant::now();
+        let mut cache = Cache::new(MINUTE);
+        cache.put(request(1, "+1+1"), b"one", start);
+        cache.put(request(2, "+1+1"), b"two", start + MINUTE / 2);
+        let get = |cache: &mut Cache, bound, now| {
+            cache
+                .get(&request(bound, "+1+1"), now)
+                .map(|answer| answer.to_vec())
+        };
+        assert_eq!(
+            get(&mut cache, 1, start + MINUTE / 2),
+            Some(b"one".to_vec())
+        );
+        assert_eq!(get(&mut cache, 1, start + MINUTE), None);
+        assert_eq!(get(&mut cache, 2, start + MINUTE), Some(b"two".to_vec()));
+        assert_eq!(get(&mut cache, 2, start + 2 * MINUTE), None);
+        assert_eq!((cache.bytes, cache.expiry.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_is_no_room() {
+        let start = Instant::now();
+        let mut cache = Cache::new(MINUTE);
+        let answer = vec![b'x'; MAX_BYTES / 10];
+        for number in 0..20 {
+            cache.put(request(1, &format!("+{number}+1")), &answer, start);
+            assert!(cache.bytes <= MAX_BYTES);
+        }
+        let kept = (0..20).filter(|number| {
+            cache
+                .get(&request(1, &format!("+{number}+1")), start)
+                .is_some()
+        });
+        assert!(kept.eq(11..20));
+        cache.put(request(1, "+50+1"), &vec![b'x'; MAX_BYTES + 1], start);
+        assert!(cache.get(&request(1, "+50+1"), start).is_none());
+        assert_eq!(iter::repeat_with(|| cache.drop_oldest()).take(9).count(), 9);
+        assert_eq!(cache.bytes, 0);
+    }
+}
