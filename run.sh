@@ -137,18 +137,21 @@ agree() {
     [[ $answer == [yY]* ]]
 }
 
-# offer SENTENCE HOW COMMAND...: says what is missing and how it is installed, and runs the
+# offer SENTENCE HOW [COMMAND...]: says what is missing and how it is installed, and runs the
 # command if that is wanted.
 offer() {
     local sentence=$1 how=$2
     shift 2
     complain "$sentence"
-    if (($# > 0)) && agree "Install it now with: $how ?"; then
-        "$@" && return 0
+    if (($# == 0)); then
+        complain "install it with: $how"
+    elif ! agree "Install it now with: $how ?"; then
+        complain "install it with: $how (or run this again with --yes)"
+    elif "$@"; then
+        return 0
+    else
         complain "that did not work: $how"
-        return 1
     fi
-    complain "install it with: $how (or run this again with --yes)"
     return 1
 }
 
