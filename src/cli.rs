@@ -10,6 +10,7 @@ use herd::config::{
     Ack, Config, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS, DEFAULT_WORKERS, Discipline,
     MAX_WORKERS,
 };
+use herd::keys::{KeyError, KeyFile, Step};
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::places::google::Google;
@@ -21,6 +22,9 @@ use herd::places::remote::{DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS, Remote, S
 use herd::places::upstream::Upstream;
 use herd::topology::Topology;
 use log::LevelFilter;
+
+/// The key file, unless told otherwise.
+const KEY_FILE: &str = "herd.key";
 
 /// Holds the key for Google's services.
 const KEY_VARIABLE: &str = "GOOGLE_PLACES_API_KEY";
@@ -41,9 +45,14 @@ pub(crate) struct Arguments {
 /// What is to be done.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one in a process, and argh makes no boxed one"
+)]
 pub(crate) enum Command {
     Serve(Serve),
     Check(Check),
+    Key(Key),
 }
 
 /// Run one server of the herd, until SIGTERM or SIGINT.
@@ -75,6 +84,10 @@ pub(crate) struct Serve {
     /// where NAME.log is written (default: logs)
     #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"logs\")")]
     pub(crate) log_dir: PathBuf,
+
+    /// the herd's key, made if it is missing (default: herd.key beside the servers file)
+    #[argh(option, arg_name = "FILE")]
+    key_file: Option<PathBuf>,
 
     /// how the workers wait for clients: seats (a worker keeps a client until it closes) or lobby
     /// (a silent client holds no worker; the default, needs Linux)
@@ -167,6 +180,78 @@ pub(crate) struct Check {
     servers: PathBuf,
 }
 
+/// Make or change the key that lets servers speak as servers of one herd. All of them need the
+/// same file, which only its owner may read (mode 600).
+#[derive(Debug, FromArgs)]
+#[argh(
+    subcommand,
+    name = "key",
+    help_triggers("-h", "--help"),
+    note = "To change a herd's key while it runs, do this three times: {command_name} rotate; give
+the file to every server; restart the servers, one after another. The first time
+makes the new key known, the second takes it into use, the third forgets the old
+one. No link is refused meanwhile, as long as every server has been restarted with
+one file before the next is made."
+)]
+pub(crate) struct Key {
+    #[argh(subcommand)]
+    command: KeyCommand,
+}
+
+/// What is to be done about the key.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand)]
+enum KeyCommand {
+    New(KeyNew),
+    Rotate(KeyRotate),
+}
+
+/// Make a key file for a new herd; an existing file is left as it is.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand, name = "new", help_triggers("-h", "--help"))]
+struct KeyNew {
+    /// the file to make (default: herd.key)
+    #[argh(option, arg_name = "FILE", default = "PathBuf::from(KEY_FILE)")]
+    key_file: PathBuf,
+}
+
+/// Take the next of the three steps that change the key of a running herd.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand, name = "rotate", help_triggers("-h", "--help"))]
+struct KeyRotate {
+    /// the file to change (default: herd.key)
+    #[argh(option, arg_name = "FILE", default = "PathBuf::from(KEY_FILE)")]
+    key_file: PathBuf,
+}
+
+impl Key {
+    /// Does it, and says what is to be done next.
+    pub(crate) fn run(&self) -> Result<String, KeyError> {
+        let (path, said) = match &self.command {
+            KeyCommand::New(KeyNew { key_file }) => {
+                KeyFile::create(key_file)?;
+                let said = "a key for a new herd. Copy it to every server's machine, mode 600";
+                (key_file, said)
+            }
+            KeyCommand::Rotate(KeyRotate { key_file }) => {
+                let said = match KeyFile::rotate(key_file)? {
+                    Step::NextAccepted => {
+                        "step 1 of 3: a new key is accepted beside the old one. Give the file to all servers and restart them one after another, then run herd key rotate again"
+                    }
+                    Step::PreviousAccepted => {
+                        "step 2 of 3: the new key is used, the old one still accepted. Give the file to all servers and restart them one after another, then run herd key rotate again"
+                    }
+                    Step::One => {
+                        "step 3 of 3: the old key is gone. Give the file to all servers and restart them one after another"
+                    }
+                };
+                (key_file, said)
+            }
+        };
+        Ok(format!("{}: {said}\n", path.display()))
+    }
+}
+
 /// How reading the command line ended, where not with arguments.
 #[derive(Debug)]
 pub(crate) enum Early {
@@ -219,8 +304,13 @@ impl Serve {
         if self.pool == Discipline::Lobby && !cfg!(target_os = "linux") {
             return Err("--pool lobby needs Linux; use --pool seats".to_owned());
         }
+        let keys = match &self.key_file {
+            Some(path) => KeyFile::load_or_create(path),
+            None => KeyFile::load_or_create(&self.servers.with_file_name(KEY_FILE)),
+        };
         Ok(Config {
             server: server.clone(),
+            keys: keys.map_err(|error| error.to_string())?,
             bind: self.bind,
             pool: self.pool,
             workers: self.workers,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::keys::KeyFile;
 use crate::topology::{Server, Topology};
 
 /// Settings of one server.
@@ -16,6 +17,8 @@ pub struct Config {
     pub server: Server,
     /// All servers.
     pub topology: Topology,
+    /// Which herd this is, and the keys of its servers.
+    pub keys: KeyFile,
     /// Another local address to bind the server's ports on.
     pub bind: Option<IpAddr>,
     /// How the pool's workers wait.

@@ -9,6 +9,7 @@ pub mod flood;
 pub mod geo;
 pub mod herd;
 pub mod journal;
+pub mod keys;
 pub mod link;
 pub mod listener;
 pub mod locations;

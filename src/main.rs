@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cli::{Command, Early, Serve};
+use herd::keys::KeyErrorKind;
 use herd::server::{Server, Sockets};
 use log::{error, info};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -39,6 +40,13 @@ fn main() -> ExitCode {
                 .report()
                 .map_err(Failure::Usage)
                 .and_then(|report| print(&report)),
+            Some(Command::Key(key)) => match key.run() {
+                Ok(said) => print(&said),
+                Err(error) => Err(match error.kind {
+                    KeyErrorKind::Write(_) => failed(error),
+                    _ => Failure::Usage(error.to_string()),
+                }),
+            },
             None => Err(Failure::Usage(
                 "a command is missing; see herd --help".to_owned(),
             )),

@@ -161,6 +161,7 @@ impl Server {
         };
         let clock = CoarseClock::default();
         let (links, stop) = shutdown::pair();
+        let keys = Arc::new(config.keys.clone());
 
         let mut senders = Vec::new();
         let mut known = HashMap::new();
@@ -174,12 +175,13 @@ impl Server {
                 name: entry.name.clone(),
                 address: entry.peer.clone(),
             };
-            let sender = Sender::start(Arc::clone(&herd), neighbor, outlet, stop.clone())?;
+            let (herd, keys) = (Arc::clone(&herd), Arc::clone(&keys));
+            let sender = Sender::start(herd, keys, neighbor, outlet, stop.clone())?;
             let waker = sender.waker();
             known.insert(entry.name.clone(), Known { link, waker });
             senders.push(sender);
         }
-        let receivers = Receivers::start(Arc::clone(&herd), known)?;
+        let receivers = Receivers::start(Arc::clone(&herd), keys, known)?;
 
         let services = Arc::new(Services {
             herd: Arc::clone(&herd),
@@ -232,6 +234,11 @@ impl Server {
     /// How many clients' locations are known.
     pub fn records(&self) -> usize {
         self.herd.len()
+    }
+
+    /// How many connections to the peer port were refused, or broken off for what came over them.
+    pub fn peers_refused(&self) -> u64 {
+        self.receivers.refused()
     }
 
     /// Stops accepting, finishes requests in hand, sends what is queued for neighbors, and joins

@@ -8,6 +8,7 @@ mod support;
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -230,4 +231,87 @@ fn lines_in_and_out_are_not_logged_at_warn() {
     signal(&server, "TERM");
     assert_eq!(wait(&mut server), Some(0));
     assert_eq!(log(&directory.0), "");
+}
+
+#[test]
+fn the_key_is_made_beside_the_servers_file_and_only_for_its_owner() {
+    let directory = Directory::new("key-made");
+    let (mut server, _) = start(&directory, &[]);
+    let made = std::fs::read_to_string(directory.0.join("herd.key")).unwrap();
+    let mode = std::fs::metadata(directory.0.join("herd.key"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    signal(&server, "TERM");
+    assert_eq!(wait(&mut server), Some(0));
+    // Another start keeps it, and another file may be named.
+    let (_server, _) = start(&directory, &[]);
+    let (_other, _) = start(&directory, &["--key-file", "other.key"]);
+    let read = |name: &str| std::fs::read_to_string(directory.0.join(name)).unwrap();
+    assert_eq!(read("herd.key"), made);
+    assert_ne!(read("other.key"), made);
+    let secret = made
+        .lines()
+        .find_map(|line| line.strip_prefix("key "))
+        .unwrap();
+    assert_eq!(secret.len(), 64);
+    assert!(!log(&directory.0).contains(secret));
+}
+
+#[test]
+fn keys_are_made_and_rotated_by_command() {
+    let directory = Directory::new("key");
+    directory.servers("Ball 127.0.0.1:1 127.0.0.1:2\n");
+    let run = |arguments: &[&str]| herd(&directory, arguments).output().unwrap();
+    check(&run(&["key"]), 2, "", "new");
+    check(
+        &run(&["key", "rotate"]),
+        2,
+        "",
+        "herd.key: there is no such file; herd key new makes one",
+    );
+    check(
+        &run(&["key", "new"]),
+        0,
+        "herd.key: a key for a new herd.",
+        "",
+    );
+    check(
+        &run(&["key", "new"]),
+        2,
+        "",
+        "herd.key: there is a key already",
+    );
+    for step in ["step 1 of 3", "step 2 of 3", "step 3 of 3", "step 1 of 3"] {
+        check(&run(&["key", "rotate"]), 0, step, "");
+    }
+    check(
+        &run(&["key", "new", "--key-file", "no/such/place"]),
+        1,
+        "",
+        "no/such/place: cannot be written: No such file or directory",
+    );
+    check(&run(&["key", "--help"]), 0, "do this three times", "");
+    check(&run(&["key", "rotate", "--help"]), 0, "--key-file", "");
+
+    let serve = ["serve", "Ball"];
+    let path = directory.0.join("herd.key");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let exposed = "herd.key: others than its owner have access (mode 0640); chmod 600 it";
+    check(&run(&serve), 2, "", exposed);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&path, "herd 1\n").unwrap();
+    check(
+        &run(&serve),
+        2,
+        "",
+        "herd.key:1: a herd id is 32 hexadecimal digits",
+    );
+    check(
+        &run(&["serve", "Ball", "--key-file", "."]),
+        2,
+        "",
+        ".: not a regular file",
+    );
 }

@@ -8,9 +8,11 @@
 //!   the queue; its reader thread hears the neighbor's side.
 //! - [`receiver`] takes what a neighbor floods.
 //! - [`handshake`] says who is who before a record is taken, and refuses with a reason.
-//! - [`wire`] is lines over the socket. It is the one place that encryption has to slot into.
+//! - [`noise`] is what lets in who has the herd's key, and nobody else.
+//! - [`wire`] is lines over the socket, encrypted.
 
 pub mod handshake;
+pub mod noise;
 pub mod receiver;
 pub mod sender;
 pub mod wire;

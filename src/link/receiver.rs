@@ -2,24 +2,31 @@
 //!
 //! A fixed set of threads, one for each neighbor and one for each handshake slot: strangers can
 //! fill the slots for two seconds, but never take a neighbor's place. A neighbor that connects
-//! again replaces its old connection.
+//! again replaces its old connection, once it has proved that it is there: whoever replays what a
+//! neighbor has sent gets no further than the handshake, and the neighbor's connection goes on.
+//!
+//! Refused connections are counted. They are logged once a second at most, since how many there
+//! are is up to strangers.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::fmt;
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Incoming, Sender, bounded};
-use log::{Level, debug, info, log_enabled, warn};
+use log::{Level, debug, info, log_enabled};
 use parking_lot::Mutex;
 
-use super::handshake::{self, HANDSHAKE_TIMEOUT, Hello};
+use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
 use super::sender::Waker;
-use super::wire::{Lines, is_timeout, prepare};
+use super::wire::{Filled, Reader, Writer, is_timeout, prepare};
 use super::{PONG_INTERVAL, SILENCE_LIMIT};
 use crate::herd::Herd;
+use crate::keys::KeyFile;
 use crate::outbox::LinkId;
 use crate::printable::Printable;
 use crate::record::RecordView;
@@ -28,6 +35,9 @@ use crate::vector::Vector;
 
 /// Connections that may be shaking hands at once; past this they are closed unheard.
 const HANDSHAKE_SLOTS: usize = 16;
+
+/// Shortest time between two refusals that are logged as warnings; those between are details.
+const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A neighbor, as receivers know it.
 #[derive(Debug)]
@@ -42,7 +52,9 @@ pub struct Known {
 #[derive(Debug)]
 struct Shared {
     herd: Arc<Herd>,
+    keys: Arc<KeyFile>,
     neighbors: HashMap<String, Known>,
+    refusals: Arc<Refusals>,
     /// The connections being served, each with its number; by the neighbor's name once that is
     /// known, else by number.
     open: Mutex<Open>,
@@ -64,26 +76,62 @@ pub struct Receivers {
     hand: Sender<(TcpStream, SocketAddr)>,
 }
 
+/// Connections that were refused, or broken off for what came over them.
+#[derive(Debug, Default)]
+struct Refusals {
+    count: AtomicU64,
+    quiet_until: Mutex<Option<Instant>>,
+}
+
+impl Refusals {
+    fn add(&self, from: SocketAddr, reason: impl fmt::Display) {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = Instant::now();
+        let mut quiet_until = self.quiet_until.lock();
+        let level = match *quiet_until {
+            Some(until) if now < until => Level::Debug,
+            _ => {
+                *quiet_until = Some(now + WARNING_INTERVAL);
+                Level::Warn
+            }
+        };
+        drop(quiet_until);
+        log::log!(
+            level,
+            "peer connection from {from} refused: {reason} (refused so far: {count})"
+        );
+    }
+}
+
 /// Where the peer listener brings its connections.
 #[derive(Clone, Debug)]
-pub struct Door(Sender<(TcpStream, SocketAddr)>);
+pub struct Door {
+    hand: Sender<(TcpStream, SocketAddr)>,
+    refusals: Arc<Refusals>,
+}
 
 impl Door {
     /// Hands a connection to a free thread; where there is none it is closed.
     pub fn enter(&self, stream: TcpStream, from: SocketAddr) {
-        if self.0.try_send((stream, from)).is_err() {
-            warn!("peer connection from {from} closed: all handshake slots are taken");
+        if self.hand.try_send((stream, from)).is_err() {
+            self.refusals.add(from, "all handshake slots are taken");
         }
     }
 }
 
 impl Receivers {
     /// Makes all the threads.
-    pub fn start(herd: Arc<Herd>, neighbors: HashMap<String, Known>) -> io::Result<Receivers> {
+    pub fn start(
+        herd: Arc<Herd>,
+        keys: Arc<KeyFile>,
+        neighbors: HashMap<String, Known>,
+    ) -> io::Result<Receivers> {
         let count = neighbors.len() + HANDSHAKE_SLOTS;
         let shared = Arc::new(Shared {
             herd,
+            keys,
             neighbors,
+            refusals: Arc::default(),
             open: Mutex::default(),
         });
         let (hand, incoming) = bounded(0);
@@ -111,7 +159,15 @@ impl Receivers {
 
     /// Where connections are brought.
     pub fn door(&self) -> Door {
-        Door(self.hand.clone())
+        Door {
+            hand: self.hand.clone(),
+            refusals: Arc::clone(&self.shared.refusals),
+        }
+    }
+
+    /// How many connections were refused, or broken off for what came over them.
+    pub fn refused(&self) -> u64 {
+        self.shared.refusals.count.load(Ordering::Relaxed)
     }
 
     /// Shuts every connection and joins the threads. The listener's [`Door`] must be gone.
@@ -132,14 +188,12 @@ impl Receivers {
 
 impl Shared {
     fn work(&self, incoming: &Incoming<(TcpStream, SocketAddr)>) {
-        let mut lines = Lines::default();
         for (stream, from) in incoming {
             let Some(connection) = self.register(&stream) else {
                 continue;
             };
-            lines.clear();
-            if let Err(error) = self.serve(connection, &stream, from, &mut lines) {
-                warn!("peer connection from {from} failed: {error}");
+            if let Err(error) = self.serve(connection, &stream, from) {
+                self.refusals.add(from, error);
             }
             self.open.lock().remove(connection);
         }
@@ -161,37 +215,40 @@ impl Shared {
     fn serve(
         &self,
         connection: u64,
-        mut stream: &TcpStream,
+        stream: &TcpStream,
         from: SocketAddr,
-        lines: &mut Lines,
-    ) -> Result<(), handshake::HandshakeError> {
+    ) -> Result<(), HandshakeError> {
         prepare(stream, HANDSHAKE_TIMEOUT)?;
-        let own = || Hello::new(self.herd.name(), self.herd.epoch(), Timestamp::now());
+        let (herd, name, epoch) = (self.keys.herd(), self.herd.name(), self.herd.epoch());
+        let own = || Hello::new(herd, name, epoch, Timestamp::now());
         let knows = |name: &str| self.neighbors.contains_key(name);
-        let other = handshake::accept(stream, lines, own, knows)?;
-        let Some(known) = self.neighbors.get(&other.name) else {
+        let peer = handshake::accept(stream, &self.keys, own, knows)?;
+        let name = &*peer.hello.name;
+        let Some(known) = self.neighbors.get(name) else {
             return Ok(());
         };
-        self.open.lock().replace(connection, &other.name);
+        self.open.lock().replace(connection, name);
         known.waker.wake();
-        info!("neighbor {} connected from {from}", other.name);
+        info!("neighbor {name} connected from {from}");
         stream.set_read_timeout(Some(PONG_INTERVAL))?;
-        let mut vector = Vec::new();
-        self.herd.vector().write_lines("VECTOR", &mut vector);
-        stream.write_all(&vector)?;
         let neighbor = Neighbor {
-            name: &other.name,
+            name,
             link: known.link,
             herd: &self.herd,
+            stream,
+            writer: peer.writer,
             marker: Vector::default(),
             records: 0,
         };
-        let reason = match neighbor.receive(stream, lines) {
-            Ok(reason) => reason,
-            Err(error) => error.to_string(),
+        let (reason, error) = match neighbor.receive(peer.reader) {
+            Ok(reason) => (reason, None),
+            Err(error) => (error.to_string(), Some(error)),
         };
-        info!("neighbor {} gone: {reason}", other.name);
-        Ok(())
+        info!("neighbor {name} gone: {reason}");
+        match error {
+            Some(error) if error.kind() == io::ErrorKind::InvalidData => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -217,6 +274,8 @@ struct Neighbor<'a> {
     name: &'a str,
     link: LinkId,
     herd: &'a Herd,
+    stream: &'a TcpStream,
+    writer: Writer,
     /// The lines of a marker that have come so far.
     marker: Vector,
     /// Records received over this connection.
@@ -224,30 +283,35 @@ struct Neighbor<'a> {
 }
 
 impl Neighbor<'_> {
-    /// Applies what comes until the connection ends; says why it did.
-    fn receive(mut self, mut stream: &TcpStream, lines: &mut Lines) -> io::Result<String> {
+    /// Says what this server holds, and applies what comes until the connection ends; says why
+    /// it did.
+    fn receive(mut self, mut reader: Reader) -> io::Result<String> {
+        self.send_vector()?;
         let mut heard = Instant::now();
         let mut pong_due = Instant::now();
         loop {
             let now = Instant::now();
             if now >= pong_due {
-                stream.write_all(format!("PONG {}\n", self.records).as_bytes())?;
+                let pong = format!("PONG {}\n", self.records);
+                self.writer.write(self.stream, pong.as_bytes())?;
                 pong_due = now + PONG_INTERVAL;
             }
             if now >= heard + SILENCE_LIMIT {
                 return Ok(format!("not heard of for {} s", SILENCE_LIMIT.as_secs()));
             }
-            let block = lines.take_block()?;
+            let block = reader.take_block()?;
             if block.is_empty() {
-                match lines.fill(stream) {
-                    Ok(0) => return Ok("closed by the neighbor".to_owned()),
-                    Ok(_) => heard = Instant::now(),
+                match reader.fill(self.stream) {
+                    // Only what has been decrypted is by the neighbor.
+                    Ok(Filled::Frames) => heard = Instant::now(),
+                    Ok(Filled::Part) => {}
+                    Ok(Filled::End) => return Ok("closed by the neighbor".to_owned()),
                     Err(error) if is_timeout(&error) => {}
                     Err(error) => return Err(error),
                 }
                 continue;
             }
-            if let Some(reason) = self.apply(block, stream)? {
+            if let Some(reason) = self.apply(block)? {
                 return Ok(reason);
             }
         }
@@ -255,7 +319,7 @@ impl Neighbor<'_> {
 
     /// Applies one block of lines: records in a row are one group. A reason, if it ends the
     /// connection.
-    fn apply(&mut self, block: &[u8], mut stream: &TcpStream) -> io::Result<Option<String>> {
+    fn apply(&mut self, block: &[u8]) -> io::Result<Option<String>> {
         let mut records: Vec<RecordView<'_>> = Vec::new();
         for line in block
             .split(|&byte| byte == b'\n')
@@ -279,9 +343,7 @@ impl Neighbor<'_> {
                     None => return Err(self.broken(line)),
                 }
             } else if line == b"RESYNC" {
-                let mut vector = Vec::new();
-                self.herd.vector().write_lines("VECTOR", &mut vector);
-                stream.write_all(&vector)?;
+                self.send_vector()?;
             } else if let Some(reason) = line.strip_prefix(b"BYE ") {
                 return Ok(Some(Printable(reason).to_string()));
             } else {
@@ -290,6 +352,12 @@ impl Neighbor<'_> {
         }
         self.adopt(&mut records);
         Ok(None)
+    }
+
+    fn send_vector(&mut self) -> io::Result<()> {
+        let mut vector = Vec::new();
+        self.herd.vector().write_lines("VECTOR", &mut vector);
+        self.writer.write(self.stream, &vector)
     }
 
     fn adopt(&mut self, records: &mut Vec<RecordView<'_>>) {

@@ -7,7 +7,7 @@
 //! runs; a neighbor that is away holds nothing up and costs no memory.
 
 use std::convert::Infallible;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -18,8 +18,9 @@ use log::{Level, debug, info, log_enabled, warn};
 
 use super::SILENCE_LIMIT;
 use super::handshake::{self, HandshakeError, Hello};
-use super::wire::{Lines, is_timeout, prepare};
+use super::wire::{Filled, Reader, Writer, is_timeout, prepare, wait_until};
 use crate::herd::Herd;
+use crate::keys::KeyFile;
 use crate::outbox::{LinkId, Outlet, Queued};
 use crate::printable::Printable;
 use crate::shutdown::Stop;
@@ -82,7 +83,20 @@ impl Waker {
 struct Reading {
     connection: u64,
     stream: TcpStream,
-    lines: Lines,
+    reader: Reader,
+}
+
+/// A connection that records go out over.
+#[derive(Debug)]
+struct Wire {
+    stream: TcpStream,
+    writer: Writer,
+}
+
+impl Wire {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.writer.write(&self.stream, lines)
+    }
 }
 
 /// The two threads that keep one neighbor fed.
@@ -96,6 +110,7 @@ impl Sender {
     /// Starts to dial, and to feed whoever answers.
     pub fn start(
         herd: Arc<Herd>,
+        keys: Arc<KeyFile>,
         neighbor: Neighbor,
         outlet: Outlet,
         stop: Stop,
@@ -115,6 +130,7 @@ impl Sender {
         })?;
         let feeder = Feeder {
             herd,
+            keys,
             neighbor: neighbor.clone(),
             outlet,
             told,
@@ -158,6 +174,7 @@ impl From<io::Error> for End {
 /// The sender thread's state.
 struct Feeder {
     herd: Arc<Herd>,
+    keys: Arc<KeyFile>,
     neighbor: Neighbor,
     outlet: Outlet,
     told: Receiver<Control>,
@@ -175,12 +192,12 @@ impl Feeder {
         let mut failed_before = false;
         while !self.stop.is_set() {
             match self.dial() {
-                Ok(stream) => {
+                Ok(mut wire) => {
                     info!("connected to neighbor {}", self.neighbor.name);
-                    let end = self.feed(&stream);
+                    let end = self.feed(&mut wire);
                     self.herd.set_down(self.neighbor.link);
                     // The reader blocks on the same socket.
-                    let _ = stream.shutdown(Shutdown::Both);
+                    let _ = wire.stream.shutdown(Shutdown::Both);
                     match end {
                         End::Stopped => return,
                         End::Lost(reason) => {
@@ -229,7 +246,7 @@ impl Feeder {
         }
     }
 
-    fn dial(&mut self) -> Result<TcpStream, HandshakeError> {
+    fn dial(&mut self) -> Result<Wire, HandshakeError> {
         let Address { host, port } = &self.neighbor.address;
         let mut error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in (host.as_str(), *port).to_socket_addrs()? {
@@ -241,32 +258,32 @@ impl Feeder {
         Err(error.into())
     }
 
-    fn shake_hands(&mut self, stream: TcpStream) -> Result<TcpStream, HandshakeError> {
+    fn shake_hands(&mut self, stream: TcpStream) -> Result<Wire, HandshakeError> {
         prepare(&stream, SILENCE_LIMIT)?;
-        let own = Hello::new(self.herd.name(), self.herd.epoch(), Timestamp::now());
-        let mut lines = Lines::default();
-        handshake::dial(&stream, &mut lines, &own, &self.neighbor.name)?;
-        stream.set_read_timeout(Some(SILENCE_LIMIT))?;
+        let (name, epoch) = (self.herd.name(), self.herd.epoch());
+        let own = Hello::new(self.keys.herd(), name, epoch, Timestamp::now());
+        let peer = handshake::dial(&stream, &self.keys, &own, &self.neighbor.name)?;
         self.connections += 1;
         let reading = Reading {
             connection: self.connections,
             stream: stream.try_clone()?,
-            lines,
+            reader: peer.reader,
         };
         // The reader is free: the connection before this one has been shut.
         self.reader
             .send(reading)
             .map_err(|_| io::Error::other("the reader thread is gone"))?;
-        Ok(stream)
+        let writer = peer.writer;
+        Ok(Wire { stream, writer })
     }
 
-    fn feed(&mut self, stream: &TcpStream) -> End {
-        match self.try_feed(stream) {
+    fn feed(&mut self, wire: &mut Wire) -> End {
+        match self.try_feed(wire) {
             Ok(end) | Err(end) => end,
         }
     }
 
-    fn try_feed(&mut self, mut stream: &TcpStream) -> Result<End, End> {
+    fn try_feed(&mut self, wire: &mut Wire) -> Result<End, End> {
         let mut lacking: Option<Vector> = None;
         loop {
             let until_resync = match &lacking {
@@ -275,7 +292,7 @@ impl Feeder {
             };
             select! {
                 recv(self.outlet.channel()) -> queued => match queued {
-                    Ok(queued) => self.send_queued(self.outlet.taken(queued), stream)?,
+                    Ok(queued) => self.send_queued(self.outlet.taken(queued), wire)?,
                     Err(_) => return Ok(End::Stopped),
                 },
                 recv(self.told) -> message => match message {
@@ -290,14 +307,14 @@ impl Feeder {
                 },
                 recv(until_resync) -> _ => {
                     if let Some(held) = lacking.take() {
-                        self.resync(&held, stream)?;
+                        self.resync(&held, wire)?;
                     }
                 }
                 recv(self.stop.channel()) -> _ => {
                     while let Ok(queued) = self.outlet.try_take() {
-                        self.send_queued(queued, stream)?;
+                        self.send_queued(queued, wire)?;
                     }
-                    stream.write_all(b"BYE stopping\n")?;
+                    wire.write(b"BYE stopping\n")?;
                     return Ok(End::Stopped);
                 }
             }
@@ -306,12 +323,12 @@ impl Feeder {
 
     /// Sends what the neighbor lacks from the cache. The link is live from before the scan, so
     /// what is applied meanwhile queues behind it.
-    fn resync(&mut self, held: &Vector, stream: &TcpStream) -> io::Result<()> {
+    fn resync(&mut self, held: &Vector, wire: &mut Wire) -> io::Result<()> {
         let captured = self.herd.set_live(self.neighbor.link);
         let mut scan = Scan {
             lines: Vec::with_capacity(WRITE_BYTES),
             records: 0,
-            stream,
+            wire,
             written: Ok(()),
         };
         self.herd.records_above(
@@ -337,9 +354,9 @@ impl Feeder {
     }
 
     /// Writes what came out of the queue, together with all that is there behind it.
-    fn send_queued(&self, first: Queued, mut stream: &TcpStream) -> io::Result<()> {
+    fn send_queued(&self, first: Queued, wire: &mut Wire) -> io::Result<()> {
         let Queued::Lines(lines) = first else {
-            return self.ask_for_vector(stream);
+            return self.ask_for_vector(wire);
         };
         let mut gathered = Vec::new();
         while gathered.len() + lines.len() < WRITE_BYTES {
@@ -350,7 +367,7 @@ impl Feeder {
                     }
                     gathered.extend_from_slice(&more);
                 }
-                Ok(Queued::Overflowed) => return self.ask_for_vector(stream),
+                Ok(Queued::Overflowed) => return self.ask_for_vector(wire),
                 Err(_) => break,
             }
         }
@@ -371,15 +388,15 @@ impl Feeder {
                 );
             }
         }
-        stream.write_all(block)
+        wire.write(block)
     }
 
-    fn ask_for_vector(&self, mut stream: &TcpStream) -> io::Result<()> {
+    fn ask_for_vector(&self, wire: &mut Wire) -> io::Result<()> {
         warn!(
             "the queue for neighbor {} overflowed: sending from the cache",
             self.neighbor.name
         );
-        stream.write_all(b"RESYNC\n")
+        wire.write(b"RESYNC\n")
     }
 }
 
@@ -387,13 +404,13 @@ impl Feeder {
 struct Scan<'a> {
     lines: Vec<u8>,
     records: usize,
-    stream: &'a TcpStream,
+    wire: &'a mut Wire,
     written: io::Result<()>,
 }
 
 impl Scan<'_> {
     fn write(scan: &mut Scan<'_>) -> bool {
-        scan.written = scan.stream.write_all(&scan.lines);
+        scan.written = scan.wire.write(&scan.lines);
         scan.lines.clear();
         scan.written.is_ok()
     }
@@ -418,8 +435,9 @@ fn read(mut reading: Reading, control: &Channel<Control>) {
 fn hear(reading: &mut Reading, control: &Channel<Control>) -> io::Result<Infallible> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "it sent what makes no sense");
     let mut held = Vector::default();
+    let mut heard = Instant::now();
     loop {
-        while let Some(line) = reading.lines.take_line()? {
+        while let Some(line) = reading.reader.take_line()? {
             if line.starts_with(b"PONG") {
                 debug!("heard {}", Printable(line));
             } else if line.starts_with(b"VECTOR") {
@@ -434,8 +452,12 @@ fn hear(reading: &mut Reading, control: &Channel<Control>) -> io::Result<Infalli
                 return Err(broken());
             }
         }
-        if reading.lines.fill(&reading.stream)? == 0 {
-            return Err(io::Error::other("closed by the neighbor"));
+        wait_until(&reading.stream, heard + SILENCE_LIMIT)?;
+        match reading.reader.fill(&reading.stream)? {
+            // Only what has been decrypted is by the neighbor.
+            Filled::Frames => heard = Instant::now(),
+            Filled::Part => {}
+            Filled::End => return Err(io::Error::other("closed by the neighbor")),
         }
     }
 }

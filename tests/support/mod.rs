@@ -12,9 +12,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use herd::config::{Ack, Config, Discipline};
+use herd::keys::KeyFile;
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::server::{Server, Sockets};
@@ -22,6 +24,9 @@ use herd::topology::Topology;
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The key of every herd here that is not about keys.
+pub static KEYS: LazyLock<KeyFile> = LazyLock::new(|| KeyFile::generate().unwrap());
 
 /// The report's ring.
 pub const RING: [(&str, [&str; 2]); 5] = [
@@ -57,6 +62,7 @@ pub fn config(servers: &str, name: &str) -> Config {
     Config {
         server: topology.server(name).unwrap().clone(),
         topology,
+        keys: KEYS.clone(),
         bind: None,
         pool: Discipline::default(),
         workers: 4,

@@ -1,0 +1,701 @@
+//! The key file: which herd this is, and the secret that lets a server speak as one of it.
+//!
+//! The file is text, so that it can be looked at, copied and pasted. Blank lines and what follows
+//! a `#` do not count; numbers are in hexadecimal:
+//!
+//! ```text
+//! herd     32 digits        the herd's random id, the same for ever
+//! key      64 digits        what this server dials with, and accepts
+//! next     64 digits        accepted too: the key to come
+//! previous 64 digits        accepted too: the key before
+//! ```
+//!
+//! At most one of `next` and `previous` is there, and only during a rotation. A rotation takes
+//! three steps, `key` → `key, next` → `key, previous` → `key`, and servers whose files are one
+//! step apart accept what the others dial with: so a herd whose servers are restarted one after
+//! another is never split. Two steps apart they are not, so every server must have taken one
+//! step before the next is made.
+//!
+//! Keys show in no log, no error and no `Debug`. What is read once is not read again while a
+//! server runs.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 32;
+
+/// Bytes of a herd id.
+pub const HERD_ID_BYTES: usize = 16;
+
+/// The largest key file that is read; a longer file is something else.
+const MAX_FILE_BYTES: usize = 4096;
+
+/// What the file begins with, for whoever opens it.
+const HEADING: &str = "# The key of a herd. Whoever has it can speak as one of its servers.\n\
+                       # See herd key --help.\n";
+
+/// A secret that servers share.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key([u8; KEY_BYTES]);
+
+impl Key {
+    /// The bytes, for the handshake and nothing else.
+    pub fn bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key")
+    }
+}
+
+/// Which herd this is. Not the secret that opens a link, but not for strangers either: what is
+/// keyed with it, they could forge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HerdId([u8; HERD_ID_BYTES]);
+
+impl HerdId {
+    /// Reads 32 hexadecimal digits.
+    pub fn parse(text: &[u8]) -> Option<HerdId> {
+        parse_hex(text).map(HerdId)
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8; HERD_ID_BYTES] {
+        &self.0
+    }
+
+    /// 32 hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+}
+
+impl fmt::Debug for HerdId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HerdId")
+    }
+}
+
+/// Where a rotation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is one key, and no rotation under way.
+    One,
+    /// The new key is accepted, the old one dialed with.
+    NextAccepted,
+    /// The new key is dialed with, the old one still accepted.
+    PreviousAccepted,
+}
+
+/// What a key file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFile {
+    herd: HerdId,
+    key: Key,
+    step: Step,
+    /// The key beside the one that is dialed with; there unless the step is [`Step::One`].
+    second: Option<Key>,
+}
+
+/// What is wrong in a key file's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// The line, counted from 1; `None` if it is the file as a whole.
+    pub line: Option<usize>,
+    /// What is wrong, without the text itself: it may be a key.
+    pub what: String,
+}
+
+/// Why there is no key to be had.
+#[derive(Debug)]
+pub struct KeyError {
+    /// The key file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub kind: KeyErrorKind,
+}
+
+/// What is wrong with a key file.
+#[derive(Debug)]
+pub enum KeyErrorKind {
+    /// There is none.
+    Missing,
+    /// There is one already, where a new one was to be made.
+    Exists,
+    /// It can't be read.
+    Read(io::Error),
+    /// It can't be made or replaced.
+    Write(io::Error),
+    /// It is a directory, a pipe or the like.
+    NotAFile,
+    /// Others than its owner can read or change it; its permission bits.
+    Exposed(u32),
+    /// Its text is no key file's.
+    Malformed(Malformed),
+    /// Another process is changing it.
+    Busy,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.kind {
+            KeyErrorKind::Missing => {
+                write!(f, "{path}: there is no such file; herd key new makes one")
+            }
+            KeyErrorKind::Exists => write!(
+                f,
+                "{path}: there is a key already, and it is not overwritten; herd key rotate changes it"
+            ),
+            KeyErrorKind::Read(error) => write!(f, "{path}: cannot be read: {error}"),
+            KeyErrorKind::Write(error) => write!(f, "{path}: cannot be written: {error}"),
+            KeyErrorKind::NotAFile => write!(f, "{path}: not a regular file"),
+            KeyErrorKind::Exposed(mode) => write!(
+                f,
+                "{path}: others than its owner have access (mode {mode:04o}); chmod 600 it, and if somebody may have read it, make a new key"
+            ),
+            KeyErrorKind::Malformed(Malformed { line, what }) => match line {
+                Some(line) => write!(f, "{path}:{line}: {what}"),
+                None => write!(f, "{path}: {what}"),
+            },
+            KeyErrorKind::Busy => write!(f, "{path}: another herd key is changing it"),
+        }
+    }
+}
+
+impl std::error::Error for KeyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            KeyErrorKind::Read(error) | KeyErrorKind::Write(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl KeyFile {
+    /// A new herd with a new key, by the operating system's randomness.
+    pub fn generate() -> io::Result<KeyFile> {
+        Ok(KeyFile {
+            herd: HerdId(random()?),
+            key: Key(random()?),
+            step: Step::One,
+            second: None,
+        })
+    }
+
+    /// Which herd this is.
+    pub fn herd(&self) -> HerdId {
+        self.herd
+    }
+
+    /// The key to dial with.
+    pub fn dialed(&self) -> &Key {
+        &self.key
+    }
+
+    /// The keys to accept, the likelier one first.
+    pub fn accepted(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.key).chain(&self.second)
+    }
+
+    /// Where a rotation is.
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// The same herd one step further in a rotation.
+    pub fn rotated(&self) -> io::Result<KeyFile> {
+        let (key, step, second) = match (self.step, &self.second) {
+            (Step::One, _) | (_, None) => {
+                (self.key.clone(), Step::NextAccepted, Some(Key(random()?)))
+            }
+            (Step::NextAccepted, Some(next)) => {
+                (next.clone(), Step::PreviousAccepted, Some(self.key.clone()))
+            }
+            (Step::PreviousAccepted, Some(_)) => (self.key.clone(), Step::One, None),
+        };
+        Ok(KeyFile {
+            herd: self.herd,
+            key,
+            step,
+            second,
+        })
+    }
+
+    /// Reads what a key file says.
+    pub fn parse(text: &[u8]) -> Result<KeyFile, Malformed> {
+        let (mut herd, mut key, mut second) = (None, None, None);
+        let fault = |line, what: &str| Malformed {
+            line,
+            what: what.to_owned(),
+        };
+        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            let line_number = Some(index + 1);
+            let code = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+            let mut fields = code
+                .split(u8::is_ascii_whitespace)
+                .filter(|field| !field.is_empty());
+            let Some(word) = fields.next() else {
+                continue;
+            };
+            let value = fields.next().unwrap_or_default();
+            if fields.next().is_some() {
+                return Err(fault(line_number, "more than a word and a number"));
+            }
+            let secret = || {
+                parse_hex(value).map(Key).ok_or_else(|| {
+                    let (wanted, got) = (2 * KEY_BYTES, value.len());
+                    let what = format!(
+                        "a key is {wanted} hexadecimal digits; here are {got} bytes that are not"
+                    );
+                    fault(line_number, &what)
+                })
+            };
+            let again = match word {
+                b"herd" => {
+                    let id = HerdId::parse(value)
+                        .ok_or_else(|| fault(line_number, "a herd id is 32 hexadecimal digits"))?;
+                    herd.replace(id).is_some()
+                }
+                b"key" => key.replace(secret()?).is_some(),
+                b"next" => second.replace((Step::NextAccepted, secret()?)).is_some(),
+                b"previous" => second
+                    .replace((Step::PreviousAccepted, secret()?))
+                    .is_some(),
+                _ => {
+                    let what = "a line begins with herd, key, next or previous";
+                    return Err(fault(line_number, what));
+                }
+            };
+            if again {
+                let what =
+                    "one herd, one key, and one next or previous are allowed; this is one more";
+                return Err(fault(line_number, what));
+            }
+        }
+        let herd = herd.ok_or_else(|| fault(None, "it has no line with the herd's id"))?;
+        let key = key.ok_or_else(|| fault(None, "it has no line with a key"))?;
+        let (step, second) = match second {
+            Some((_, second)) if second == key => {
+                return Err(fault(None, "its two keys are the same"));
+            }
+            Some((step, second)) => (step, Some(second)),
+            None => (Step::One, None),
+        };
+        Ok(KeyFile {
+            herd,
+            key,
+            step,
+            second,
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = format!(
+            "{HEADING}herd {}\nkey {}\n",
+            self.herd.to_hex(),
+            hex(&self.key.0)
+        );
+        let word = match self.step {
+            Step::NextAccepted => "next",
+            Step::One | Step::PreviousAccepted => "previous",
+        };
+        if let Some(second) = &self.second {
+            text += &format!("{word} {}\n", hex(&second.0));
+        }
+        text
+    }
+
+    /// Reads a key file that only its owner can read.
+    pub fn load(path: &Path) -> Result<KeyFile, KeyError> {
+        let read = || KeyFile::from_file(open(path)?);
+        read().map_err(|kind| at(path, kind))
+    }
+
+    /// Makes a key file for a new herd; an error if there is one.
+    pub fn create(path: &Path) -> Result<KeyFile, KeyError> {
+        let create = || {
+            let keys = KeyFile::generate()?;
+            let placing = Placing::write(path, &keys)?;
+            // Unlike a rename, a link fails where there is a file.
+            fs::hard_link(&placing.temporary, path)?;
+            sync_directory(path)?;
+            Ok(keys)
+        };
+        create().map_err(|error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists => at(path, KeyErrorKind::Exists),
+            _ => at(path, KeyErrorKind::Write(error)),
+        })
+    }
+
+    /// Reads the key file; where there is none, makes one. Of several servers that start at
+    /// once, one makes it and all read it.
+    pub fn load_or_create(path: &Path) -> Result<KeyFile, KeyError> {
+        let missing = |error: &KeyError| matches!(error.kind, KeyErrorKind::Missing);
+        match KeyFile::load(path) {
+            Err(error) if missing(&error) => match KeyFile::create(path) {
+                Err(error) if matches!(error.kind, KeyErrorKind::Exists) => KeyFile::load(path),
+                made => made,
+            },
+            loaded => loaded,
+        }
+    }
+
+    /// Takes the file one step further in a rotation, and says to which. Whoever reads it
+    /// meanwhile gets the old one or the new one.
+    pub fn rotate(path: &Path) -> Result<Step, KeyError> {
+        let rotate = || {
+            let file = open(path)?;
+            file.try_lock().map_err(|error| match error {
+                TryLockError::WouldBlock => KeyErrorKind::Busy,
+                TryLockError::Error(error) => KeyErrorKind::Write(error),
+            })?;
+            let keys = KeyFile::from_file(&file)?;
+            // The lock may be on a file that another process has just replaced.
+            if KeyFile::from_file(open(path)?)? != keys {
+                return Err(KeyErrorKind::Busy);
+            }
+            let replace = || {
+                let keys = keys.rotated()?;
+                let placing = Placing::write(path, &keys)?;
+                fs::rename(&placing.temporary, path)?;
+                sync_directory(path)?;
+                Ok(keys.step)
+            };
+            replace().map_err(KeyErrorKind::Write)
+        };
+        rotate().map_err(|kind| at(path, kind))
+    }
+
+    fn from_file(file: impl Read) -> Result<KeyFile, KeyErrorKind> {
+        let mut text = Vec::new();
+        file.take(MAX_FILE_BYTES as u64 + 1)
+            .read_to_end(&mut text)
+            .map_err(KeyErrorKind::Read)?;
+        if text.len() > MAX_FILE_BYTES {
+            let what = format!("longer than {MAX_FILE_BYTES} bytes: this is no key file");
+            return Err(KeyErrorKind::Malformed(Malformed { line: None, what }));
+        }
+        KeyFile::parse(&text).map_err(KeyErrorKind::Malformed)
+    }
+}
+
+fn at(path: &Path, kind: KeyErrorKind) -> KeyError {
+    KeyError {
+        path: path.to_owned(),
+        kind,
+    }
+}
+
+/// Opens a regular file that only its owner can read. What is looked at is what has been opened,
+/// so nobody can exchange it in between.
+fn open(path: &Path) -> Result<File, KeyErrorKind> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Opening a pipe would wait for somebody to write.
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => KeyErrorKind::Missing,
+        _ => KeyErrorKind::Read(error),
+    })?;
+    let metadata = file.metadata().map_err(KeyErrorKind::Read)?;
+    if !metadata.is_file() {
+        return Err(KeyErrorKind::NotAFile);
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(KeyErrorKind::Exposed(mode));
+        }
+    }
+    Ok(file)
+}
+
+/// A finished key file under another name beside the one it is for, so that whoever opens that
+/// one finds all of it. Removed at the end.
+struct Placing {
+    temporary: PathBuf,
+}
+
+impl Placing {
+    fn write(path: &Path, keys: &KeyFile) -> io::Result<Placing> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", hex(&random::<8>()?)));
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt;
+            options.mode(0o600);
+        }
+        let temporary = path.with_file_name(name);
+        let mut file = options.open(&temporary)?;
+        let placing = Placing { temporary };
+        file.write_all(keys.to_text().as_bytes())?;
+        // A server that lost its key to a power cut would make another herd.
+        file.sync_all()?;
+        Ok(placing)
+    }
+}
+
+impl Drop for Placing {
+    fn drop(&mut self) {
+        // After a rename it is gone already.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| io::Error::other(format!("no random numbers to be had: {error}")))?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let digit = |at: usize| char::from(digits[at]).to_digit(16);
+        *byte = u8::try_from(16 * digit(0)? + digit(1)?).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    const HERD: &str = "000102030405060708090a0b0c0d0e0f";
+    const ONE: &str = "11111111111111111111111111111111111111111111111111111111111111aB";
+    const TWO: &str = "2222222222222222222222222222222222222222222222222222222222222222";
+
+    /// A directory of its own, removed at the end.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Directory {
+            let name = format!("herd-keys-{}", hex(&random::<8>().unwrap()));
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Directory(path)
+        }
+
+        fn key_file(&self) -> PathBuf {
+            self.0.join("herd.key")
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(&self.0).unwrap();
+            entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[track_caller]
+    fn check_text(text: &str, expected: &str) {
+        let error = KeyFile::parse(text.as_bytes()).expect_err(text);
+        let shown = at(Path::new("f"), KeyErrorKind::Malformed(error)).to_string();
+        assert_eq!(shown, expected);
+        assert!(!shown.contains("1111") && !shown.contains("2222"));
+    }
+
+    #[test]
+    fn faults_in_the_text_are_told_without_the_text() {
+        check_text("", "f: it has no line with the herd's id");
+        check_text(&format!("herd {HERD}\n"), "f: it has no line with a key");
+        check_text(
+            &format!("key {ONE}\n"),
+            "f: it has no line with the herd's id",
+        );
+        check_text(
+            &format!("\n{ONE}\n"),
+            "f:2: a line begins with herd, key, next or previous",
+        );
+        check_text(
+            &format!("herd {TWO}"),
+            "f:1: a herd id is 32 hexadecimal digits",
+        );
+        let short = "a key is 64 hexadecimal digits; here are 63 bytes that are not";
+        check_text(&format!("# a\nkey {}", &ONE[1..]), &format!("f:2: {short}"));
+        let dots = "a key is 64 hexadecimal digits; here are 64 bytes that are not";
+        check_text(
+            &format!("key {}", ONE.replace('a', "+")),
+            &format!("f:1: {dots}"),
+        );
+        check_text(
+            &format!("key {ONE} {TWO}"),
+            "f:1: more than a word and a number",
+        );
+        let more = "one herd, one key, and one next or previous are allowed; this is one more";
+        check_text(&format!("key {ONE}\nkey {TWO}"), &format!("f:2: {more}"));
+        check_text(
+            &format!("next {ONE}\nprevious {TWO}"),
+            &format!("f:2: {more}"),
+        );
+        check_text(
+            &format!("herd {HERD}\nkey {ONE}\nnext {ONE}"),
+            "f: its two keys are the same",
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let text = format!("# x\r\n\n herd {HERD} # y\r\nkey\t{ONE}\n previous {TWO}");
+        let keys = KeyFile::parse(text.as_bytes()).unwrap();
+        assert_eq!(keys.herd().to_hex(), HERD);
+        assert_eq!(keys.step(), Step::PreviousAccepted);
+        assert_eq!(keys.dialed().bytes()[31], 0xab);
+        let accepted: Vec<_> = keys.accepted().map(|key| key.bytes()[0]).collect();
+        assert_eq!(accepted, [0x11, 0x22]);
+        assert_eq!(KeyFile::parse(keys.to_text().as_bytes()), Ok(keys.clone()));
+        let shown = format!("{keys:?}");
+        assert!(!shown.contains("17") && !shown.contains("11"), "{shown}");
+    }
+
+    #[test]
+    fn servers_one_step_apart_accept_each_other_and_the_end_knows_no_old_key() {
+        let mut before = KeyFile::generate().unwrap();
+        let first = before.clone();
+        for step in [Step::NextAccepted, Step::PreviousAccepted, Step::One] {
+            let after = before.rotated().unwrap();
+            assert_eq!((after.step(), after.herd()), (step, first.herd()));
+            assert!(before.accepted().any(|key| key == after.dialed()));
+            assert!(after.accepted().any(|key| key == before.dialed()));
+            assert_eq!(
+                KeyFile::parse(after.to_text().as_bytes()),
+                Ok(after.clone())
+            );
+            before = after;
+        }
+        assert!(before.accepted().all(|key| key != first.dialed()));
+    }
+
+    /// What reading says of a file that `make` has put there.
+    #[track_caller]
+    fn check_file(make: impl FnOnce(&Path), expected: &str) {
+        let directory = Directory::new();
+        let path = directory.key_file();
+        make(&path);
+        let shown = KeyFile::load_or_create(&path).unwrap_err().to_string();
+        assert_eq!(shown.replace(&*path.to_string_lossy(), "f"), expected);
+    }
+
+    #[test]
+    fn files_that_are_not_safe_or_not_files_are_refused() {
+        let put = |path: &Path, text: &str, mode: u32| {
+            fs::write(path, text).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let good = KeyFile::generate().unwrap().to_text();
+        for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610] {
+            let expected = format!(
+                "f: others than its owner have access (mode {mode:04o}); chmod 600 it, and if somebody may have read it, make a new key"
+            );
+            check_file(|path| put(path, &good, mode), &expected);
+        }
+        check_file(
+            |path| put(path, "", 0o600),
+            "f: it has no line with the herd's id",
+        );
+        check_file(
+            |path| put(path, &" ".repeat(MAX_FILE_BYTES + 1), 0o600),
+            "f: longer than 4096 bytes: this is no key file",
+        );
+        check_file(
+            |path| fs::create_dir(path).unwrap(),
+            "f: not a regular file",
+        );
+        check_file(
+            |path| {
+                let mode = rustix::fs::Mode::from_raw_mode(0o600);
+                let kind = rustix::fs::FileType::Fifo;
+                rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+            },
+            "f: not a regular file",
+        );
+        check_file(
+            |path| symlink("herd.key", path).unwrap(),
+            "f: cannot be read: Too many levels of symbolic links (os error 40)",
+        );
+    }
+
+    #[test]
+    fn a_key_is_made_once_however_many_servers_start() {
+        let directory = Directory::new();
+        let path = directory.key_file();
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| KeyFile::load_or_create(&path).unwrap()))
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert!(made.iter().all(|keys| *keys == made[0]));
+        assert_eq!(KeyFile::load(&path).unwrap(), made[0]);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        assert_eq!(directory.names(), ["herd.key"]);
+    }
+
+    #[test]
+    fn a_new_key_replaces_none_and_a_rotation_replaces_the_file() {
+        let directory = Directory::new();
+        let path = directory.key_file();
+        let kind = KeyFile::rotate(&path).unwrap_err().kind;
+        assert!(matches!(kind, KeyErrorKind::Missing));
+        let made = KeyFile::create(&path).unwrap();
+        let kind = KeyFile::create(&path).unwrap_err().kind;
+        assert!(matches!(kind, KeyErrorKind::Exists));
+        assert_eq!(KeyFile::load(&path).unwrap(), made);
+
+        let held = open(&path).unwrap();
+        held.lock().unwrap();
+        let kind = KeyFile::rotate(&path).unwrap_err().kind;
+        assert!(matches!(kind, KeyErrorKind::Busy));
+        drop(held);
+
+        for step in [Step::NextAccepted, Step::PreviousAccepted, Step::One] {
+            assert_eq!(KeyFile::rotate(&path).unwrap(), step);
+            let loaded = KeyFile::load(&path).unwrap();
+            assert_eq!((loaded.step(), loaded.herd()), (step, made.herd()));
+        }
+        assert_ne!(KeyFile::load(&path).unwrap(), made);
+        assert_eq!(directory.names(), ["herd.key"]);
+    }
+}

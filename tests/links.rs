@@ -1,0 +1,347 @@
+//! Links that let nobody in: what strangers, liars and recordings come to, over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use herd::keys::KeyFile;
+use herd::link::handshake::{self, Hello};
+use herd::server::{Server, Sockets};
+use herd::time::Timestamp;
+use herd::topology::Topology;
+use parking_lot::Mutex;
+use support::{Client, KEYS, PATIENCE, RING, alone, atlas, config, free_ring, report};
+
+/// Bytes of each of the two messages that prove the key, with their length before them.
+const MESSAGE_BYTES: usize = 50;
+
+/// No byte of a stream, for [`Proxy::flip`].
+const NONE: usize = usize::MAX;
+
+/// Stands between a dialer and whom it dials; records what the dialer sends, and can change it.
+struct Proxy {
+    address: SocketAddr,
+    /// What was sent over each connection.
+    recorded: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// The byte of the next part passed on of which a bit is changed, once.
+    flip: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    fn start(to: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Proxy {
+            address: listener.local_addr().unwrap(),
+            recorded: Arc::default(),
+            flip: Arc::new(AtomicUsize::new(NONE)),
+        };
+        let (recorded, flip) = (Arc::clone(&proxy.recorded), Arc::clone(&proxy.flip));
+        std::thread::spawn(move || {
+            for dialer in listener.incoming() {
+                let (dialer, other) = (dialer.unwrap(), TcpStream::connect(to).unwrap());
+                let connection = recorded.lock().len();
+                recorded.lock().push(Vec::new());
+                let (recorded, flip) = (Arc::clone(&recorded), Arc::clone(&flip));
+                pass(&dialer, &other, move |part| {
+                    recorded.lock()[connection].extend_from_slice(part);
+                    let at = flip.load(Ordering::Relaxed);
+                    if at < part.len() {
+                        part[at] ^= 1;
+                        flip.store(NONE, Ordering::Relaxed);
+                    }
+                });
+                pass(&other, &dialer, |_| {});
+            }
+        });
+        proxy
+    }
+
+    fn connections(&self) -> usize {
+        self.recorded.lock().len()
+    }
+}
+
+/// Copies from one socket to another until either ends.
+fn pass(from: &TcpStream, to: &TcpStream, mut see: impl FnMut(&mut [u8]) + Send + 'static) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let mut part = [0; 65_536];
+        while let Ok(bytes @ 1..) = from.read(&mut part) {
+            see(&mut part[..bytes]);
+            if to.write_all(&part[..bytes]).is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    });
+}
+
+/// Two neighbors, of which Ball dials Welsh through a proxy.
+struct Pair {
+    ball: Server,
+    welsh: Server,
+    proxy: Proxy,
+}
+
+impl Pair {
+    fn start() -> Pair {
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let [ball, welsh] = [0, 1].map(|_| Sockets {
+            clients: bind(),
+            peers: bind(),
+        });
+        let address = |listener: &TcpListener| listener.local_addr().unwrap();
+        let proxy = Proxy::start(address(&welsh.peers));
+        let text = |welsh_peers: SocketAddr| {
+            format!(
+                "Ball {} {} Welsh\nWelsh {} {welsh_peers} Ball\n",
+                address(&ball.clients),
+                address(&ball.peers),
+                address(&welsh.clients),
+            )
+        };
+        let (as_ball_sees, as_is) = (text(proxy.address), text(address(&welsh.peers)));
+        let welsh = Server::start(&config(&as_is, "Welsh"), welsh, atlas()).unwrap();
+        let ball = Server::start(&config(&as_ball_sees, "Ball"), ball, atlas()).unwrap();
+        let pair = Pair { ball, welsh, proxy };
+        pair.flood("link-is-up");
+        pair
+    }
+
+    /// Reports at Ball, and waits until Welsh says the same.
+    #[track_caller]
+    fn flood(&self, client: &str) {
+        let reply = Client::connect(self.ball.client_address()).ask(&report(client, "+1+1"));
+        assert!(reply.starts_with("AT Ball "), "{reply}");
+        Client::connect(self.welsh.client_address()).await_whatsat(client, &reply);
+    }
+
+    fn stop(self) {
+        self.ball.stop();
+        self.welsh.stop();
+    }
+}
+
+#[track_caller]
+fn await_refused(server: &Server, count: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while server.peers_refused() < count {
+        assert!(
+            Instant::now() < deadline,
+            "{} of {count}",
+            server.peers_refused()
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// What a peer port says to somebody who sends this and no more.
+fn tell(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Whoever closes before it has read all resets the connection.
+    let _ = stream.write_all(bytes);
+    let mut told = Vec::new();
+    let _ = stream.read_to_end(&mut told);
+    told
+}
+
+#[test]
+fn a_recorded_stream_lets_nobody_in_and_cuts_nobody_off() {
+    let pair = Pair::start();
+    pair.flood("before");
+    let connections = pair.proxy.connections();
+    let recorded = pair.proxy.recorded.lock().last().unwrap().clone();
+    let peers = pair.welsh.peer_address();
+    let refused = pair.welsh.peers_refused();
+
+    // All of it, to the side that it was for, and to the other.
+    assert_eq!(tell(peers, &recorded).len(), MESSAGE_BYTES);
+    await_refused(&pair.welsh, refused + 1);
+    assert!(tell(pair.ball.peer_address(), &recorded).len() <= MESSAGE_BYTES);
+    // Without its beginning, and from within.
+    for from in [MESSAGE_BYTES, MESSAGE_BYTES + 7, 1] {
+        assert_eq!(tell(peers, &recorded[from..]), b"");
+    }
+    await_refused(&pair.welsh, refused + 4);
+
+    // Only the part that is answered: while that one waits, the true link is in use.
+    let mut half = TcpStream::connect(peers).unwrap();
+    half.write_all(&recorded[..MESSAGE_BYTES]).unwrap();
+    half.read_exact(&mut [0; MESSAGE_BYTES]).unwrap();
+    pair.flood("during");
+    await_refused(&pair.welsh, refused + 5);
+    pair.flood("after");
+    assert_eq!(pair.proxy.connections(), connections, "the link was cut");
+    assert_eq!(pair.welsh.records(), 4);
+    pair.stop();
+}
+
+#[test]
+fn what_is_altered_on_its_way_is_not_taken_and_heals() {
+    let pair = Pair::start();
+    // A byte of the length, of the ciphertext, of the tag.
+    for (round, at) in [1, 2, 9, 17].into_iter().enumerate() {
+        let (connections, refused) = (pair.proxy.connections(), pair.welsh.peers_refused());
+        pair.proxy.flip.store(at, Ordering::Relaxed);
+        pair.flood(&format!("altered-{at}"));
+        await_refused(&pair.welsh, refused + 1);
+        // What was altered may have been a marker after the record.
+        pair.flood(&format!("healed-{at}"));
+        assert!(pair.proxy.connections() > connections, "byte {at}");
+        assert_eq!(pair.welsh.records(), 1 + 2 * (round + 1));
+    }
+    pair.stop();
+}
+
+/// Resident memory of this process, in KiB.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}
+
+#[test]
+fn who_has_no_key_gets_nothing_in_and_nothing_out() {
+    let server = alone(|_| {});
+    let peers = server.peer_address();
+    let now = Timestamp::now().as_nanos();
+    let plain = format!(
+        "HELLO 1 1 Welsh 7 {now}\nRECORD Welsh 7 1 {now} kiwi +1+1 1479413884\nMARKER 0 Welsh 7 1\n"
+    );
+    let largest = vec![0xff; 70_000];
+    let strangers = [
+        plain.as_bytes(),
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"\xff\xff",
+        &largest,
+    ];
+    for stranger in strangers {
+        assert_eq!(tell(peers, stranger), b"");
+    }
+    await_refused(&server, strangers.len() as u64);
+
+    let before = resident_kib();
+    for _ in 0..500 {
+        assert_eq!(tell(peers, &largest), b"");
+    }
+    await_refused(&server, strangers.len() as u64 + 500);
+    // Other tests of this program run beside this one.
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB for 500 strangers");
+    assert_eq!(server.records(), 0);
+    server.stop();
+}
+
+/// Dials a server as somebody; what comes of it.
+fn dial(address: SocketAddr, keys: &KeyFile, name: &str, to: &str) -> String {
+    let stream = TcpStream::connect(address).unwrap();
+    let own = Hello::new(keys.herd(), name, 7, Timestamp::now());
+    match handshake::dial(&stream, keys, &own, to) {
+        Ok(peer) => format!("ok {}", peer.hello.name),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_wrong_key_is_refused_and_a_right_one_is_told_why() {
+    let server = alone(|_| {});
+    let foreign = KeyFile::generate().unwrap();
+    let peers = server.peer_address();
+    assert_eq!(
+        dial(peers, &foreign, "Welsh", "Alford"),
+        "it closed during the handshake: it probably has another key, or no handshake slot free"
+    );
+    assert_eq!(
+        dial(peers, &KEYS, "Welsh", "Alford"),
+        "refused: servers.txt here names no neighbor Welsh"
+    );
+    await_refused(&server, 2);
+    server.stop();
+}
+
+#[test]
+fn strangers_in_all_handshake_slots_are_gone_after_two_seconds_and_live_links_go_on() {
+    let pair = Pair::start();
+    let peers = pair.welsh.peer_address();
+    let (connections, refused) = (pair.proxy.connections(), pair.welsh.peers_refused());
+    let began = Instant::now();
+    let strangers: Vec<_> = (0..40)
+        .map(|index| {
+            let mut stream = TcpStream::connect(peers).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            // Some say nothing, some begin a message.
+            let _ = stream.write_all(&b"\x00\x30unfinished"[..index % 3 * 4]);
+            stream
+        })
+        .collect();
+    // There is room for no more than 16 of them.
+    await_refused(&pair.welsh, refused + 24);
+    assert!(began.elapsed() < Duration::from_secs(2));
+    let mut floods = 0;
+    while began.elapsed() < Duration::from_millis(1_500) {
+        pair.flood(&format!("meanwhile-{floods}"));
+        floods += 1;
+    }
+    let closed: Vec<JoinHandle<Duration>> = strangers
+        .into_iter()
+        .map(|mut stream| {
+            std::thread::spawn(move || {
+                let _ = stream.read_to_end(&mut Vec::new());
+                began.elapsed()
+            })
+        })
+        .collect();
+    for thread in closed {
+        let after = thread.join().unwrap();
+        assert!(after < Duration::from_secs(4), "{after:?}");
+    }
+    await_refused(&pair.welsh, refused + 40);
+    assert_eq!(pair.proxy.connections(), connections, "the link was cut");
+    let free = dial(peers, &KEYS, "Alford", "Welsh");
+    assert_eq!(free, "refused: servers.txt here names no neighbor Alford");
+    pair.stop();
+}
+
+#[test]
+fn a_key_is_rotated_server_by_server_and_no_report_is_held_up() {
+    let (text, sockets) = free_ring();
+    let topology = Topology::parse(text.as_bytes()).unwrap();
+    let start = |index: usize, keys: &KeyFile, sockets: Sockets| {
+        let mut config = config(&text, RING[index].0);
+        config.keys = keys.clone();
+        Server::start(&config, sockets, atlas()).unwrap()
+    };
+    let mut keys = KeyFile::generate().unwrap();
+    let mut servers: Vec<_> = sockets
+        .into_iter()
+        .enumerate()
+        .map(|(index, sockets)| start(index, &keys, sockets))
+        .collect();
+    for step in 0..3 {
+        keys = keys.rotated().unwrap();
+        for index in 0..RING.len() {
+            servers.remove(index).stop();
+            let sockets = Sockets::bind(topology.server(RING[index].0).unwrap(), None).unwrap();
+            servers.insert(index, start(index, &keys, sockets));
+            // From the one with the newest file, and to it.
+            for origin in [index, (index + 1) % RING.len()] {
+                let client = format!("client-{step}-{index}-{origin}");
+                let reply =
+                    Client::connect(servers[origin].client_address()).ask(&report(&client, "+1+1"));
+                for server in &servers {
+                    Client::connect(server.client_address()).await_whatsat(&client, &reply);
+                }
+            }
+        }
+    }
+    servers.into_iter().for_each(Server::stop);
+}
