@@ -23,7 +23,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-HERD = f"{ROOT}/target/release/herd"
+HERD = os.environ.get('HERD', f"{ROOT}/target/release/herd")
 BENCH = f"{ROOT}/target/release/herd-bench"
 ECHO = f"{ROOT}/bench/echo/target/release/herd-echo"
 

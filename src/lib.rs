@@ -6,6 +6,7 @@ pub mod decimal;
 pub mod flood;
 pub mod geo;
 pub mod herd;
+pub mod limits;
 pub mod link;
 pub mod listener;
 pub mod locations;

@@ -84,7 +84,8 @@ impl Seats {
         loop {
             match connection.turn(scratch, &self.services) {
                 After::Closed(_) => break,
-                After::Places => self.await_places(connection),
+                After::Places if !self.await_places(connection) => break,
+                After::Places => {}
                 After::Input | After::Output | After::Again => {}
             }
             seat.publish(connection.session.deadline(&self.services));
@@ -93,7 +94,8 @@ impl Seats {
     }
 
     /// The worker is the client's own, so it may as well wait here. The answer always comes.
-    fn await_places(&self, connection: &mut Connection) {
+    /// Whether the connection goes on.
+    fn await_places(&self, connection: &mut Connection) -> bool {
         let (answered, answer) = bounded(1);
         if let Some(request) = connection.session.take_request() {
             let places = &self.services.places;
@@ -103,7 +105,7 @@ impl Seats {
             );
         }
         let json = answer.recv().unwrap_or_default();
-        connection.session.answer(&json, &self.services);
+        connection.answer(&json, &self.services)
     }
 
     pub(super) fn sweep(&self, now: Tick) {
