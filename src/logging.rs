@@ -304,7 +304,14 @@ impl Drain {
             }
             Err(error) => {
                 let lines = memchr::memchr_iter(b'\n', &taken.lines).count() as u64;
-                let before = self.lost.take().map_or(0, |(lost, _)| lost);
+                let before = match self.lost.take() {
+                    Some((lost, _)) => lost,
+                    None => {
+                        // Standard error may still be there to hear it.
+                        log::warn!("log lines are lost until they can be written again: {error}");
+                        0
+                    }
+                };
                 self.lost = Some((before + lines, error));
             }
         }
@@ -335,9 +342,14 @@ impl RotatingFile {
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.bytes > 0 && self.bytes + lines.len() as u64 > self.limit {
-            self.rotate()?;
+            // A file that grows is better than lines that are lost; the next write tries again.
+            let _ = self.rotate();
         }
-        self.file.write_all(lines)?;
+        if let Err(error) = self.file.write_all(lines) {
+            // A disk that is full may have taken half a line.
+            let _ = self.file.set_len(self.bytes);
+            return Err(error);
+        }
         self.bytes += lines.len() as u64;
         Ok(())
     }
@@ -352,7 +364,11 @@ impl RotatingFile {
             // The older ones need not exist.
             let _ = std::fs::rename(kept(number), kept(number + 1));
         }
-        std::fs::rename(&self.path, kept(1))?;
+        match std::fs::rename(&self.path, kept(1)) {
+            // The last try came so far.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
         *self = RotatingFile::open(self.path.clone(), self.limit)?;
         Ok(())
     }
