@@ -112,7 +112,9 @@ impl<'a> Command<'a> {
             return Err(Invalid::Client);
         }
         if name == b"IAMAT" {
-            Position::parse(second).ok_or(Invalid::Location)?;
+            if !Position::is_valid(second) {
+                return Err(Invalid::Location);
+            }
             Ok(Command::Iamat(Report {
                 client,
                 location: second,

@@ -26,6 +26,14 @@ impl Position {
         })
     }
 
+    /// Whether [`parse`](Self::parse) would read this. Floats are half of its cost, and who only
+    /// keeps the text does without them.
+    pub fn is_valid(text: &[u8]) -> bool {
+        split(text).is_some_and(|(latitude, longitude)| {
+            magnitude(latitude, 90).is_some() && magnitude(longitude, 180).is_some()
+        })
+    }
+
     /// The point as a vector on the unit sphere: x to 0°E, y to 90°E, z to the north pole.
     ///
     /// Distances between such vectors need no special case at the poles or at ±180°.
@@ -65,14 +73,17 @@ pub fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// A signed decimal of at most `limit` degrees either way.
 fn degrees(text: &[u8], limit: u64) -> Option<f64> {
+    let (negative, magnitude) = magnitude(text, limit)?;
+    let degrees = magnitude.to_f64();
+    Some(if negative { -degrees } else { degrees })
+}
+
+/// Whether it is negative, and how far from zero.
+fn magnitude(text: &[u8], limit: u64) -> Option<(bool, Decimal<'_>)> {
     let (sign, digits) = text.split_first()?;
     let magnitude = Decimal::parse(digits)?;
-    if !magnitude.at_most(limit) {
-        return None;
-    }
     match sign {
-        b'+' => Some(magnitude.to_f64()),
-        b'-' => Some(-magnitude.to_f64()),
+        b'+' | b'-' if magnitude.at_most(limit) => Some((*sign == b'-', magnitude)),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ pub mod geo;
 pub mod herd;
 pub mod journal;
 pub mod keys;
+pub mod limits;
 pub mod link;
 pub mod listener;
 pub mod locations;

@@ -5,6 +5,7 @@
 //! off, and keeps one descriptor in reserve so that clients can be told instead of being left
 //! to wait.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,18 +15,34 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use log::{debug, error, warn};
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::pool::{Admission, Connection, Hall};
 use crate::session::FULL;
 use crate::shutdown::Stop;
-use crate::time::CoarseClock;
+use crate::time::{CoarseClock, Tick};
 
 /// Connections that the kernel holds for us; past this, connecting takes seconds.
 const BACKLOG: i32 = 4_096;
 
 /// Pause after an `accept` that failed for want of descriptors or memory.
-const BACK_OFF: Duration = Duration::from_millis(50);
+const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// Pause after a client that was refused. A refusal costs some 50 µs, so a flood of clients that
+/// there is no room for takes 2 % of a core; those who come meanwhile wait in the backlog.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long a refused client has to close its side. A plain close over input that it has sent
+/// meanwhile would reset the connection, and the refusal could be lost.
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
+
+/// Refused clients whose connections are still open; past this the one that was refused first
+/// is closed at once.
+const MAX_LINGERING: usize = 64;
+
+/// Between two notices that clients are refused; those between are counted.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Listens on an address. A port of 0 takes a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -42,13 +59,25 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// What became of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is served, or was gone already.
+    In,
+    /// There was no room for it.
+    Refused,
+}
+
 /// What is done with the connections of a listener.
 pub trait Accept: Send + 'static {
     /// Takes a new connection.
-    fn accept(&mut self, stream: TcpStream, from: SocketAddr);
+    fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted;
 
     /// Takes a connection that there is no descriptor for: it can only be told, and closed.
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr);
+
+    /// Gives back a descriptor that is held for a refused connection, if there is one.
+    fn make_room(&mut self) {}
 }
 
 /// A listener's thread.
@@ -115,14 +144,26 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 fn run(listener: &TcpListener, stopping: &AtomicBool, stop: &Stop, mut accept: impl Accept) {
-    let mut reserve = File::open("/dev/null").ok();
+    let open_reserve = || File::open("/dev/null").ok();
+    let mut reserve = open_reserve();
     let mut exhausted = false;
     while !stopping.load(Ordering::Acquire) {
-        match listener.accept() {
+        if reserve.is_none() {
+            reserve = open_reserve();
+        }
+        // The last descriptor is no client's: with it the next ones are told.
+        let accepted = match &reserve {
+            Some(_) => listener.accept(),
+            None => Err(io::Error::other("no descriptor is left")),
+        };
+        let pause = match accepted {
             Ok(_) if stopping.load(Ordering::Acquire) => return,
             Ok((stream, from)) => {
                 exhausted = false;
-                accept.accept(stream, from);
+                match accept.accept(stream, from) {
+                    Accepted::In => continue,
+                    Accepted::Refused => REFUSAL_PAUSE,
+                }
             }
             Err(_) if stopping.load(Ordering::Acquire) => return,
             // The client has gone again, or a signal came.
@@ -133,23 +174,32 @@ fn run(listener: &TcpListener, stopping: &AtomicBool, stop: &Stop, mut accept: i
                 ) =>
             {
                 debug!("accept: {error}");
+                continue;
             }
             Err(error) => {
                 if !exhausted {
                     warn!("cannot accept connections: {error}");
                 }
                 exhausted = true;
-                // With the reserve given up, one client can be accepted and told.
-                if reserve.take().is_some()
-                    && let Ok((stream, from)) = listener.accept()
-                {
-                    accept.refuse(stream, from);
+                // With the reserve given up, or one who was refused before let go, one client
+                // can be accepted and told.
+                if reserve.take().is_none() {
+                    accept.make_room();
                 }
-                reserve = File::open("/dev/null").ok();
-                if stop.wait(BACK_OFF) {
-                    return;
+                if let Ok((stream, from)) = listener.accept() {
+                    // It may have taken its time to come, and descriptors be free again.
+                    reserve = open_reserve();
+                    if reserve.is_none() {
+                        accept.refuse(stream, from);
+                    } else if !stopping.load(Ordering::Acquire) {
+                        accept.accept(stream, from);
+                    }
                 }
+                BACK_OFF
             }
+        };
+        if stop.wait(pause) {
+            return;
         }
     }
 }
@@ -161,40 +211,125 @@ pub struct Clients {
     pub hall: Hall,
     /// Who counts them.
     pub admission: Admission,
+    /// Where those go for whom there is no room.
+    pub refusals: Refusals,
     /// The time that deadlines are counted in.
     pub clock: CoarseClock,
 }
 
 impl Accept for Clients {
-    fn accept(&mut self, stream: TcpStream, from: SocketAddr) {
+    fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
         let Some(admitted) = self.admission.admit() else {
-            return self.refuse(stream, from);
+            self.refuse(stream, from);
+            return Accepted::Refused;
         };
         // Replies leave as they are written.
         if let Err(error) = stream.set_nodelay(true) {
-            return debug!("client {from} was gone at once: {error}");
+            debug!("client {from} was gone at once: {error}");
+            return Accepted::In;
         }
         let connection = Connection::new(stream, from, admitted, self.clock.now());
-        if let Err(connection) = self.hall.enter(connection) {
-            refuse(connection.stream(), from);
+        match self.hall.enter(connection) {
+            Ok(()) => Accepted::In,
+            Err(connection) => {
+                self.refuse(connection.into_stream(), from);
+                Accepted::Refused
+            }
         }
     }
 
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        refuse(&stream, from);
+        self.refusals.refuse(stream, from, self.clock.now());
+    }
+
+    fn make_room(&mut self) {
+        self.refusals.let_one_go();
     }
 }
 
-/// Tells a client that there is no room, without waiting for it.
-fn refuse(mut stream: &TcpStream, from: SocketAddr) {
-    warn!("client {from} refused: server full");
-    let told = stream
-        .set_nonblocking(true)
-        .and_then(|()| stream.write_all(FULL));
-    if told.and_then(|()| stream.shutdown(Shutdown::Write)).is_ok() {
-        // What it has sent already is taken, since closing over unread input would reset the
-        // connection before it has read its refusal.
-        let _ = stream.read(&mut [0; 4_096]);
+/// Clients that have been told that there is no room, until they close or their time is up.
+///
+/// They are no clients any more: they hold no place and no worker, and a bounded number of
+/// descriptors.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Arc<Mutex<Lingering>>);
+
+#[derive(Debug, Default)]
+struct Lingering {
+    /// Who was told, and until when they may stay; the first to go is in front.
+    clients: VecDeque<(TcpStream, Tick)>,
+    /// Refusals that no notice has told of.
+    untold: u64,
+    next_notice: Tick,
+}
+
+impl Refusals {
+    /// Tells a client that there is no room, without waiting for it.
+    fn refuse(&self, mut stream: TcpStream, from: SocketAddr, now: Tick) {
+        debug!("client {from} refused: server full");
+        let told = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.write_all(FULL))
+            .and_then(|()| stream.shutdown(Shutdown::Write));
+        let mut lingering = self.0.lock();
+        let mut leaving = None;
+        if told.is_ok() {
+            let until = now.after(REFUSED_LINGER);
+            lingering.clients.push_back((stream, until));
+            if lingering.clients.len() > MAX_LINGERING {
+                leaving = lingering.clients.pop_front();
+            }
+        }
+        lingering.untold += 1;
+        let count = lingering.notice(now);
+        drop(lingering);
+        notify(count);
+        if let Some((stream, _)) = leaving {
+            has_closed(&stream);
+        }
+    }
+
+    /// Lets those go who have closed, or have had their time.
+    pub fn sweep(&self, now: Tick) {
+        let mut lingering = self.0.lock();
+        lingering
+            .clients
+            .retain(|(stream, until)| now < *until && !has_closed(stream));
+        let count = lingering.notice(now);
+        drop(lingering);
+        notify(count);
+    }
+
+    fn let_one_go(&self) {
+        let oldest = self.0.lock().clients.pop_front();
+        if let Some((stream, _)) = oldest {
+            has_closed(&stream);
+        }
+    }
+}
+
+impl Lingering {
+    /// How many refusals are to be told of now.
+    fn notice(&mut self, now: Tick) -> u64 {
+        if self.untold == 0 || now < self.next_notice {
+            return 0;
+        }
+        self.next_notice = now.after(NOTICE_INTERVAL);
+        std::mem::take(&mut self.untold)
+    }
+}
+
+fn notify(count: u64) {
+    if count > 0 {
+        warn!("clients refused because the server is full: {count}");
+    }
+}
+
+/// Takes what a refused client has sent; whether there is nothing more to come.
+fn has_closed(mut stream: &TcpStream) -> bool {
+    match stream.read(&mut [0; 4_096]) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
     }
 }
 
@@ -203,8 +338,9 @@ fn refuse(mut stream: &TcpStream, from: SocketAddr) {
 pub struct Peers(pub crate::link::receiver::Door);
 
 impl Accept for Peers {
-    fn accept(&mut self, stream: TcpStream, from: SocketAddr) {
+    fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
         self.0.enter(stream, from);
+        Accepted::In
     }
 
     fn refuse(&mut self, _stream: TcpStream, from: SocketAddr) {

@@ -100,7 +100,7 @@ impl<'a> RecordView<'a> {
         let valid = fields.next().is_none()
             && origin.len() <= MAX_NAME_BYTES
             && client.len() <= MAX_CLIENT_BYTES
-            && Position::parse(location).is_some()
+            && Position::is_valid(location)
             && !time.is_ahead_of(received, MAX_AHEAD_SECONDS);
         valid.then_some(RecordView {
             client,

@@ -15,9 +15,10 @@ use crate::config::Config;
 use crate::durability::Durability;
 use crate::herd::Herd;
 use crate::journal::{Journal, JournalError, Syncer};
+use crate::limits::{TooManyThreads, check_threads, raise_descriptor_limit};
 use crate::link::receiver::{Known, Receivers};
 use crate::link::sender::{Neighbor, Sender};
-use crate::listener::{self, Clients, Listener, Peers};
+use crate::listener::{self, Clients, Listener, Peers, Refusals};
 use crate::places::Places;
 use crate::pool::{Admission, Hall, Pool};
 use crate::session::Services;
@@ -35,6 +36,10 @@ const MARKER_INTERVAL: Duration = Duration::from_secs(1);
 /// Descriptors that are not for clients: links, listeners, files.
 const RESERVED_DESCRIPTORS: usize = 256;
 
+/// Threads whose number does not depend on the settings, rounded up: for handshakes, listeners,
+/// the timer.
+const OTHER_THREADS: usize = 32;
+
 /// Why a server can't start.
 #[derive(Debug)]
 pub enum StartError {
@@ -46,6 +51,8 @@ pub enum StartError {
     Descriptors(usize),
     /// The durable copy can't be opened.
     Journal(JournalError),
+    /// The machine gives too few threads.
+    Threads(TooManyThreads),
     /// A thread can't be made, or another resource is not to be had.
     Resources(io::Error),
 }
@@ -69,6 +76,7 @@ impl fmt::Display for StartError {
                 "the limit of {limit} open files leaves none for clients; raise it (ulimit -n) above {RESERVED_DESCRIPTORS}"
             ),
             StartError::Journal(error) => write!(f, "{error}"),
+            StartError::Threads(error) => write!(f, "{error}"),
             StartError::Resources(error) => write!(f, "the machine gives too little: {error}"),
         }
     }
@@ -81,6 +89,7 @@ impl std::error::Error for StartError {
             | StartError::Bind(_, _, error)
             | StartError::Resources(error) => Some(error),
             StartError::Journal(error) => Some(error),
+            StartError::Threads(error) => Some(error),
             StartError::Descriptors(_) => None,
         }
     }
@@ -141,6 +150,7 @@ impl Server {
     /// Starts everything; when it returns, clients are served.
     pub fn start(config: &Config, sockets: Sockets, places: Places) -> Result<Server, StartError> {
         let max_clients = max_clients(config.max_clients)?;
+        check_threads(threads(config)).map_err(StartError::Threads)?;
         let (herd, syncer) = open_herd(config)?;
         Server::wire(config, sockets, places, herd, syncer, max_clients)
             .map_err(StartError::Resources)
@@ -192,12 +202,19 @@ impl Server {
             stopping: AtomicBool::new(false),
         });
         let pool = Pool::start(config.pool, config.workers, &services)?;
-        let timer = Timer::start(Arc::clone(&herd), pool.hall(), clock.clone())?;
+        let refusals = Refusals::default();
+        let timer = Timer::start(
+            Arc::clone(&herd),
+            pool.hall(),
+            refusals.clone(),
+            clock.clone(),
+        )?;
         let peers = Peers(receivers.door());
         let peers = Listener::start("peer-listener", sockets.peers, stop.clone(), peers)?;
         let clients = Clients {
             hall: pool.hall(),
             admission: Admission::new(max_clients),
+            refusals,
             clock,
         };
         let clients = Listener::start("client-listener", sockets.clients, stop, clients)?;
@@ -301,6 +318,12 @@ fn open_herd(config: &Config) -> Result<(Arc<Herd>, Option<Syncer>), StartError>
     Ok((Arc::new(herd), Some(syncer)))
 }
 
+/// How many threads a server makes: the pool's, a sender, a reader and a receiver for each
+/// neighbor, and the others.
+fn threads(config: &Config) -> usize {
+    config.workers + 3 * config.server.neighbors.len() + OTHER_THREADS
+}
+
 /// Raises the descriptor limit as far as it goes, and says how many clients that allows.
 fn max_clients(asked: Option<usize>) -> Result<usize, StartError> {
     let descriptors = raise_descriptor_limit();
@@ -318,28 +341,6 @@ fn max_clients(asked: Option<usize>) -> Result<usize, StartError> {
     }
 }
 
-#[cfg(unix)]
-fn raise_descriptor_limit() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    current.map_or(usize::MAX, |limit| {
-        usize::try_from(limit).unwrap_or(usize::MAX)
-    })
-}
-
-#[cfg(not(unix))]
-fn raise_descriptor_limit() -> usize {
-    16_384
-}
-
 /// The thread that moves the coarse clock, sweeps the pool, and sends markers.
 #[derive(Debug)]
 struct Timer {
@@ -348,21 +349,28 @@ struct Timer {
 }
 
 impl Timer {
-    fn start(herd: Arc<Herd>, hall: Hall, clock: CoarseClock) -> io::Result<Timer> {
+    fn start(
+        herd: Arc<Herd>,
+        hall: Hall,
+        refusals: Refusals,
+        clock: CoarseClock,
+    ) -> io::Result<Timer> {
         let (stopper, stop) = shutdown::pair();
         let thread = std::thread::Builder::new()
             .name("timer".to_owned())
             .stack_size(crate::STACK_BYTES)
-            .spawn(move || Timer::run(&herd, &hall, &clock, &stop))?;
+            .spawn(move || Timer::run(&herd, &hall, &refusals, &clock, &stop))?;
         Ok(Timer { stopper, thread })
     }
 
-    fn run(herd: &Herd, hall: &Hall, clock: &CoarseClock, stop: &Stop) {
+    fn run(herd: &Herd, hall: &Hall, refusals: &Refusals, clock: &CoarseClock, stop: &Stop) {
         let start = Instant::now();
         let (mut sweep_due, mut markers_due) = (SWEEP_INTERVAL, MARKER_INTERVAL);
         while !stop.wait(COARSE_STEP) {
             let elapsed = start.elapsed();
             clock.set(elapsed);
+            hall.watch();
+            refusals.sweep(clock.now());
             if elapsed >= sweep_due {
                 hall.sweep(clock.now());
                 sweep_due = elapsed + SWEEP_INTERVAL;

@@ -4,6 +4,7 @@
 
 mod check;
 mod connection;
+mod crowd;
 mod engine;
 mod outcome;
 mod workload;
@@ -70,6 +71,19 @@ pub(crate) struct Load {
     #[argh(option, default = "0", arg_name = "n")]
     idle: usize,
 
+    /// connections beside them that send a byte a second; half of them never finish a line and
+    /// must be closed for it (default: 0)
+    #[argh(option, default = "0", arg_name = "n")]
+    drip: usize,
+
+    /// connections beside them that send all they can and never read (default: 0)
+    #[argh(option, default = "0", arg_name = "n")]
+    deaf: usize,
+
+    /// the server is a bare echo, as in bench/echo: every line must come back as it was sent
+    #[argh(switch)]
+    echo: bool,
+
     /// different client ids, dealt out to the connections (default: 10000, or as many as
     /// connections if those are more)
     #[argh(option, arg_name = "k")]
@@ -111,6 +125,9 @@ pub(crate) struct Plan {
     warmup: f64,
     rate: Option<f64>,
     idle: usize,
+    drip: usize,
+    deaf: usize,
+    echo: bool,
     clients: usize,
     whatsat_percent: f64,
     bound: u8,
@@ -173,11 +190,14 @@ impl Load {
         if depth == 0 || self.connections == 0 {
             return Err("--connections and --depth must be at least 1".to_owned());
         }
-        let needed = self.connections as u64 + self.idle as u64 + OTHER_DESCRIPTORS;
+        if self.echo && self.whatsat > 0.0 {
+            return Err("--whatsat has no meaning with --echo".to_owned());
+        }
+        let total = self.connections + self.idle + self.drip + self.deaf;
+        let needed = total as u64 + OTHER_DESCRIPTORS;
         if needed > descriptors {
             return Err(format!(
-                "{} connections need {needed} descriptors, the limit is {descriptors} (ulimit -Hn)",
-                self.connections + self.idle
+                "{total} connections need {needed} descriptors, the limit is {descriptors} (ulimit -Hn)"
             ));
         }
         let clients = self.clients.unwrap_or(self.connections.max(10_000));
@@ -200,6 +220,9 @@ impl Load {
             warmup: self.warmup,
             rate: self.rate,
             idle: self.idle,
+            drip: self.drip,
+            deaf: self.deaf,
+            echo: self.echo,
             clients,
             whatsat_percent: self.whatsat,
             bound: self.bound,

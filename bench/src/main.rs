@@ -1,4 +1,4 @@
-//! The herd's measuring tools: transcripts, load and flood delay.
+//! The herd's measuring tools: transcripts, load, storms and flood delay.
 //!
 //! Everything here speaks the client protocol alone, so it works on any server of it. Exit
 //! codes: 0 all is well, 1 a server failed or a run is void, 2 bad usage.
@@ -10,6 +10,7 @@ mod load;
 mod net;
 mod process;
 mod progress;
+mod storm;
 mod transcript;
 mod transcripts;
 
@@ -39,6 +40,7 @@ enum Command {
     Transcripts(transcripts::Transcripts),
     Load(load::Load),
     Flood(flood::Flood),
+    Storm(storm::Storm),
 }
 
 /// Why a command did not succeed.
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Transcripts(command) => command.run(),
         Command::Load(command) => command.run(),
         Command::Flood(command) => command.run(),
+        Command::Storm(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -37,6 +37,13 @@ pub(crate) fn resident_kib(process: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{path}: no VmRSS"))
 }
 
+/// How many descriptors a process has open.
+pub(crate) fn descriptors(process: &str) -> Result<usize, String> {
+    let path = format!("/proc/{process}/fd");
+    let entries = fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
+    Ok(entries.count())
+}
+
 /// Raises the soft limit of descriptors to the hard one; what it is then.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -66,6 +73,7 @@ mod tests {
     fn this_process_can_be_read() {
         cpu_nanos("self").expect("CPU time");
         assert!(resident_kib("self").expect("memory") > 0);
+        assert!(descriptors("self").expect("descriptors") > 2);
         assert!(cpu_nanos("no-such-process").is_err());
     }
 }

@@ -14,13 +14,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
 use super::{Connection, STOP_PATIENCE};
@@ -32,6 +33,14 @@ const EVENTS: usize = 256;
 
 /// Connections with work that one worker handles alone; past this it wakes another.
 const ALONE: usize = 64;
+
+/// Turns between two looks at the clock.
+const TURNS_PER_LOOK: usize = 16;
+
+/// CPU time that those in the queue may take one worker; past this it has fallen behind, and
+/// wakes another. Time that it spent waiting for a processor does not count: where those are
+/// short, a second worker makes it worse.
+const BEHIND: Duration = Duration::from_millis(1);
 
 /// Turns given from the queue before the kernel is asked again, so that connections which keep
 /// it full can't keep the others out.
@@ -79,6 +88,9 @@ struct State {
     queue: VecDeque<usize>,
     /// Turns given since the kernel was last asked.
     turns: usize,
+    /// Turns given in all, and how many that were when [`Lobby::watch`] last looked.
+    given: u64,
+    watched: u64,
     /// Whether a worker is at the kernel's queue.
     led: bool,
     sleeping: usize,
@@ -86,6 +98,43 @@ struct State {
     stopping: bool,
     /// Once the pool stops: when those who have not taken their replies are dropped.
     patience_ends: Option<Tick>,
+}
+
+/// The turns that a worker gives in a row, from when it last waited.
+#[derive(Debug, Default)]
+struct Stint {
+    turns: usize,
+    /// The clock on the wall and the worker's CPU time, read when it had given some. A worker
+    /// that keeps up does not get so far, and reads no clock.
+    began: Option<(Instant, Duration)>,
+}
+
+impl Stint {
+    /// Counts a turn; whether it is time for another worker to step in.
+    fn falls_behind(&mut self) -> bool {
+        self.turns += 1;
+        if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
+            return false;
+        }
+        let wall = Instant::now();
+        match self.began {
+            None => self.began = Some((wall, cpu_time())),
+            // CPU time takes a system call, and can't have passed if time has not.
+            Some((began, cpu)) if wall - began > BEHIND => {
+                let spent = cpu_time().saturating_sub(cpu);
+                self.began = Some((wall, cpu + spent));
+                return spent > BEHIND;
+            }
+            Some(_) => {}
+        }
+        false
+    }
+}
+
+/// CPU time of the calling thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.try_into().unwrap_or_default()
 }
 
 /// What the workers share.
@@ -117,6 +166,8 @@ impl Lobby {
                 slots: Slab::new(),
                 queue: VecDeque::new(),
                 turns: 0,
+                given: 0,
+                watched: 0,
                 led: false,
                 sleeping: 0,
                 tenancies: 0,
@@ -160,6 +211,7 @@ impl Lobby {
     pub(super) fn work(self: &Arc<Lobby>) {
         let mut scratch = Scratch::default();
         let mut events = Vec::with_capacity(EVENTS);
+        let mut stint = Stint::default();
         let mut state = self.state.lock();
         loop {
             let overdue = state.turns >= TURNS_PER_HARVEST && !state.led;
@@ -168,18 +220,22 @@ impl Lobby {
                     state.queue.push_front(key);
                     state = self.lead(state, &mut events, Some(Duration::ZERO));
                 }
-                Some(key) => state = self.serve(state, key, &mut scratch),
+                Some(key) => state = self.serve(state, key, &mut scratch, &mut stint),
                 None if state.stopping && state.slots.is_empty() => {
                     self.followers.notify_all();
                     self.wake_leader();
                     return;
                 }
                 None if state.led => {
+                    stint = Stint::default();
                     state.sleeping += 1;
                     self.followers.wait(&mut state);
                     state.sleeping -= 1;
                 }
-                None => state = self.lead(state, &mut events, None),
+                None => {
+                    stint = Stint::default();
+                    state = self.lead(state, &mut events, None);
+                }
             }
         }
     }
@@ -190,8 +246,13 @@ impl Lobby {
         mut state: MutexGuard<'a, State>,
         key: usize,
         scratch: &mut Scratch,
+        stint: &mut Stint,
     ) -> MutexGuard<'a, State> {
         state.turns += 1;
+        state.given += 1;
+        if stint.falls_behind() && !state.queue.is_empty() && state.sleeping > 0 {
+            self.followers.notify_one();
+        }
         let slot = &mut state.slots[key];
         slot.place = Place::Served;
         let end_announced = slot.end_announced;
@@ -240,13 +301,29 @@ impl Lobby {
         state
     }
 
+    /// Wakes a worker if those in the queue wait behind a turn that does not end.
+    pub(super) fn watch(&self) {
+        let mut state = self.state.lock();
+        let stuck = !state.queue.is_empty() && state.given == state.watched;
+        state.watched = state.given;
+        if stuck && state.sleeping > 0 {
+            self.followers.notify_one();
+        }
+    }
+
     /// Hands a connection over until its errand is done. To the lobby it is as if a worker had it,
     /// and no worker waits.
     fn send_on(self: &Arc<Lobby>, key: usize, mut connection: Box<Connection>, errand: Errand) {
         let lobby = Arc::clone(self);
         let done = move |outcome: &[u8]| {
-            connection.session.resume(outcome, &lobby.services);
+            let resumed = connection.resume(outcome, &lobby.services);
             let mut state = lobby.state.lock();
+            if !resumed {
+                state.slots.remove(key);
+                lobby.wake_if_done(&state);
+                drop(state);
+                return drop(connection);
+            }
             let slot = &mut state.slots[key];
             slot.connection = Some(connection);
             slot.place = Place::Queued;
@@ -301,8 +378,9 @@ impl Lobby {
                 return;
             }
         }
-        state.queue_idle(|slot| now >= slot.deadline);
-        self.wake_for(&state);
+        if state.queue_idle(|slot| now >= slot.deadline) {
+            self.wake_for(&state);
+        }
     }
 
     pub(super) fn stop(&self) {
@@ -313,14 +391,23 @@ impl Lobby {
         self.wake_leader();
     }
 
-    /// Sees to it that somebody looks at a queue that was not filled by a worker.
+    /// Sees to it that somebody looks at a queue that was not filled by a worker. Where nobody
+    /// leads there is one at work, who looks at it next.
     fn wake_for(&self, state: &State) {
-        if state.queue.is_empty() {
+        if !state.led {
             return;
         }
         if state.sleeping > 0 {
             self.followers.notify_one();
-        } else if state.led {
+        } else {
+            self.wake_leader();
+        }
+    }
+
+    /// Ends the workers if the last connection of a stopping pool has gone without one of them.
+    fn wake_if_done(&self, state: &State) {
+        if state.stopping && state.slots.is_empty() {
+            self.followers.notify_all();
             self.wake_leader();
         }
     }
@@ -332,14 +419,16 @@ impl Lobby {
 }
 
 impl State {
-    /// Queues the idle connections that `choose` picks.
-    fn queue_idle(&mut self, choose: impl Fn(&Slot) -> bool) {
+    /// Queues the idle connections that `choose` picks; whether there is one.
+    fn queue_idle(&mut self, choose: impl Fn(&Slot) -> bool) -> bool {
+        let before = self.queue.len();
         for (key, slot) in &mut self.slots {
             if slot.place == Place::Idle && choose(slot) {
                 slot.place = Place::Queued;
                 self.queue.push_back(key);
             }
         }
+        self.queue.len() > before
     }
 
     /// Notes that something has happened on a socket. An event may come late, for a connection

@@ -92,21 +92,40 @@ impl Connection {
         &self.stream
     }
 
+    /// The socket alone; the client's place is free again.
+    pub fn into_stream(self: Box<Connection>) -> TcpStream {
+        self.stream
+    }
+
     /// One turn. A panic in it ends this connection and nothing else.
     fn turn(&mut self, scratch: &mut Scratch, services: &Services) -> After {
         let (stream, session) = (&self.stream, &mut self.session);
         let turn = || session.turn(&mut &*stream, scratch, services);
-        let after = catch_unwind(AssertUnwindSafe(turn)).unwrap_or_else(|_| {
-            error!(
-                "a panic ended the session of client {}",
-                self.session.client()
-            );
-            After::Closed(Reason::Broken)
-        });
+        let after = catch_unwind(AssertUnwindSafe(turn)).unwrap_or(After::Closed(Reason::Fault));
         if let After::Closed(reason) = after {
-            info!("client {} gone: {reason}", self.session.client());
+            self.say_goodbye(reason);
         }
         after
+    }
+
+    /// Gives the session what came of its errand. A panic in that ends this connection and
+    /// nothing else; then this is `false`.
+    fn resume(&mut self, outcome: &[u8], services: &Services) -> bool {
+        let resume = || self.session.resume(outcome, services);
+        let resumed = catch_unwind(AssertUnwindSafe(resume)).is_ok();
+        if !resumed {
+            self.say_goodbye(Reason::Fault);
+        }
+        resumed
+    }
+
+    fn say_goodbye(&self, reason: Reason) {
+        let client = self.session.client();
+        match reason {
+            // The panic itself has been logged with its place.
+            Reason::Fault => error!("client {client} gone: {reason}"),
+            _ => info!("client {client} gone: {reason}"),
+        }
     }
 }
 
@@ -137,6 +156,17 @@ impl Hall {
             Hall::Seats(seats) => seats.sweep(now),
             #[cfg(target_os = "linux")]
             Hall::Lobby(lobby) => lobby.sweep(now),
+        }
+    }
+
+    /// Sees to it that a worker whose turn takes long does not hold up those who wait behind it.
+    /// Called several times a second by one thread.
+    pub fn watch(&self) {
+        match self {
+            // A worker there holds up nobody but its own client.
+            Hall::Seats(_) => {}
+            #[cfg(target_os = "linux")]
+            Hall::Lobby(lobby) => lobby.watch(),
         }
     }
 

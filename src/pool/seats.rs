@@ -84,7 +84,8 @@ impl Seats {
         loop {
             match connection.turn(scratch, &self.services) {
                 After::Closed(_) => break,
-                After::Errand => self.await_errand(connection),
+                After::Errand if !self.await_errand(connection) => break,
+                After::Errand => {}
                 After::Input | After::Output | After::Again => {}
             }
             seat.publish(connection.session.deadline(&self.services));
@@ -93,14 +94,15 @@ impl Seats {
     }
 
     /// The worker is the client's own, so it may as well wait here. The answer always comes.
-    fn await_errand(&self, connection: &mut Connection) {
+    /// Whether the connection goes on.
+    fn await_errand(&self, connection: &mut Connection) -> bool {
         let (done, outcome) = bounded(1);
         if let Some(errand) = connection.session.take_errand() {
             let done = move |outcome: &[u8]| drop(done.send(outcome.to_vec()));
             self.services.run(errand, Box::new(done));
         }
         let outcome = outcome.recv().unwrap_or_default();
-        connection.session.resume(&outcome, &self.services);
+        connection.resume(&outcome, &self.services)
     }
 
     pub(super) fn sweep(&self, now: Tick) {

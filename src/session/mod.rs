@@ -27,7 +27,7 @@ use crate::journal::Position;
 use crate::places::Places;
 use crate::places::remote::Answered;
 use crate::places::upstream::Request;
-use crate::printable::Printable;
+use crate::printable::{Client, Printable};
 use crate::record::{Record, RecordView};
 use crate::time::{CoarseClock, Tick, Timestamp};
 use lines::{Next, next_line};
@@ -158,6 +158,8 @@ pub enum Reason {
     Idle,
     /// The server stops.
     Stopping,
+    /// A panic: a fault of the server's own.
+    Fault,
 }
 
 impl std::fmt::Display for Reason {
@@ -170,6 +172,7 @@ impl std::fmt::Display for Reason {
             Reason::ReplyTimeout => "reply not taken in time",
             Reason::Idle => "idle for too long",
             Reason::Stopping => "server stopping",
+            Reason::Fault => "its session ended in a panic",
         })
     }
 }
@@ -429,37 +432,40 @@ impl Session {
         // A read may have blocked for long.
         let now = services.clock.now();
         output.clear();
-        let mut turn = Turn {
-            client: self.client,
-            asking: None,
-            awaited: None,
-            services,
-            received: Timestamp::now(),
-            reports: ArrayVec::new(),
-            lines: ArrayVec::new(),
-            outcomes,
-            output,
-            logged: log_enabled!(Level::Info),
-        };
-        let mut start = 0;
-        let mut answered = 0;
-        while answered < TURN_REQUESTS && turn.asking.is_none() {
-            match next_line(&input[start..end], self.ended) {
-                Next::Line { line, taken } => {
-                    turn.take(line);
-                    start += taken;
-                    answered += 1;
+        let (mut start, mut answered) = (0, 0);
+        {
+            let mut turn = Turn {
+                client: self.client,
+                asking: None,
+                awaited: None,
+                services,
+                received: Timestamp::now(),
+                reports: ArrayVec::new(),
+                lines: ArrayVec::new(),
+                outcomes,
+                output,
+                logged: log_enabled!(Level::Info),
+            };
+            while answered < TURN_REQUESTS && turn.asking.is_none() {
+                match next_line(&input[start..end], self.ended) {
+                    Next::Line { line, taken } => {
+                        turn.take(line);
+                        start += taken;
+                        answered += 1;
+                    }
+                    Next::TooLong(line) => {
+                        turn.refuse(line);
+                        self.phase = Phase::Closing(Reason::LineTooLong);
+                        start = end;
+                        break;
+                    }
+                    Next::Unfinished => break,
                 }
-                Next::TooLong(line) => {
-                    turn.refuse(line);
-                    self.phase = Phase::Closing(Reason::LineTooLong);
-                    start = end;
-                    break;
-                }
-                Next::Unfinished => break,
             }
+            turn.apply();
+            self.asking = turn.asking.take();
+            self.awaited = turn.awaited;
         }
-        (self.asking, self.awaited) = turn.finish();
         let rest = &input[start..end];
         self.has_line = !matches!(next_line(rest, self.ended), Next::Unfinished);
         if rest.is_empty() || self.has_line {
@@ -552,6 +558,7 @@ impl MinByTick for (Tick, Reason) {
 /// in the order of its line.
 struct Turn<'a> {
     client: SocketAddr,
+    /// What is left to be asked, if a line's answer comes from elsewhere.
     asking: Option<Asking>,
     awaited: Option<Position>,
     services: &'a Services,
@@ -567,7 +574,8 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn take(&mut self, line: &'a [u8]) {
         if self.logged {
-            info!("received from client {}: {}", self.client, Printable(line));
+            let client = Client(self.client);
+            info!("received from client {client}: {}", Printable(line));
         }
         match Command::parse(line) {
             Ok(Command::Iamat(report)) => {
@@ -649,12 +657,6 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// What the turn's replies still wait for.
-    fn finish(mut self) -> (Option<Asking>, Option<Position>) {
-        self.apply();
-        (self.asking, self.awaited)
-    }
-
     fn log_sent(&self, before: usize) {
         if self.logged {
             log_sent(self.client, &self.output[before..]);
@@ -663,6 +665,7 @@ impl<'a> Turn<'a> {
 }
 
 fn log_sent(client: SocketAddr, sent: &[u8]) {
+    let client = Client(client);
     for line in sent
         .split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())

@@ -160,6 +160,14 @@ impl Client {
         }
     }
 
+    /// Whether the server closes without another byte, in order or not.
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        let end = self.reader.read_to_end(&mut rest);
+        let broken = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+        rest.is_empty() && end.map_or_else(broken, |_| true)
+    }
+
     pub fn half_close(&mut self) {
         self.stream().shutdown(Shutdown::Write).unwrap();
     }

@@ -24,6 +24,7 @@ pub(crate) struct Checker {
     /// For each location the last JSON that was found right, with the LFs that end it.
     places: Vec<Vec<u8>>,
     bound: usize,
+    echo: bool,
 }
 
 impl Checker {
@@ -33,6 +34,15 @@ impl Checker {
             start: Vec::new(),
             places: vec![Vec::new(); LOCATIONS],
             bound: usize::from(bound),
+            echo: false,
+        }
+    }
+
+    /// For a server that sends back what it gets.
+    pub(crate) fn of_echo() -> Checker {
+        Checker {
+            echo: true,
+            ..Checker::new(0)
         }
     }
 
@@ -42,6 +52,16 @@ impl Checker {
         wanted: &Pending,
         input: &[u8],
     ) -> Result<Option<usize>, String> {
+        if self.echo {
+            let (name, bytes) = (b"IAMAT ", b"IAMAT ".len() + REPORT_BYTES);
+            return match input.get(..bytes) {
+                Some(line) if line.starts_with(name) && line.ends_with(&wanted.report) => {
+                    Ok(Some(bytes))
+                }
+                Some(_) => Err(wrong(wanted, input)),
+                None => Ok(None),
+            };
+        }
         if self.start.is_empty() && !self.learn(input) {
             return line_without_end(wanted, input);
         }
@@ -192,6 +212,16 @@ mod tests {
         check_parts(&mut checker, &wanted, &reply(&wanted, NONE));
         let one = "{\"html_attributions\":[],\n\"results\":[{}],\"status\":\"OK\"}\n\n";
         check_parts(&mut checker, &wanted, &reply(&wanted, one));
+    }
+
+    #[test]
+    fn an_echo_sends_back_the_line() {
+        let wanted = pending(false);
+        let line = [b"IAMAT ", &wanted.report[..]].concat();
+        let mut checker = Checker::of_echo();
+        assert_eq!(checker.check(&wanted, &line), Ok(Some(line.len())));
+        assert_eq!(checker.check(&wanted, &line[..9]), Ok(None));
+        assert!(checker.check(&wanted, &reply(&wanted, "")).is_err());
     }
 
     #[track_caller]

@@ -16,6 +16,7 @@ use rustix::fd::OwnedFd;
 use super::Plan;
 use super::check::Checker;
 use super::connection::Connection;
+use super::crowd::{self, Crowd};
 use super::workload::Workload;
 use crate::figures::grouped;
 use crate::net;
@@ -57,6 +58,8 @@ pub(crate) struct Measured {
     pub(crate) latency: Histogram<u64>,
     /// Nanoseconds by which requests of an open loop left late; empty for a closed loop.
     pub(crate) lateness: Histogram<u64>,
+    /// How many times the server has let go of a client that behaves badly, in the whole run.
+    pub(crate) dropped: u64,
     /// CPU time of the server in those seconds.
     pub(crate) server_cpu_nanos: Option<u64>,
     /// CPU time of this generator in them.
@@ -71,6 +74,7 @@ struct Engine<'a> {
     connections: Vec<Connection>,
     /// Held open, never used.
     _idle: Vec<TcpStream>,
+    crowd: Crowd,
     load: Workload,
     checker: Checker,
     start: Instant,
@@ -103,6 +107,7 @@ pub(crate) fn run(plan: &Plan, progress: &mut Progress) -> Result<Measured, Stri
         replies: engine.counted,
         latency: engine.latency,
         lateness: engine.lateness,
+        dropped: engine.crowd.dropped(),
         server_cpu_nanos,
         own_cpu_nanos,
         server_kib: before
@@ -148,6 +153,16 @@ impl Engine<'_> {
             }
             progress.show(|| format!("{} of {total} connections", number + 1));
         }
+        let mut crowd = Crowd::new(&plan.addresses);
+        for number in 0..plan.drip + plan.deaf {
+            let added = if number < plan.drip {
+                crowd.add_dripping(&epoll)
+            } else {
+                crowd.add_deaf(&epoll)
+            };
+            added.map_err(|error| format!("bad client {}: {error}", number + 1))?;
+            progress.show(|| format!("{} bad clients", number + 1));
+        }
         let histogram = || {
             Histogram::new_with_bounds(1, MAX_NANOS, 3)
                 .map_err(|error| format!("histogram: {error}"))
@@ -157,8 +172,13 @@ impl Engine<'_> {
             epoll,
             connections,
             _idle: idle,
+            crowd,
             load,
-            checker: Checker::new(plan.bound),
+            checker: if plan.echo {
+                Checker::of_echo()
+            } else {
+                Checker::new(plan.bound)
+            },
             start: Instant::now(),
             sent: 0,
             received: 0,
@@ -191,6 +211,7 @@ impl Engine<'_> {
             if sending && let Some(rate) = self.plan.rate {
                 wait = self.send_due(rate, now, warm)?.min(wait);
             }
+            wait = self.crowd.drip(now)?.min(wait);
             let timeout = Timespec {
                 tv_sec: 0,
                 tv_nsec: wait as i64,
@@ -259,8 +280,12 @@ impl Engine<'_> {
         if event.data.u64() == IDLE {
             return Err("the server sent something to an idle connection, or closed it".to_owned());
         }
-        let index = event.data.u64() as usize;
         let flags = event.flags;
+        if event.data.u64() >= crowd::FIRST {
+            let (number, now) = (event.data.u64(), self.now());
+            return self.crowd.ready(&self.epoll, number, flags, now);
+        }
+        let index = event.data.u64() as usize;
         if flags.contains(epoll::EventFlags::OUT) {
             self.flush(index)?;
         }

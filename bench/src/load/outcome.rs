@@ -34,6 +34,17 @@ pub(crate) fn text(plan: &Plan, measured: &Measured) -> String {
             grouped(plan.idle as u64)
         ),
     );
+    if plan.drip + plan.deaf > 0 {
+        line(
+            "beside",
+            format!(
+                "{} that drip, {} that never read; let go of {} times",
+                grouped(plan.drip as u64),
+                grouped(plan.deaf as u64),
+                grouped(measured.dropped)
+            ),
+        );
+    }
     line(
         "requests",
         format!(
@@ -114,6 +125,8 @@ pub(crate) fn cells(plan: &Plan, measured: &Measured) -> Vec<(&'static str, Stri
         ("address", plan.address.clone()),
         ("connections", plan.connections.to_string()),
         ("idle", plan.idle.to_string()),
+        ("drip", plan.drip.to_string()),
+        ("deaf", plan.deaf.to_string()),
         (
             "depth",
             optional(plan.rate.is_none().then(|| plan.depth.to_string())),

@@ -1,0 +1,229 @@
+//! Clients that behave badly beside the load: they drip, or they never read.
+//!
+//! Half of those that drip finish a line of eight bytes every eight seconds, and its reply is
+//! checked. The others never finish one: the server must close them once the line has taken ten
+//! seconds, not earlier and without a word, and they come back at once. Those that never read
+//! send as fast as the server takes it; nothing can be said of their replies, and when the
+//! server lets go of them they come back too.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::net::sockopt;
+
+use crate::net;
+
+/// Added to a member's number in the events of its socket.
+pub(crate) const FIRST: u64 = 1 << 32;
+
+/// Between two bytes of one member.
+const DRIP_NANOS: u64 = 1_000_000_000;
+
+/// Earlier than this the server must not give up a line; its limit is ten seconds, and its
+/// clock and this one are read at different moments.
+const MIN_PATIENCE_NANOS: u64 = 9_500_000_000;
+
+/// What those that finish their lines send, a byte at a time.
+const LINE: &[u8; 8] = b"dripdro\n";
+
+/// What they must be told.
+const REPLY: &[u8] = b"? dripdro\n";
+
+/// What those that never read send.
+const NOISE_LINE: &[u8] = b"who reads this\n";
+
+/// Bytes of one of their writes.
+const NOISE_BYTES: usize = 64 << 10;
+
+/// Buffer of theirs for what they do not read: small, so that the server soon meets a full one.
+const DEAF_BUFFER_BYTES: usize = 4 << 10;
+
+/// Drips that are sent before the load has its turn again.
+const BATCH: u64 = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Finishing,
+    Endless,
+    Deaf,
+}
+
+#[derive(Debug)]
+struct Member {
+    stream: TcpStream,
+    kind: Kind,
+    /// Bytes of its line, and when the first of them left.
+    sent: usize,
+    began: u64,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    addresses: Vec<SocketAddr>,
+    members: Vec<Member>,
+    drippers: u64,
+    dripped: u64,
+    /// How many times the server has let go of one.
+    dropped: u64,
+    noise: Vec<u8>,
+}
+
+impl Crowd {
+    /// Nobody yet.
+    pub(crate) fn new(addresses: &[SocketAddr]) -> Crowd {
+        Crowd {
+            addresses: addresses.to_vec(),
+            members: Vec::new(),
+            drippers: 0,
+            dripped: 0,
+            dropped: 0,
+            noise: NOISE_LINE.repeat(NOISE_BYTES / NOISE_LINE.len()),
+        }
+    }
+
+    /// How many times the server has let go of one.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Connects one that drips. All of these come before those that never read.
+    pub(crate) fn add_dripping(&mut self, epoll: &OwnedFd) -> io::Result<()> {
+        let kind = if self.drippers.is_multiple_of(2) {
+            Kind::Finishing
+        } else {
+            Kind::Endless
+        };
+        self.drippers += 1;
+        self.add(epoll, kind)
+    }
+
+    /// Connects one that never reads.
+    pub(crate) fn add_deaf(&mut self, epoll: &OwnedFd) -> io::Result<()> {
+        self.add(epoll, Kind::Deaf)
+    }
+
+    fn add(&mut self, epoll: &OwnedFd, kind: Kind) -> io::Result<()> {
+        let stream = self.connect(epoll, self.members.len(), kind)?;
+        self.members.push(Member {
+            stream,
+            kind,
+            sent: 0,
+            began: 0,
+        });
+        Ok(())
+    }
+
+    fn connect(&self, epoll: &OwnedFd, index: usize, kind: Kind) -> io::Result<TcpStream> {
+        let stream = net::connect(&self.addresses)?;
+        let flags = match kind {
+            Kind::Deaf => {
+                sockopt::set_socket_recv_buffer_size(&stream, DEAF_BUFFER_BYTES)?;
+                EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET
+            }
+            Kind::Finishing | Kind::Endless => EventFlags::IN,
+        };
+        epoll::add(
+            epoll,
+            &stream,
+            EventData::new_u64(FIRST + index as u64),
+            flags,
+        )?;
+        Ok(stream)
+    }
+
+    /// Sends the bytes that are due by `now`; nanoseconds until the next is.
+    pub(crate) fn drip(&mut self, now: u64) -> Result<u64, String> {
+        if self.drippers == 0 {
+            return Ok(u64::MAX);
+        }
+        for _ in 0..BATCH {
+            let due = self.dripped * DRIP_NANOS / self.drippers;
+            if due > now {
+                return Ok(due - now);
+            }
+            let member = &mut self.members[(self.dripped % self.drippers) as usize];
+            self.dripped += 1;
+            if member.sent == 0 {
+                member.began = now;
+            }
+            let byte = match member.kind {
+                Kind::Finishing => LINE[member.sent % LINE.len()],
+                Kind::Endless | Kind::Deaf => b'x',
+            };
+            // A server that has given this one up is heard of by an event.
+            if member.stream.write(&[byte]).is_ok() {
+                member.sent += 1;
+            }
+        }
+        Ok(0)
+    }
+
+    /// Deals with an event of a member's socket.
+    pub(crate) fn ready(
+        &mut self,
+        epoll: &OwnedFd,
+        number: u64,
+        flags: EventFlags,
+        now: u64,
+    ) -> Result<(), String> {
+        let index = (number - FIRST) as usize;
+        let member = &mut self.members[index];
+        let gone = match member.kind {
+            Kind::Finishing => {
+                let mut buffer = [0; 64];
+                let bytes = member.stream.read(&mut buffer);
+                if bytes.as_ref().map(|&bytes| &buffer[..bytes]).ok() != Some(REPLY) {
+                    return Err(format!(
+                        "a slow client was answered {bytes:?}: {}",
+                        buffer.escape_ascii()
+                    ));
+                }
+                false
+            }
+            Kind::Endless => {
+                let bytes = member.stream.read(&mut [0; 64]);
+                let took = now.saturating_sub(member.began);
+                if !matches!(bytes, Ok(0)) {
+                    return Err(format!("an unfinished line was answered: {bytes:?}"));
+                }
+                if member.sent == 0 || took < MIN_PATIENCE_NANOS {
+                    return Err(format!(
+                        "an unfinished line was given up after {} bytes and {:.1} s",
+                        member.sent,
+                        took as f64 / 1e9
+                    ));
+                }
+                true
+            }
+            Kind::Deaf => {
+                let lost = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+                flags.intersects(lost) || shout(&member.stream, &self.noise)
+            }
+        };
+        if gone {
+            self.dropped += 1;
+            let kind = member.kind;
+            let stream = self
+                .connect(epoll, index, kind)
+                .map_err(|error| format!("a bad client can't come back: {error}"))?;
+            let member = &mut self.members[index];
+            // The old socket closes here, and leaves the epoll by that.
+            (member.stream, member.sent) = (stream, 0);
+        }
+        Ok(())
+    }
+}
+
+/// Sends until nothing more is taken; whether the connection is lost.
+fn shout(mut stream: &TcpStream, noise: &[u8]) -> bool {
+    loop {
+        match stream.write(noise) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The pool's well-known ways to die, each against a real process. The short form: the bench
+//! crate measures the same with thousands of clients (bench/POOL.md).
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use support::{Client, PATIENCE};
+
+const FULL: &[u8] = b"? server full\n";
+
+/// A server alone in a directory of its own; both end with it.
+struct Herd {
+    child: Child,
+    directory: PathBuf,
+    address: SocketAddr,
+}
+
+impl Herd {
+    fn start(name: &str, flags: &[&str], prepare: impl FnOnce(&PathBuf)) -> Herd {
+        let (mut command, directory, address) = Herd::command(name);
+        prepare(&directory);
+        let mut child = command.args(flags).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut ready).unwrap();
+        assert!(ready.contains("is ready"), "{ready:?}");
+        Herd {
+            child,
+            directory,
+            address,
+        }
+    }
+
+    fn command(name: &str) -> (Command, PathBuf, SocketAddr) {
+        let directory = std::env::temp_dir().join(format!("herd-{name}-{}", std::process::id()));
+        fs::create_dir_all(directory.join("logs")).unwrap();
+        // Ports that were free a moment ago.
+        let held = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [client, peer] = held.map(|listener| listener.local_addr().unwrap());
+        fs::write(
+            directory.join("servers.txt"),
+            format!("Alone {client} {peer}\n"),
+        )
+        .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
+        command
+            .args(["serve", "Alone"])
+            .current_dir(&directory)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        (command, directory, client)
+    }
+
+    fn proc(&self, what: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{what}", self.child.id())).unwrap()
+    }
+
+    fn descriptors(&self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        entries.unwrap().count()
+    }
+
+    fn resident_kib(&self) -> usize {
+        let status = self.proc("status");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// CPU time so far, in clock ticks of 10 ms.
+    fn cpu_ticks(&self) -> u64 {
+        let stat = self.proc("stat");
+        let fields: Vec<_> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("logs/Alone.log")).unwrap()
+    }
+}
+
+impl Drop for Herd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[track_caller]
+fn await_true(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+fn refusal(address: SocketAddr) -> Vec<u8> {
+    let mut client = Client::connect(address);
+    // Input that is never read must not turn the refusal into a reset.
+    let _ = client.stream().write_all(b"IAMAT a +1+1 1\n");
+    client.rest()
+}
+
+#[test]
+fn floods_of_connections_leave_nothing_behind() {
+    for pool in ["lobby", "seats"] {
+        let server = Herd::start(&format!("flood-{pool}"), &["--pool", pool], |_| {});
+        assert_eq!(Client::connect(server.address).ask("a"), "? a");
+        let flood = |count: usize| {
+            for number in 0..count {
+                let stream = TcpStream::connect(server.address).unwrap();
+                if number % 2 == 0 {
+                    let linger = Some(Duration::ZERO);
+                    socket2::SockRef::from(&stream).set_linger(linger).unwrap();
+                }
+            }
+        };
+        flood(500);
+        await_true("the first ones stay", || server.descriptors() < 40);
+        let (descriptors, kib) = (server.descriptors(), server.resident_kib());
+        flood(2_000);
+        await_true("descriptors stay", || {
+            server.descriptors() <= descriptors + 1
+        });
+        let grown = server.resident_kib().saturating_sub(kib);
+        // The log's buffers are in it.
+        assert!(grown < 4_096, "{grown} KiB more than before");
+        assert_eq!(Client::connect(server.address).ask("b"), "? b");
+    }
+}
+
+#[test]
+fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
+    let server = Herd::start("descriptors", &[], |_| {});
+    let mut inside: Vec<_> = (0..20).map(|_| Client::connect(server.address)).collect();
+    for client in &mut inside {
+        assert_eq!(client.ask("a"), "? a");
+    }
+    let used = server.descriptors() as u64;
+    let limit = Rlimit {
+        current: Some(used),
+        maximum: Some(used),
+    };
+    let pid = Pid::from_child(&server.child);
+    prlimit(Some(pid), Resource::Nofile, limit).unwrap();
+    for _ in 0..20 {
+        assert_eq!(refusal(server.address), FULL);
+    }
+    let waiting: Vec<_> = (0..100).map(|_| Client::connect(server.address)).collect();
+    let (start, before) = (Instant::now(), server.cpu_ticks());
+    // Those inside are served as ever.
+    while start.elapsed() < Duration::from_secs(1) {
+        std::thread::park_timeout(Duration::from_millis(100));
+        assert_eq!(inside[0].ask("b"), "? b");
+    }
+    let ticks = server.cpu_ticks() - before;
+    assert!(ticks <= 5, "{ticks} ticks of 10 ms in a second");
+    drop(waiting);
+    inside.truncate(5);
+    let start = Instant::now();
+    await_true("no place becomes free", || {
+        let mut client = Client::connect(server.address);
+        let _ = client.stream().write_all(b"c\n");
+        client.line() == "? c"
+    });
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(inside[0].ask("d"), "? d");
+}
+
+#[test]
+fn too_many_clients_are_told_and_hold_few_descriptors() {
+    let server = Herd::start("full", &["--max-clients", "2"], |_| {});
+    let mut inside: Vec<_> = (0..2).map(|_| Client::connect(server.address)).collect();
+    for client in &mut inside {
+        assert_eq!(client.ask("a"), "? a");
+    }
+    let before = server.descriptors();
+    // They read what they are told, and stay.
+    let mut refused: Vec<_> = (0..200).map(|_| Client::connect(server.address)).collect();
+    for client in &mut refused {
+        assert_eq!(client.rest(), FULL);
+    }
+    assert!(
+        server.descriptors() <= before + 65,
+        "{}",
+        server.descriptors()
+    );
+    await_true("refused clients stay", || server.descriptors() <= before);
+    await_true("nothing tells of it", || {
+        server.log().contains("server is full")
+    });
+}
+
+#[test]
+fn more_workers_than_the_machine_gives_are_refused_at_the_start() {
+    let (command, directory, _) = Herd::command("threads");
+    let program = command.get_program().to_str().unwrap();
+    let output = Command::new("bash")
+        .args([
+            "-c",
+            "ulimit -v 2000000; exec \"$0\" serve Alone --workers 8000",
+        ])
+        .arg(program)
+        .current_dir(&directory)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        text.contains("threads are needed") && text.contains("lower --workers"),
+        "{text}"
+    );
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+/// Requests whose lines fill the log, all answered.
+fn chatter(address: SocketAddr, requests: usize) {
+    let mut client = Client::connect(address);
+    let line = "x".repeat(4_000);
+    for _ in 0..requests {
+        assert_eq!(client.ask(&line).len(), 2 + line.len());
+    }
+}
+
+#[test]
+fn a_log_that_takes_nothing_stalls_nobody_and_tells_what_was_dropped() {
+    // A pipe that nobody reads is the slowest of disks.
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let mut reader = None;
+    let server = Herd::start("slow-log", &[], |directory| {
+        let path = directory.join("logs/Alone.log");
+        let made = Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        reader = Some(std::thread::spawn(move || {
+            // The server's opening it for writing waits for this.
+            let mut pipe = fs::File::open(path).unwrap();
+            gone.recv().unwrap();
+            let mut lines = Vec::new();
+            pipe.read_to_end(&mut lines).unwrap();
+            String::from_utf8(lines).unwrap()
+        }));
+    });
+    // 8 KiB of lines each, against a buffer of 8 MiB.
+    chatter(server.address, 3_000);
+    go.send(()).unwrap();
+    chatter(server.address, 10);
+    let pid = server.child.id().to_string();
+    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    let lines = reader.unwrap().join().unwrap();
+    assert!(
+        lines.contains(" log lines dropped: "),
+        "nothing tells of it"
+    );
+    assert!(lines.ends_with("stopped\n"));
+}
+
+#[test]
+fn a_full_log_disk_stalls_nobody() {
+    // This device takes no byte: the error is that of a full disk.
+    let server = Herd::start("full-log", &[], |directory| {
+        std::os::unix::fs::symlink("/dev/full", directory.join("logs/Alone.log")).unwrap();
+    });
+    chatter(server.address, 500);
+    assert_eq!(Client::connect(server.address).ask("a"), "? a");
+}
