@@ -247,7 +247,10 @@ fn the_key_is_made_beside_the_servers_file_and_only_for_its_owner() {
     assert_eq!(wait(&mut server), Some(0));
     // Another start keeps it, and another file may be named.
     let (_server, _) = start(&directory, &[]);
-    let (_other, _) = start(&directory, &["--key-file", "other.key"]);
+    let (_other, _) = start(
+        &directory,
+        &["--key-file", "other.key", "--data-dir", "other"],
+    );
     let read = |name: &str| std::fs::read_to_string(directory.0.join(name)).unwrap();
     assert_eq!(read("herd.key"), made);
     assert_ne!(read("other.key"), made);
