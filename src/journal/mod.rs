@@ -123,7 +123,7 @@ pub struct Journal {
     buffer: Vec<u8>,
     syncer: Syncer,
     /// Keeps the lock on the folder.
-    _lock: File,
+    _lock: recovery::Lock,
     /// Bytes that tests leave to be written until the disk is "full".
     #[cfg(test)]
     room: Option<u64>,
