@@ -52,11 +52,12 @@
 //!
 //! # Why not `wal-db`
 //!
-//! It was tried at 1.1.0, and a log of our own took its place: after a failed write it goes on
-//! past the gap and accepts appends that it drops when it is opened again (100 of 100 after a
-//! full disk had room again); on opening it deletes everything behind a flipped byte; it replaces
-//! the marker of its first live record in place, and without that marker deletes the whole log; two
-//! processes can open one log; replaying 1 M records took 3.5 s.
+//! It was tried at 1.1.0, and a log of our own took its place. Each of these was seen to happen:
+//! after a failed write it goes on past the gap, and accepts appends that are gone when it is
+//! opened again (100 of 100, once a full disk had room again); on opening it deletes everything
+//! behind a flipped byte; it rewrites the marker of its first live record in place, and killed
+//! in between it deletes the whole log on opening (1,000 live records of 1,000); two processes
+//! can open one log; replaying 1 M records takes 2.1 to 3.5 s, against 0.05 to 0.2 s here.
 
 mod compaction;
 mod error;
@@ -123,7 +124,7 @@ pub struct Journal {
     buffer: Vec<u8>,
     syncer: Syncer,
     /// Keeps the lock on the folder.
-    _lock: File,
+    _lock: recovery::Lock,
     /// Bytes that tests leave to be written until the disk is "full".
     #[cfg(test)]
     room: Option<u64>,

@@ -235,7 +235,19 @@ pub(super) fn open(
     Ok((journal, recovered))
 }
 
-fn lock(directory: &Path) -> Result<File, JournalError> {
+/// The lock on a journal's folder.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a child process that is being made holds it too, until it
+    /// becomes another program.
+    fn drop(&mut self) {
+        drop(self.0.unlock());
+    }
+}
+
+fn lock(directory: &Path) -> Result<Lock, JournalError> {
     let path = directory.join("journal.lock");
     let file = OpenOptions::new()
         .write(true)
@@ -244,7 +256,7 @@ fn lock(directory: &Path) -> Result<File, JournalError> {
         .open(&path)
         .map_err(io_error("making", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(JournalError::InUse(directory.to_owned())),
         Err(TryLockError::Error(source)) => Err(io_error("locking", &path)(source)),
     }

@@ -261,7 +261,7 @@ fn a_flipped_byte_anywhere_is_noticed_and_never_makes_a_record() {
     let ever = small(&folder);
     let bytes = fs::read(path(&folder.0, 1)).unwrap();
     for at in 0..bytes.len() {
-        for mask in [0x01, 0x80, 0xff] {
+        for mask in [0x01, 0xff] {
             let mut flipped = bytes.clone();
             flipped[at] ^= mask;
             fs::write(path(&folder.0, 1), &flipped).unwrap();
