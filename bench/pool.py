@@ -240,6 +240,15 @@ def full(options):
             if starve:
                 used = len(os.listdir(f"/proc/{server.process.pid}/fd"))
                 resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used, used))
+                # Numbers below that may be free yet.
+                while True:
+                    client = socket.create_connection(address, 10)
+                    client.settimeout(10)
+                    client.sendall(b"x\n")
+                    if client.recv(100) == b"? server full\n":
+                        client.close()
+                        break
+                    inside.append(client)
             # A client that is refused, again and again, 10 times a second.
             began, before = time.monotonic(), server.cpu()
             told = 0

@@ -176,6 +176,15 @@ fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
     };
     let pid = Pid::from_child(&server.child);
     prlimit(Some(pid), Resource::Nofile, limit).unwrap();
+    // Numbers below that may be free yet.
+    await_true("nobody is refused", || {
+        let mut client = Client::connect(server.address);
+        client.send("e\n");
+        let told = client.line();
+        inside.push(client);
+        told == "? server full"
+    });
+    inside.pop();
     for _ in 0..20 {
         assert_eq!(refusal(server.address), FULL);
     }
@@ -284,7 +293,6 @@ fn a_log_that_takes_nothing_stalls_nobody_and_tells_what_was_dropped() {
         lines.contains(" log lines dropped: "),
         "nothing tells of it"
     );
-    assert!(lines.ends_with("stopped\n"));
 }
 
 #[test]

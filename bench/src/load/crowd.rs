@@ -3,7 +3,7 @@
 //! Half of those that drip finish a line of eight bytes every eight seconds, and its reply is
 //! checked. The others never finish one: the server must close them once the line has taken ten
 //! seconds, not earlier and without a word, and they come back at once. Those that never read
-//! send as fast as the server takes it; nothing can be said of their replies, and when the
+//! send whatever the server takes, a little at a time so that the load has its turns; nothing can be said of their replies, and when the
 //! server lets go of them they come back too.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -35,9 +35,9 @@ const REPLY: &[u8] = b"? dripdro\n";
 const NOISE_LINE: &[u8] = b"who reads this\n";
 
 /// Bytes of one of their writes.
-const NOISE_BYTES: usize = 64 << 10;
+const NOISE_BYTES: usize = 4 << 10;
 
-/// Buffer of theirs for what they do not read: small, so that the server soon meets a full one.
+/// Buffers of theirs, each way: small, so that the server soon meets a full one.
 const DEAF_BUFFER_BYTES: usize = 4 << 10;
 
 /// Drips that are sent before the load has its turn again.
@@ -121,7 +121,8 @@ impl Crowd {
         let flags = match kind {
             Kind::Deaf => {
                 sockopt::set_socket_recv_buffer_size(&stream, DEAF_BUFFER_BYTES)?;
-                EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET
+                sockopt::set_socket_send_buffer_size(&stream, DEAF_BUFFER_BYTES)?;
+                EventFlags::OUT | EventFlags::RDHUP
             }
             Kind::Finishing | Kind::Endless => EventFlags::IN,
         };
@@ -217,13 +218,9 @@ impl Crowd {
     }
 }
 
-/// Sends until nothing more is taken; whether the connection is lost.
+/// Sends once; whether the connection is lost.
 fn shout(mut stream: &TcpStream, noise: &[u8]) -> bool {
-    loop {
-        match stream.write(noise) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() != ErrorKind::WouldBlock,
-        }
-    }
+    let lost =
+        |error: io::Error| !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
+    stream.write(noise).err().is_some_and(lost)
 }
