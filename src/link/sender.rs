@@ -31,6 +31,10 @@ use crate::vector::Vector;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long after the start a neighbor that is not there yet is no reason for a warning: servers
+/// that are started together come up one after the other.
+const START_GRACE: Duration = Duration::from_secs(2);
+
 /// Shortest and longest pause before dialing again; it doubles with each failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -190,6 +194,7 @@ impl Feeder {
     fn run(mut self) {
         let mut pause = BACK_OFF.0;
         let mut failed_before = false;
+        let started = Instant::now();
         while !self.stop.is_set() {
             match self.dial() {
                 Ok(mut wire) => {
@@ -210,17 +215,18 @@ impl Feeder {
                     (pause, failed_before) = (BACK_OFF.0, false);
                 }
                 Err(error) => {
-                    let level = if failed_before {
-                        Level::Debug
-                    } else {
-                        Level::Warn
+                    let starting = started.elapsed() < START_GRACE;
+                    let level = match (failed_before, starting) {
+                        (true, _) => Level::Debug,
+                        (false, true) => Level::Info,
+                        (false, false) => Level::Warn,
                     };
                     let Neighbor { name, address, .. } = &self.neighbor;
                     log::log!(
                         level,
                         "cannot connect to neighbor {name} at {address}: {error}"
                     );
-                    failed_before = true;
+                    failed_before = !starting;
                 }
             }
             if self.pause(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) {
