@@ -328,9 +328,9 @@ fn a_key_is_rotated_server_by_server_and_no_report_is_held_up() {
         .collect();
     for step in 0..3 {
         keys = keys.rotated().unwrap();
-        for index in 0..RING.len() {
+        for (index, (name, _)) in RING.iter().enumerate() {
             servers.remove(index).stop();
-            let sockets = Sockets::bind(topology.server(RING[index].0).unwrap(), None).unwrap();
+            let sockets = Sockets::bind(topology.server(name).unwrap(), None).unwrap();
             servers.insert(index, start(index, &keys, sockets));
             // From the one with the newest file, and to it.
             for origin in [index, (index + 1) % RING.len()] {
