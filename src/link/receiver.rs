@@ -5,7 +5,7 @@
 //! again replaces its old connection, once it has proved that it is there: whoever replays what a
 //! neighbor has sent gets no further than the handshake, and the neighbor's connection goes on.
 //!
-//! Refused connections are counted. They are logged once a second at most, since how many there
+//! Refused connections are counted, and not all of them logged as warnings, since how many there
 //! are is up to strangers.
 
 use std::collections::HashMap;
@@ -38,6 +38,9 @@ const HANDSHAKE_SLOTS: usize = 16;
 
 /// Shortest time between two refusals that are logged as warnings; those between are details.
 const WARNING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same for two with the same reason: a neighbor that is refused tries again each second.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A neighbor, as receivers know it.
 #[derive(Debug)]
@@ -80,26 +83,38 @@ pub struct Receivers {
 #[derive(Debug, Default)]
 struct Refusals {
     count: AtomicU64,
-    quiet_until: Mutex<Option<Instant>>,
+    /// The last warning: when, and for which reason.
+    warned: Mutex<Option<(Instant, String)>>,
 }
 
 impl Refusals {
     fn add(&self, from: SocketAddr, reason: impl fmt::Display) {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = Instant::now();
-        let mut quiet_until = self.quiet_until.lock();
-        let level = match *quiet_until {
-            Some(until) if now < until => Level::Debug,
-            _ => {
-                *quiet_until = Some(now + WARNING_INTERVAL);
-                Level::Warn
-            }
+        let level = if self.is_worth_a_warning(Instant::now(), &reason.to_string()) {
+            Level::Warn
+        } else {
+            Level::Debug
         };
-        drop(quiet_until);
         log::log!(
             level,
             "peer connection from {from} refused: {reason} (refused so far: {count})"
         );
+    }
+
+    fn is_worth_a_warning(&self, now: Instant, reason: &str) -> bool {
+        let mut warned = self.warned.lock();
+        let quiet = warned.as_ref().is_some_and(|(at, last)| {
+            let interval = if last == reason {
+                REPEAT_INTERVAL
+            } else {
+                WARNING_INTERVAL
+            };
+            now < *at + interval
+        });
+        if !quiet {
+            *warned = Some((now, reason.to_owned()));
+        }
+        !quiet
     }
 }
 
@@ -282,6 +297,16 @@ struct Neighbor<'a> {
     records: u64,
 }
 
+/// The lines of a block, each of which ends with an LF.
+fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    memchr::memchr_iter(b'\n', block).map(move |end| {
+        let line = &block[start..end];
+        start = end + 1;
+        line
+    })
+}
+
 impl Neighbor<'_> {
     /// Says what this server holds, and applies what comes until the connection ends; says why
     /// it did.
@@ -321,10 +346,7 @@ impl Neighbor<'_> {
     /// connection.
     fn apply(&mut self, block: &[u8]) -> io::Result<Option<String>> {
         let mut records: Vec<RecordView<'_>> = Vec::new();
-        for line in block
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in lines(block) {
             if line.starts_with(b"RECORD") {
                 if log_enabled!(Level::Info) {
                     info!("received from neighbor {}: {}", self.name, Printable(line));
@@ -377,5 +399,30 @@ impl Neighbor<'_> {
         let shown = &line[..line.len().min(200)];
         let what = format!("it sent what makes no sense: {}", Printable(shown));
         io::Error::new(io::ErrorKind::InvalidData, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_do_not_fill_the_log() {
+        let (refusals, start) = (Refusals::default(), Instant::now());
+        for (milliseconds, reason, expected) in [
+            (0, "wrong key", true),
+            (10, "wrong key", false),
+            (20, "too slow", false),
+            (1_500, "wrong key", false),
+            (1_600, "too slow", true),
+            (1_700, "wrong key", false),
+            (2_700, "wrong key", true),
+            (62_600, "wrong key", false),
+            (62_700, "wrong key", true),
+        ] {
+            let now = start + Duration::from_millis(milliseconds);
+            let got = refusals.is_worth_a_warning(now, reason);
+            assert_eq!(got, expected, "{reason} after {milliseconds} ms");
+        }
     }
 }
