@@ -106,7 +106,7 @@ impl Storm {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let usage = |error: String| Failure::Usage(format!("storm: {error}"));
         let addresses = net::resolve(&self.address).map_err(usage)?;
-        if self.rate.is_some_and(|rate| !(rate >= 1.0)) {
+        if self.rate.is_some_and(|rate| rate.is_nan() || rate < 1.0) {
             return Err(usage("--rate must be at least 1".to_owned()));
         }
         let mut progress = Progress::new();
@@ -188,7 +188,7 @@ impl Storm {
             }
             Kind::Full => {
                 // One that speaks first is where a careless close loses the refusal.
-                if number % 2 == 0 {
+                if number.is_multiple_of(2) {
                     let _ = (&stream).write_all(b"hello\n");
                 }
                 let mut told = Vec::new();
