@@ -186,7 +186,7 @@ def drip(options):
 
 def deaf(options):
     """1,000 clients that never read."""
-    beside("deaf", ("--deaf", "1000"), 8, "told", "told", options, wait=2)
+    beside("deaf", ("--deaf", "1000"), 8, "about 1", "about 1", options, wait=4)
 
 
 def memory(options):

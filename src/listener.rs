@@ -29,9 +29,9 @@ const BACKLOG: i32 = 4_096;
 /// Pause after an `accept` that failed for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
-/// Pause after a client that was refused. A refusal costs some 50 µs, so a flood of clients that
-/// there is no room for takes 2 % of a core; those who come meanwhile wait in the backlog.
-const REFUSAL_PAUSE: Duration = Duration::from_millis(2);
+/// Pause after a client that was refused. A refusal costs up to 150 µs, so a flood of clients that
+/// there is no room for takes 4 % of a core; those who come meanwhile wait in the backlog.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(4);
 
 /// How long a refused client has to close its side. A plain close over input that it has sent
 /// meanwhile would reset the connection, and the refusal could be lost.

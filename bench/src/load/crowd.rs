@@ -31,11 +31,12 @@ const LINE: &[u8; 8] = b"dripdro\n";
 /// What they must be told.
 const REPLY: &[u8] = b"? dripdro\n";
 
-/// What those that never read send.
-const NOISE_LINE: &[u8] = b"who reads this\n";
+/// Bytes of a line of those that never read: long, so that the buffers between are full after few
+/// requests, and what is measured is not those requests.
+const NOISE_LINE_BYTES: usize = 1_000;
 
-/// Bytes of one of their writes.
-const NOISE_BYTES: usize = 4 << 10;
+/// Lines of one of their writes.
+const NOISE_LINES: usize = 4;
 
 /// Buffers of theirs, each way: small, so that the server soon meets a full one.
 const DEAF_BUFFER_BYTES: usize = 4 << 10;
@@ -80,7 +81,9 @@ impl Crowd {
             drippers: 0,
             dripped: 0,
             dropped: 0,
-            noise: NOISE_LINE.repeat(NOISE_BYTES / NOISE_LINE.len()),
+            noise: [&[b'x'; NOISE_LINE_BYTES][..], b"\n"]
+                .concat()
+                .repeat(NOISE_LINES),
         }
     }
 
