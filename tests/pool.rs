@@ -65,14 +65,6 @@ impl Herd {
         fs::read_to_string(format!("/proc/{}/{what}", self.child.id())).unwrap()
     }
 
-    fn highest_descriptor(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
-            .unwrap()
-            .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
-            .max()
-            .unwrap()
-    }
-
     fn descriptors(&self) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
         entries.unwrap().count()
@@ -162,12 +154,6 @@ fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
     let mut inside: Vec<_> = (0..20).map(|_| Client::connect(server.address)).collect();
     for client in &mut inside {
         assert_eq!(client.ask("a"), "? a");
-    }
-    // The limit is on a descriptor's number, so no lower one may be free.
-    while server.descriptors() <= server.highest_descriptor() {
-        let mut client = Client::connect(server.address);
-        assert_eq!(client.ask("a"), "? a");
-        inside.push(client);
     }
     let used = server.descriptors() as u64;
     let limit = Rlimit {
