@@ -1,3 +1,6 @@
+//! Owns the journal's fault tests: what a cut, a flipped byte, a full disk, a failed sync or a
+//! crash at any step may cost, and that it never costs more.
+
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeSet;
