@@ -5,10 +5,11 @@
 //! the cache, numbered, stored and handed to the neighbors' queues. Time is an argument; there
 //! is no socket and no clock here.
 
+mod durable;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use log::{error, warn};
 use parking_lot::Mutex;
 
 use crate::command::Report;
@@ -20,6 +21,7 @@ use crate::outbox::{LinkId, Outlet, QUEUE_GROUPS};
 use crate::record::{MAX_AHEAD_SECONDS, Record, RecordView};
 use crate::time::Timestamp;
 use crate::vector::Vector;
+use durable::Durable;
 
 /// What became of a client's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,123 +34,6 @@ pub enum Outcome {
     Full,
     /// The journal can't be written.
     Unwritable,
-}
-
-/// The journal, and what of it is still to be done.
-#[derive(Debug)]
-struct Durable {
-    journal: Journal,
-    ack: Ack,
-    /// With [`Ack::Memory`]: what has been stored and not yet appended, in its order.
-    behind: Vec<Behind>,
-    /// Whether the last append failed, so that a failure is logged once and not for each report.
-    failing: bool,
-}
-
-/// What the journal is behind with.
-#[derive(Debug)]
-enum Behind {
-    Own(Record),
-    Adopted(Record),
-    Marker(Vector),
-}
-
-/// Entries that the journal may be behind with; past this a report waits for them to be appended.
-const MAX_BEHIND: usize = 65_536;
-
-/// What an append came to, to be logged once no lock is held.
-#[derive(Debug)]
-enum Change {
-    Failed(JournalError),
-    Recovered,
-}
-
-impl Durable {
-    fn append(&mut self, winners: &[RecordView<'_>], own: bool) -> Result<(), JournalError> {
-        if self.ack == Ack::Memory {
-            let entry = if own { Behind::Own } else { Behind::Adopted };
-            self.behind
-                .extend(winners.iter().map(|winner| entry(Record::new(winner))));
-            return if self.behind.len() > MAX_BEHIND {
-                self.catch_up()
-            } else {
-                Ok(())
-            };
-        }
-        if own {
-            self.journal.append_own(winners)
-        } else {
-            self.journal.append_adopted(winners)
-        }
-    }
-
-    fn append_marker(&mut self, marker: &Vector) -> Result<(), JournalError> {
-        if self.ack == Ack::Memory {
-            self.behind.push(Behind::Marker(marker.clone()));
-            return Ok(());
-        }
-        self.journal.append_marker(marker)
-    }
-
-    /// Appends what the journal is behind with. What fails is not tried again: it is in the
-    /// cache, and the compaction that a failure calls for writes all of that.
-    fn catch_up(&mut self) -> Result<(), JournalError> {
-        let behind = std::mem::take(&mut self.behind);
-        let mut rest = behind.as_slice();
-        let mut result = Ok(());
-        while let Some(first) = rest.first() {
-            let alike =
-                |entry: &Behind| std::mem::discriminant(entry) == std::mem::discriminant(first);
-            let run = rest.iter().take_while(|entry| alike(entry)).count();
-            let records: Vec<RecordView<'_>> =
-                rest[..run].iter().filter_map(Behind::view).collect();
-            let appended = match first {
-                Behind::Own(_) => self.journal.append_own(&records),
-                Behind::Adopted(_) => self.journal.append_adopted(&records),
-                Behind::Marker(_) => rest[..run].iter().try_for_each(|entry| match entry {
-                    Behind::Marker(marker) => self.journal.append_marker(marker),
-                    _ => Ok(()),
-                }),
-            };
-            result = result.and(appended);
-            rest = &rest[run..];
-        }
-        result
-    }
-
-    /// Whether this result is news.
-    fn change(&mut self, result: Result<(), JournalError>) -> Option<Change> {
-        let failed = result.is_err();
-        let changed = failed != self.failing;
-        self.failing = failed;
-        match result {
-            Err(error) if changed => Some(Change::Failed(error)),
-            Ok(()) if changed => Some(Change::Recovered),
-            _ => None,
-        }
-    }
-}
-
-impl Behind {
-    fn view(&self) -> Option<RecordView<'_>> {
-        match self {
-            Behind::Own(record) | Behind::Adopted(record) => Some(record.view()),
-            Behind::Marker(_) => None,
-        }
-    }
-}
-
-impl Change {
-    fn log(self) {
-        match self {
-            Change::Failed(error) => {
-                error!(
-                    "the journal can't be written, and reports are refused until it can: {error}"
-                );
-            }
-            Change::Recovered => warn!("the journal can be written again"),
-        }
-    }
 }
 
 /// A server's records, and who hears of a change.
@@ -424,12 +309,7 @@ impl Herd {
 
     /// Appends to this journal from now on. It must hold what has been restored.
     pub fn keep(&self, journal: Journal, ack: Ack) {
-        self.apply.lock().durable = Some(Durable {
-            journal,
-            ack,
-            behind: Vec::new(),
-            failing: false,
-        });
+        self.apply.lock().durable = Some(Durable::new(journal, ack));
     }
 
     /// With [`Ack::Memory`], appends what the journal is behind with; called now and then, and
@@ -439,7 +319,7 @@ impl Herd {
         let change = apply
             .durable
             .as_mut()
-            .filter(|durable| !durable.behind.is_empty())
+            .filter(|durable| durable.is_behind())
             .and_then(|durable| {
                 let result = durable.catch_up();
                 durable.change(result)
