@@ -14,7 +14,8 @@ const READ_BYTES: usize = 16 << 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
-    let address = words.next().ok_or("usage: herd-echo HOST:PORT [WORKERS]")?;
+    let usage = "usage: herd-echo NAME HOST:PORT [WORKERS]";
+    let (name, address) = (words.next().ok_or(usage)?, words.next().ok_or(usage)?);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // By default it makes a worker for each core, which suits it best.
     if let Some(workers) = words.next() {
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     runtime.enable_io().build()?.block_on(async {
         let listener = TcpListener::bind(address).await?;
-        println!("ready: {}", listener.local_addr()?);
+        println!("{name} is ready: clients {}", listener.local_addr()?);
         loop {
             let (stream, _) = listener.accept().await?;
             // A connection that breaks is the client's loss.
