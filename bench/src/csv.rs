@@ -28,7 +28,8 @@ pub(crate) fn append(path: &Path, cells: &[(&str, String)]) -> Result<(), String
     file.write_all(new.as_bytes()).map_err(fault)
 }
 
-fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
+/// A line of these cells, without its end.
+pub(crate) fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
     let cells: Vec<String> = cells.map(quoted).collect();
     cells.join(",")
 }

@@ -73,7 +73,7 @@ impl Flood {
             net::resolve(name).map_err(usage)?;
         }
         let mut progress = Progress::new();
-        let result = measure(&self.from, &names, self.count, &mut progress);
+        let result = measure(&self.from, &names, self.count, Duration::MAX, &mut progress);
         drop(progress);
         let rows = result.map_err(|error| Failure::Failed(format!("void: {error}")))?;
         io::stdout()
@@ -89,9 +89,10 @@ impl Flood {
 }
 
 /// Delays in nanoseconds to one server, to all, or to the last of each report.
-struct Row {
+#[derive(Debug)]
+pub(crate) struct Row {
     to: String,
-    delays: Histogram<u64>,
+    pub(crate) delays: Histogram<u64>,
 }
 
 impl Row {
@@ -104,12 +105,16 @@ impl Row {
     }
 }
 
-fn measure(
+/// Sends `count` reports, or as many as there is time for. The last row is that of the last server
+/// that each report reached.
+pub(crate) fn measure(
     from: &str,
     names: &[&str],
     count: u64,
+    time: Duration,
     progress: &mut Progress,
 ) -> Result<Vec<Row>, String> {
+    let began = Instant::now();
     let fault = |error: rustix::io::Errno| format!("epoll: {error}");
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fault)?;
     let connect = |address: &str, data: u64| {
@@ -131,6 +136,9 @@ fn measure(
     let mut events: Vec<epoll::Event> = Vec::with_capacity(names.len() + 1);
     let mut previous = 0;
     for number in 0..count {
+        if began.elapsed() >= time {
+            break;
+        }
         let time = next_time(&mut previous);
         let start = Instant::now();
         reporter.report(&time)?;

@@ -11,13 +11,14 @@ mod workload;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use argh::FromArgs;
 
 use crate::progress::Progress;
 use crate::{Failure, csv, net, process};
+pub(crate) use engine::Measured;
+pub(crate) use workload::client_id;
 
 /// Descriptors that a run needs beside its connections: epoll, standard streams, files.
 const OTHER_DESCRIPTORS: u64 = 32;
@@ -80,9 +81,19 @@ pub(crate) struct Load {
     #[argh(option, default = "0", arg_name = "n")]
     deaf: usize,
 
-    /// the server is a bare echo, as in bench/echo: every line must come back as it was sent
+    /// end after so many requests, if the time is not over before
+    #[argh(option, arg_name = "n")]
+    requests: Option<u64>,
+
+    /// the server is a bare echo, as in bench/variants/echo: every line must come back as it was
+    /// sent
     #[argh(switch)]
     echo: bool,
+
+    /// the server is Redis: a report is a GEOADD, and must be answered with the number of members
+    /// that it has added, 0 or 1
+    #[argh(switch)]
+    redis: bool,
 
     /// different client ids, dealt out to the connections (default: 10000, or as many as
     /// connections if those are more)
@@ -114,6 +125,17 @@ pub(crate) struct Load {
     csv: Option<PathBuf>,
 }
 
+/// What the server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// The herd's client protocol.
+    Herd,
+    /// Whatever it is sent.
+    Echo,
+    /// RESP, Redis's protocol.
+    Redis,
+}
+
 /// What a run does, checked.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -127,7 +149,8 @@ pub(crate) struct Plan {
     idle: usize,
     drip: usize,
     deaf: usize,
-    echo: bool,
+    requests: Option<u64>,
+    wire: Wire,
     clients: usize,
     whatsat_percent: f64,
     bound: u8,
@@ -142,11 +165,6 @@ impl Load {
         let plan = self
             .plan(process::raise_descriptor_limit())
             .map_err(|error| Failure::Usage(format!("load: {error}")))?;
-        if plan.rate.is_some() {
-            // By default the kernel may end a wait 50 µs late, which an open loop would count
-            // as latency. Where it can't be set, the result tells how late requests left.
-            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-        }
         let mut progress = Progress::new();
         let result = engine::run(&plan, &mut progress);
         drop(progress);
@@ -190,8 +208,17 @@ impl Load {
         if depth == 0 || self.connections == 0 {
             return Err("--connections and --depth must be at least 1".to_owned());
         }
-        if self.echo && self.whatsat > 0.0 {
-            return Err("--whatsat has no meaning with --echo".to_owned());
+        let wire = match (self.echo, self.redis) {
+            (false, false) => Wire::Herd,
+            (true, false) => Wire::Echo,
+            (false, true) => Wire::Redis,
+            (true, true) => return Err("it is --echo or --redis".to_owned()),
+        };
+        if wire != Wire::Herd && self.whatsat > 0.0 {
+            return Err("--whatsat has no meaning with --echo and --redis".to_owned());
+        }
+        if wire != Wire::Herd && self.drip + self.deaf > 0 {
+            return Err("--drip and --deaf know the herd's protocol alone".to_owned());
         }
         let total = self.connections + self.idle + self.drip + self.deaf;
         let needed = total as u64 + OTHER_DESCRIPTORS;
@@ -222,7 +249,8 @@ impl Load {
             idle: self.idle,
             drip: self.drip,
             deaf: self.deaf,
-            echo: self.echo,
+            requests: self.requests,
+            wire,
             clients,
             whatsat_percent: self.whatsat,
             bound: self.bound,
@@ -231,6 +259,13 @@ impl Load {
             label: self.label,
         })
     }
+}
+
+/// Runs the load that these options of the command line ask for; the error tells why it is void.
+pub(crate) fn measure(options: &[&str], progress: &mut Progress) -> Result<Measured, String> {
+    let load = Load::from_args(&["load"], options)
+        .map_err(|exit| format!("load {}: {}", options.join(" "), exit.output))?;
+    engine::run(&load.plan(process::raise_descriptor_limit())?, progress)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! The herd's measuring tools: transcripts, load, storms and flood delay.
+//! The herd's measuring tools: transcripts, load, storms, flood delay, and the run of all.
 //!
-//! Everything here speaks the client protocol alone, so it works on any server of it. Exit
+//! Everything here speaks the client protocol alone, so it works on any server of it; only `run`
+//! starts servers itself. Exit
 //! codes: 0 all is well, 1 a server failed or a run is void, 2 bad usage.
 
 mod csv;
@@ -10,6 +11,7 @@ mod load;
 mod net;
 mod process;
 mod progress;
+mod run;
 mod storm;
 mod transcript;
 mod transcripts;
@@ -41,6 +43,7 @@ enum Command {
     Load(load::Load),
     Flood(flood::Flood),
     Storm(storm::Storm),
+    Run(run::Run),
 }
 
 /// Why a command did not succeed.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Load(command) => command.run(),
         Command::Flood(command) => command.run(),
         Command::Storm(command) => command.run(),
+        Command::Run(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

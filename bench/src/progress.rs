@@ -17,6 +17,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Progress {
     terminal: bool,
     last: Instant,
+    /// What every line begins with: how far the whole is of which this run is a part.
+    prefix: String,
+    silent: bool,
 }
 
 impl Progress {
@@ -24,7 +27,21 @@ impl Progress {
         Progress {
             terminal: io::stderr().is_terminal(),
             last: Instant::now(),
+            prefix: String::new(),
+            silent: false,
         }
+    }
+
+    /// One that shows nothing, for what runs beside something else.
+    pub(crate) fn silent() -> Progress {
+        let mut progress = Progress::new();
+        (progress.terminal, progress.silent) = (false, true);
+        progress
+    }
+
+    /// Sets what every line begins with from now on.
+    pub(crate) fn set_prefix(&mut self, prefix: String) {
+        self.prefix = prefix;
     }
 
     /// Shows a line if it is time for one; it is made only then.
@@ -34,11 +51,11 @@ impl Progress {
         } else {
             LOG_INTERVAL
         };
-        if self.last.elapsed() < interval {
+        if self.silent || self.last.elapsed() < interval {
             return;
         }
         self.last = Instant::now();
-        let line = line();
+        let line = format!("{}{}", self.prefix, line());
         // A run goes on if nobody can be told how.
         let _ = if self.terminal {
             write!(io::stderr(), "\r\x1b[K{line}")

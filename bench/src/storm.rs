@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What a client is told that there is no room for.
-const FULL: &[u8] = b"? server full\n";
+pub(crate) const FULL: &[u8] = b"? server full\n";
 
 /// Descriptors that may come and go in a server for reasons of its own.
 const SPARE_DESCRIPTORS: usize = 4;
@@ -88,10 +88,30 @@ fn kind(text: &str) -> Result<Kind, String> {
 
 /// What a server holds, and what it has used.
 #[derive(Clone, Copy, Debug)]
-struct Holding {
-    descriptors: usize,
-    kib: u64,
-    cpu_nanos: u64,
+pub(crate) struct Holding {
+    pub(crate) descriptors: usize,
+    pub(crate) kib: u64,
+    pub(crate) cpu_nanos: u64,
+}
+
+/// How a storm went.
+#[derive(Debug)]
+pub(crate) struct Weathered {
+    /// From the first connection to the last.
+    pub(crate) took: Duration,
+    /// How long a good client waited after it.
+    calm: Duration,
+    /// Descriptors at most.
+    most: usize,
+    /// What the server held before, at the end, and once it had settled.
+    pub(crate) holdings: Option<((Holding, Holding), Holding)>,
+}
+
+/// Makes the storm that these options of the command line ask for.
+pub(crate) fn measure(options: &[&str], progress: &mut Progress) -> Result<Weathered, String> {
+    let storm = Storm::from_args(&["storm"], options)
+        .map_err(|exit| format!("storm {}: {}", options.join(" "), exit.output))?;
+    storm.measure(&net::resolve(&storm.address)?, progress)
 }
 
 fn holding(process: &str) -> Result<Holding, String> {
@@ -112,13 +132,17 @@ impl Storm {
         let mut progress = Progress::new();
         let result = self.measure(&addresses, &mut progress);
         drop(progress);
-        let text = result.map_err(|error| Failure::Failed(format!("void: {error}")))?;
+        let weathered = result.map_err(|error| Failure::Failed(format!("void: {error}")))?;
         io::stdout()
-            .write_all(text.as_bytes())
+            .write_all(self.text(&weathered).as_bytes())
             .map_err(|error| Failure::Failed(format!("can't write: {error}")))
     }
 
-    fn measure(&self, addresses: &[SocketAddr], progress: &mut Progress) -> Result<String, String> {
+    fn measure(
+        &self,
+        addresses: &[SocketAddr],
+        progress: &mut Progress,
+    ) -> Result<Weathered, String> {
         let process = self.pid.map(|pid| pid.to_string());
         let look = || process.as_deref().map(holding).transpose();
         if self.kind != Kind::Full {
@@ -147,6 +171,16 @@ impl Storm {
             (_, Some(before)) => (greet(addresses)?, Some(self.settle(before)?)),
             (_, None) => (greet(addresses)?, None),
         };
+        Ok(Weathered {
+            took,
+            calm,
+            most,
+            holdings: before.zip(after).zip(settled),
+        })
+    }
+
+    fn text(&self, weathered: &Weathered) -> String {
+        let took = weathered.took;
         let mut out = format!(
             "storm       {} connections in {:.2} s, {} /s, {:?}\n",
             grouped(self.count),
@@ -157,16 +191,17 @@ impl Storm {
         if self.kind != Kind::Full {
             out += &format!(
                 "good client answered {} after it\n",
-                duration(calm.as_nanos() as f64)
+                duration(weathered.calm.as_nanos() as f64)
             );
         }
-        if let (Some(before), Some(after), Some(settled)) = (before, after, settled) {
+        if let Some(((before, after), settled)) = weathered.holdings {
             let cpu = (after.cpu_nanos - before.cpu_nanos) as f64;
             out += &format!(
-                "descriptors {} before, {most} at most, {} after\n\
+                "descriptors {} before, {} at most, {} after\n\
                  server RSS  {} KiB before, {} KiB after\n\
                  server CPU  {} a connection, {:.3} cores\n",
                 before.descriptors,
+                weathered.most,
                 settled.descriptors,
                 grouped(before.kib),
                 grouped(settled.kib),
@@ -174,7 +209,7 @@ impl Storm {
                 cpu / took.as_nanos() as f64
             );
         }
-        Ok(out)
+        out
     }
 
     fn one(&self, addresses: &[SocketAddr], number: u64) -> Result<(), String> {

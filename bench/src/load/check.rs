@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::Wire;
 use super::workload::{LOCATIONS, Pending, REPORT_BYTES};
 
 /// Decimals of a difference.
@@ -12,6 +13,9 @@ const DECIMALS: usize = 9;
 
 /// Bytes without an end of line that can be no reply's beginning any more.
 const MAX_LINE_BYTES: usize = 4096;
+
+/// What Redis answers to a GEOADD of one member: that it was there, or is new.
+const ADDED: [&[u8]; 2] = [b":0\r\n", b":1\r\n"];
 
 /// Bytes of a wrong reply that are shown.
 const SHOWN_BYTES: usize = 300;
@@ -24,25 +28,17 @@ pub(crate) struct Checker {
     /// For each location the last JSON that was found right, with the LFs that end it.
     places: Vec<Vec<u8>>,
     bound: usize,
-    echo: bool,
+    wire: Wire,
 }
 
 impl Checker {
-    /// For inquiries of this bound.
-    pub(crate) fn new(bound: u8) -> Checker {
+    /// For a server that speaks so, and inquiries of this bound.
+    pub(crate) fn new(wire: Wire, bound: u8) -> Checker {
         Checker {
             start: Vec::new(),
             places: vec![Vec::new(); LOCATIONS],
             bound: usize::from(bound),
-            echo: false,
-        }
-    }
-
-    /// For a server that sends back what it gets.
-    pub(crate) fn of_echo() -> Checker {
-        Checker {
-            echo: true,
-            ..Checker::new(0)
+            wire,
         }
     }
 
@@ -52,7 +48,14 @@ impl Checker {
         wanted: &Pending,
         input: &[u8],
     ) -> Result<Option<usize>, String> {
-        if self.echo {
+        if self.wire == Wire::Redis {
+            return match input.get(..ADDED[0].len()) {
+                Some(reply) if ADDED.contains(&reply) => Ok(Some(reply.len())),
+                Some(_) => Err(wrong(wanted, input)),
+                None => Ok(None),
+            };
+        }
+        if self.wire == Wire::Echo {
             let (name, bytes) = (b"IAMAT ", b"IAMAT ".len() + REPORT_BYTES);
             return match input.get(..bytes) {
                 Some(line) if line.starts_with(name) && line.ends_with(&wanted.report) => {
@@ -174,7 +177,7 @@ mod tests {
     const NONE: &str = "{\"html_attributions\":[],\"results\":[],\"status\":\"ZERO_RESULTS\"}\n\n";
 
     fn pending(whatsat: bool) -> Pending {
-        let mut load = Workload::new(1, 1, 0.0, "10", 0);
+        let mut load = Workload::new(1, 1, 0.0, "10", 0, Wire::Herd);
         let mut share = load.share(0);
         let mut pending = load.request(&mut share, 0, 0, &mut Vec::new());
         pending.whatsat = whatsat;
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn whole_replies_are_found() {
-        let mut checker = Checker::new(1);
+        let mut checker = Checker::new(Wire::Herd, 1);
         let wanted = pending(false);
         check_parts(&mut checker, &wanted, &reply(&wanted, ""));
         let wanted = pending(true);
@@ -218,16 +221,28 @@ mod tests {
     fn an_echo_sends_back_the_line() {
         let wanted = pending(false);
         let line = [b"IAMAT ", &wanted.report[..]].concat();
-        let mut checker = Checker::of_echo();
+        let mut checker = Checker::new(Wire::Echo, 0);
         assert_eq!(checker.check(&wanted, &line), Ok(Some(line.len())));
         assert_eq!(checker.check(&wanted, &line[..9]), Ok(None));
         assert!(checker.check(&wanted, &reply(&wanted, "")).is_err());
     }
 
+    #[test]
+    fn redis_says_whether_a_member_is_new() {
+        let wanted = pending(false);
+        let mut checker = Checker::new(Wire::Redis, 0);
+        assert_eq!(checker.check(&wanted, b":1\r\n:0"), Ok(Some(4)));
+        assert_eq!(checker.check(&wanted, b":0\r\n"), Ok(Some(4)));
+        assert_eq!(checker.check(&wanted, b":0\r"), Ok(None));
+        for wrong in [&b":2\r\n"[..], b"-ERR wrong number\r\n"] {
+            assert!(checker.check(&wanted, wrong).is_err());
+        }
+    }
+
     #[track_caller]
     fn check_wrong(whatsat: bool, places: &str, change: impl Fn(&mut Vec<u8>), expected: &str) {
         let first = pending(false);
-        let mut checker = Checker::new(0);
+        let mut checker = Checker::new(Wire::Herd, 0);
         assert!(checker.check(&first, &reply(&first, "")).is_ok());
         let wanted = Pending { whatsat, ..first };
         let mut reply = reply(&wanted, places);

@@ -37,6 +37,9 @@ fn impossible_options_are_refused() {
     check_refused(&["--radius", "1e1"], "no number");
     check_refused(&["--rate", "0"], "--rate 0");
     check_refused(&["--rate", "5", "--depth", "2"], "closed loop");
+    check_refused(&["--echo", "--redis"], "--echo or --redis");
+    check_refused(&["--redis", "--whatsat", "1"], "no meaning");
+    check_refused(&["--redis", "--drip", "1"], "--drip and --deaf");
     check_refused(&["--pid", "4294967295"], "--pid");
 }
 
@@ -99,6 +102,8 @@ fn right_servers_are_measured() {
     let plan = load(&["--label", "x"]).plan(1_000).expect("a plan");
     assert!(outcome::text(&plan, &closed).contains("all right"));
     assert_eq!(outcome::cells(&plan, &closed)[1], ("label", "x".to_owned()));
+    let counted = run(&["--depth", "4", "--requests", "7"], right).expect("seven requests");
+    assert!(counted.replies <= 7 && counted.seconds < 0.1);
     let open = run(&["--rate", "500", "--whatsat", "30"], right).expect("an open loop");
     assert!((1..=60).contains(&open.replies), "{}", open.replies);
     assert!(!open.lateness.is_empty());

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::Wire;
+
 /// Bytes of a client's id.
 pub(crate) const ID_BYTES: usize = 26;
 
@@ -83,6 +85,8 @@ pub(crate) struct Workload {
     whatsat: u64,
     /// ` radius bound` and LF.
     inquiry: Vec<u8>,
+    /// For Redis, all of a report but the client's id: the same for each location.
+    geoadds: Vec<Vec<u8>>,
     random: u64,
     /// The wall clock at the run's start.
     epoch: u64,
@@ -99,16 +103,26 @@ impl Workload {
         whatsat_percent: f64,
         radius: &str,
         bound: u8,
+        wire: Wire,
     ) -> Workload {
         let epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         Workload {
-            clients: (0..clients).map(client).collect(),
+            clients: (0..clients)
+                .map(|index| Client {
+                    id: client_id(index),
+                    last: 0,
+                })
+                .collect(),
             locations: (0..LOCATIONS).map(location).collect(),
             connections,
             whatsat: (whatsat_percent / 100.0 * 2f64.powi(32)) as u64,
             inquiry: format!(" {radius} {bound}\n").into_bytes(),
+            geoadds: match wire {
+                Wire::Redis => (0..LOCATIONS).map(geoadd).collect(),
+                Wire::Herd | Wire::Echo => Vec::new(),
+            },
             random: 0x9e37_79b9_7f4a_7c15,
             epoch: u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX),
             last_time: 0,
@@ -166,6 +180,10 @@ impl Workload {
             out.extend_from_slice(b"WHATSAT ");
             out.extend_from_slice(&self.clients[client].id);
             out.extend_from_slice(&self.inquiry);
+        } else if let Some(geoadd) = self.geoadds.get(location) {
+            out.extend_from_slice(geoadd);
+            out.extend_from_slice(&self.clients[client].id);
+            out.extend_from_slice(b"\r\n");
         } else {
             out.extend_from_slice(b"IAMAT ");
             out.extend_from_slice(&pending.report);
@@ -202,14 +220,15 @@ impl Workload {
     }
 }
 
-fn client(index: usize) -> Client {
+/// The id of a client by its number.
+pub(crate) fn client_id(index: usize) -> [u8; ID_BYTES] {
     let mut id = *b"bench-00000000000000000000";
     let mut rest = index;
     for digit in id[6..].iter_mut().rev() {
         *digit = b'0' + (rest % 10) as u8;
         rest /= 10;
     }
-    Client { id, last: 0 }
+    id
 }
 
 /// Where a client is follows from its time, so that nothing but the time has to be kept.
@@ -217,14 +236,31 @@ fn location_of(time: u64) -> usize {
     (time.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % LOCATIONS
 }
 
-fn location(index: usize) -> [u8; LOCATION_BYTES] {
+fn degrees(index: usize) -> (f64, f64) {
     let (latitude, longitude) = CITIES[index % CITIES.len()];
     let step = (index / CITIES.len()) as f64;
-    let text = format!(
-        "{:+010.6}{:+011.6}",
-        latitude + 0.003_1 * step,
-        longitude - 0.002_7 * step
-    );
+    (latitude + 0.003_1 * step, longitude - 0.002_7 * step)
+}
+
+/// `GEOADD herd longitude latitude member` as RESP, up to the member itself.
+fn geoadd(index: usize) -> Vec<u8> {
+    let (latitude, longitude) = degrees(index);
+    let mut out = b"*5\r\n".to_vec();
+    for word in [
+        "GEOADD".to_owned(),
+        "herd".to_owned(),
+        format!("{longitude:.6}"),
+        format!("{latitude:.6}"),
+    ] {
+        out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    }
+    out.extend_from_slice(format!("${ID_BYTES}\r\n").as_bytes());
+    out
+}
+
+fn location(index: usize) -> [u8; LOCATION_BYTES] {
+    let (latitude, longitude) = degrees(index);
+    let text = format!("{latitude:+010.6}{longitude:+011.6}");
     let mut out = [b'0'; LOCATION_BYTES];
     out.copy_from_slice(text.as_bytes());
     out
@@ -249,7 +285,7 @@ mod tests {
 
     #[test]
     fn reports_are_lines_whose_times_grow() {
-        let mut load = Workload::new(3, 1, 0.0, "10", 0);
+        let mut load = Workload::new(3, 1, 0.0, "10", 0, Wire::Herd);
         let mut share = load.share(0);
         let mut out = Vec::new();
         for _ in 0..4 {
@@ -267,8 +303,24 @@ mod tests {
     }
 
     #[test]
+    fn redis_is_sent_longitude_latitude_and_the_client() {
+        let mut load = Workload::new(1, 1, 0.0, "10", 0, Wire::Redis);
+        let mut share = load.share(0);
+        let mut out = Vec::new();
+        let location = load.request(&mut share, 0, 0, &mut out).location;
+        let (latitude, longitude) = degrees(location.into());
+        let text = String::from_utf8(out).expect("ASCII");
+        let words: Vec<&str> = text.split("\r\n").collect();
+        assert_eq!(words[..5], ["*5", "$6", "GEOADD", "$4", "herd"]);
+        assert_eq!(words[6], format!("{longitude:.6}"));
+        assert_eq!(words[5], format!("${}", words[6].len()));
+        assert_eq!(words[8], format!("{latitude:.6}"));
+        assert_eq!(words[9..], ["$26", "bench-00000000000000000000", ""]);
+    }
+
+    #[test]
     fn inquiries_ask_for_the_last_report_of_an_own_client() {
-        let mut load = Workload::new(10, 3, 50.0, "10", 5);
+        let mut load = Workload::new(10, 3, 50.0, "10", 5, Wire::Herd);
         let mut shares: Vec<Share> = (0..3).map(|index| load.share(index)).collect();
         let mut last = std::collections::HashMap::new();
         let mut inquiries = 0;

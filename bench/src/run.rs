@@ -1,0 +1,212 @@
+//! `herd-bench run`: the comparison, from the files of `bench/scenarios` to a record.
+//!
+//! Variants take turns: at each point of a scenario A, B, C, then A, B, C again, for some rounds.
+//! A cell whose check fails is void, says why, and is not tried again. Servers are started by
+//! this program and stopped by their process ids.
+
+mod catch_up;
+mod check;
+mod fleet;
+mod floods;
+mod machine;
+mod measure;
+mod record;
+mod room;
+mod runner;
+mod scenario;
+mod statistics;
+mod summary;
+mod target;
+mod variant;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use argh::FromArgs;
+
+use crate::Failure;
+use crate::progress::Progress;
+use fleet::Workplace;
+use record::Record;
+use runner::Runner;
+use scenario::Scenario;
+use summary::Summary;
+
+/// Where the scenarios are.
+const SCENARIOS: &str = "bench/scenarios";
+
+/// Measure the herd and its variants against each other, and write a record.
+///
+/// Run it in the project's folder, with the herd and the variants built; `bench/run.sh` does all
+/// of that. Every variant must first pass the transcripts. The record is a folder: results.csv,
+/// commands.txt, versions.txt and summary.md.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "run",
+    help_triggers("-h", "--help", "help"),
+    example = "{command_name} --out bench/runs/today",
+    example = "{command_name} --quick --only capacity --variants herd,tokio --out /tmp/record"
+)]
+pub(crate) struct Run {
+    /// folder of the record; it is made if it is missing
+    #[argh(option, arg_name = "dir")]
+    out: PathBuf,
+
+    /// a short run of a few minutes: fewer points, shorter rounds
+    #[argh(switch)]
+    quick: bool,
+
+    /// only this scenario; may be given several times
+    #[argh(option, arg_name = "scenario")]
+    only: Vec<String>,
+
+    /// rounds of every scenario, instead of its own number
+    #[argh(option, arg_name = "n")]
+    rounds: Option<usize>,
+
+    /// only these variants, separated by commas
+    #[argh(option, arg_name = "list")]
+    variants: Option<String>,
+
+    /// a variant that takes no part, and why; may be given several times
+    #[argh(option, arg_name = "name=reason", from_str_fn(left_out))]
+    leave_out: Vec<(String, String)>,
+}
+
+fn left_out(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, reason)) if !name.is_empty() && !reason.is_empty() => {
+            Ok((name.to_owned(), reason.to_owned()))
+        }
+        _ => Err("it is NAME=REASON".to_owned()),
+    }
+}
+
+impl Run {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let usage = |error: String| Failure::Usage(format!("run: {error}"));
+        let mut scenarios =
+            scenario::read(Path::new(SCENARIOS), &self.only, self.quick).map_err(usage)?;
+        if let Some(rounds) = self.rounds {
+            if rounds == 0 {
+                return Err(usage("--rounds must be at least 1".to_owned()));
+            }
+            for scenario in &mut scenarios {
+                scenario.rounds = rounds;
+            }
+        }
+        let mut left_out: BTreeMap<String, String> = self.leave_out.iter().cloned().collect();
+        let usable = self.usable(&scenarios, &mut left_out).map_err(usage)?;
+        let workplace = Workplace::new().map_err(Failure::Failed)?;
+        let result = self.measure(&workplace, &scenarios, usable, left_out);
+        workplace.clear();
+        result.map_err(Failure::Failed)
+    }
+
+    /// The variants of the scenarios that may take part; why others may not goes to `left_out`.
+    fn usable(
+        &self,
+        scenarios: &[Scenario],
+        left_out: &mut BTreeMap<String, String>,
+    ) -> Result<BTreeSet<String>, String> {
+        let mut known = BTreeSet::new();
+        for entry in scenarios.iter().flat_map(|scenario| &scenario.variants) {
+            known.insert(entry.variant().to_owned());
+        }
+        let mut usable = known.clone();
+        if let Some(list) = &self.variants {
+            let wanted: BTreeSet<String> = list.split(',').map(str::to_owned).collect();
+            if let Some(name) = wanted.difference(&known).next() {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                return Err(format!(
+                    "--variants: there is no `{name}`; there are {}",
+                    known.join(", ")
+                ));
+            }
+            for name in known.difference(&wanted) {
+                left_out
+                    .entry(name.clone())
+                    .or_insert("not asked for".to_owned());
+            }
+        }
+        for name in &known {
+            if let Err(error) = variant::program(name) {
+                left_out.entry(name.clone()).or_insert(error);
+            }
+        }
+        usable.retain(|name| !left_out.contains_key(name));
+        Ok(usable)
+    }
+
+    fn measure(
+        &self,
+        workplace: &Workplace,
+        scenarios: &[Scenario],
+        mut usable: BTreeSet<String>,
+        mut left_out: BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        fs::create_dir_all(&self.out).map_err(|e| format!("{}: {e}", self.out.display()))?;
+        let machine = machine::describe();
+        say("checking every variant against the transcripts")?;
+        let names: Vec<&str> = usable.iter().map(String::as_str).collect();
+        for (name, error) in check::failing(workplace, &names)? {
+            say(&format!("{name} is left out: {error}"))?;
+            usable.remove(&name);
+            left_out.insert(name, error);
+        }
+        // What the stories were told is no part of the record.
+        workplace.take_commands();
+        self.write("versions.txt", &versions(&machine, &usable, &left_out))?;
+        let record = Record::create(&self.out.join("results.csv"))?;
+        let mut runner = Runner::new(workplace, record, &usable, scenarios, Progress::new());
+        for scenario in scenarios {
+            runner.run(scenario)?;
+            let commands = runner.commands();
+            self.write("commands.txt", &format!("{}\n", commands.join("\n")))?;
+        }
+        let record = runner.into_record();
+        let title = self.out.file_name().unwrap_or_default().to_string_lossy();
+        let summary = Summary {
+            title: &title,
+            quick: self.quick,
+            machine: &machine,
+            scenarios,
+            record: &record,
+            left_out: &left_out,
+        };
+        self.write("summary.md", &summary.text())?;
+        say(&format!("the record is in {}", self.out.display()))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), String> {
+        let path = self.out.join(name);
+        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+/// The contents of `versions.txt`.
+fn versions(
+    machine: &[(&'static str, String)],
+    usable: &BTreeSet<String>,
+    left_out: &BTreeMap<String, String>,
+) -> String {
+    let mut text = String::new();
+    for (name, value) in machine {
+        text += &format!("{name}: {value}\n");
+    }
+    for name in usable {
+        text += &format!("variant {name}: {}\n", variant::version(name));
+    }
+    for (name, reason) in left_out {
+        let reason: Vec<&str> = reason.split_whitespace().collect();
+        text += &format!("left out {name}: {}\n", reason.join(" "));
+    }
+    text
+}
+
+fn say(line: &str) -> Result<(), String> {
+    writeln!(io::stdout(), "{line}").map_err(|error| format!("can't write: {error}"))
+}

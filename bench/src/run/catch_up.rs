@@ -1,0 +1,192 @@
+//! A neighbor that starts with nothing, and a server that starts with all that it had.
+//!
+//! One of two neighbors is filled while the other is not there. Then the other is started, and a
+//! sample of the clients is asked for again and again until it knows them all: that is the copy.
+//! In the end it must know every single client.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::fleet::{Fleet, Workplace};
+use super::measure;
+use super::record::{Cell, Figure, figure};
+use super::variant::Variant;
+use crate::load::client_id;
+use crate::progress::Progress;
+
+/// Clients that are asked for while the copy runs: 0.1 % of a million are told apart.
+const SAMPLE: usize = 1_000;
+
+/// Between two rounds of asking: short beside a copy, long beside a round.
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// How long a copy may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Questions in flight when every client is asked for.
+const BATCH: usize = 500;
+
+/// Fills one server, starts its neighbor, and then starts the first one anew.
+pub(crate) fn measure(
+    cell: &Cell<'_>,
+    workplace: &Workplace,
+    progress: &mut Progress,
+) -> Result<Vec<Figure>, String> {
+    let variant = Variant::new(cell.entry, None, cell.clients())?;
+    let mut fleet = Fleet::new(workplace, variant, &["Full", "Empty"])?;
+    fleet.start_member(0)?;
+    measure::fill(cell, &fleet, progress)?;
+    let clients = cell.scenario.clients;
+    fleet.start_member(1)?;
+    let ready = Instant::now();
+    progress.show(|| "copying".to_owned());
+    let copied = copy(fleet.client(1), clients, ready)?;
+    let all: Vec<usize> = (0..clients).collect();
+    let missing = unknown(&mut Asker::connect(fleet.client(1))?, &all)?;
+    if !missing.is_empty() {
+        return Err(format!(
+            "{} of {clients} clients were not copied",
+            missing.len()
+        ));
+    }
+    let mut figures = vec![
+        figure("copy", copied.whole.as_nanos() as f64, "ns"),
+        figure("apply_rate", copied.rate, "1/s"),
+    ];
+    fleet.stop_member(1)?;
+    // The others keep nothing that they could start with.
+    if fleet.variant().is_herd() {
+        fleet.stop_member(0)?;
+        let began = Instant::now();
+        fleet.start_member(0)?;
+        let mut asker = Asker::connect(fleet.client(0))?;
+        let unknown_one = unknown(&mut asker, &[clients - 1])?;
+        let restart = began.elapsed();
+        if !unknown_one.is_empty() || !unknown(&mut asker, &all)?.is_empty() {
+            return Err("clients were lost by a restart".to_owned());
+        }
+        figures.push(figure("restart", restart.as_nanos() as f64, "ns"));
+    }
+    Ok(figures)
+}
+
+/// How a copy went.
+struct Copied {
+    /// From the server's being ready to its knowing the last of the sample.
+    whole: Duration,
+    /// Records a second between the first and the last that were seen.
+    rate: f64,
+}
+
+fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Copied, String> {
+    let mut asker = Asker::connect(address)?;
+    let size = SAMPLE.min(clients);
+    let mut missing: Vec<usize> = (0..size).map(|part| part * clients / size).collect();
+    let mut first = None;
+    loop {
+        missing = unknown(&mut asker, &missing)?;
+        let now = ready.elapsed();
+        if first.is_none() && missing.len() < size {
+            first = Some((now, missing.len()));
+        }
+        if missing.is_empty() {
+            let (since, left) = first.unwrap_or((Duration::ZERO, size));
+            // Where the first look found all of them, they came since the server was ready.
+            let (since, left) = if left == 0 {
+                (Duration::ZERO, size)
+            } else {
+                (since, left)
+            };
+            let records = left as f64 / size as f64 * clients as f64;
+            return Ok(Copied {
+                whole: now,
+                rate: records / (now - since).as_secs_f64(),
+            });
+        }
+        if now > LIMIT {
+            return Err(format!(
+                "{} of {size} clients are not known after {} s",
+                missing.len(),
+                LIMIT.as_secs()
+            ));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Those of the clients that a server does not know.
+fn unknown(asker: &mut Asker, clients: &[usize]) -> Result<Vec<usize>, String> {
+    let mut unknown = Vec::new();
+    for batch in clients.chunks(BATCH) {
+        asker.ask(batch)?;
+        for &client in batch {
+            if !asker.is_known(client)? {
+                unknown.push(client);
+            }
+        }
+    }
+    Ok(unknown)
+}
+
+/// A connection that asks where clients are.
+struct Asker {
+    stream: TcpStream,
+    replies: BufReader<TcpStream>,
+    line: Vec<u8>,
+}
+
+impl Asker {
+    fn connect(address: SocketAddr) -> Result<Asker, String> {
+        let connect = || {
+            let stream = TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(LIMIT))?;
+            Ok(Asker {
+                replies: BufReader::new(stream.try_clone()?),
+                stream,
+                line: Vec::new(),
+            })
+        };
+        connect().map_err(|error: std::io::Error| format!("{address}: {error}"))
+    }
+
+    fn ask(&mut self, clients: &[usize]) -> Result<(), String> {
+        let mut lines = Vec::new();
+        for &client in clients {
+            lines.extend_from_slice(b"WHATSAT ");
+            lines.extend_from_slice(&client_id(client));
+            lines.extend_from_slice(b" 0 0\n");
+        }
+        self.stream
+            .write_all(&lines)
+            .map_err(|error| format!("can't ask: {error}"))
+    }
+
+    /// Reads the next reply, which must be about this client.
+    fn is_known(&mut self, client: usize) -> Result<bool, String> {
+        let id = client_id(client);
+        self.read_line()?;
+        let about = self.line.split(|&byte| byte == b' ').nth(3) == Some(&id[..]);
+        if self.line.starts_with(b"? WHATSAT ") {
+            return Ok(false);
+        }
+        if !self.line.starts_with(b"AT ") || !about {
+            return Err(format!("a wrong reply: {}", self.line.escape_ascii()));
+        }
+        while self.line != b"\n" {
+            self.read_line()?;
+        }
+        Ok(true)
+    }
+
+    fn read_line(&mut self) -> Result<(), String> {
+        self.line.clear();
+        match self.replies.read_until(b'\n', &mut self.line) {
+            Ok(1..) => Ok(()),
+            Ok(0) => Err("the server closed the connection".to_owned()),
+            Err(error) => Err(format!("no reply: {error}")),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Servers of one variant, in processes of their own.
+//!
+//! A fleet has a folder for its files, ports that were free, and its processes, which are stopped
+//! by their ids when it is dropped. Should this program be interrupted, every process that it has
+//! started is killed and every file removed before it ends.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::variant::Variant;
+
+/// How long a server may take until it is ready; with a million records in its journal it needs
+/// more than a moment.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a server may take to stop before it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks at a process that is to end.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How many times a fleet is given other ports, should somebody have taken those that were free.
+const PORT_TRIES: usize = 3;
+
+/// Exit code of a program that was interrupted.
+const INTERRUPTED: i32 = 130;
+
+/// Where fleets live: a folder, and the list of all processes that run.
+#[derive(Clone, Debug)]
+pub(crate) struct Workplace {
+    folder: PathBuf,
+    running: Arc<Mutex<BTreeSet<u32>>>,
+    /// How many fleets there have been.
+    fleets: Arc<AtomicU64>,
+    /// Commands that were run, for the record.
+    commands: Arc<Mutex<Vec<String>>>,
+}
+
+impl Workplace {
+    /// Makes a folder, and sees to it that an interruption leaves nothing behind.
+    pub(crate) fn new() -> Result<Workplace, String> {
+        let folder = std::env::temp_dir().join(format!("herd-bench-{}", std::process::id()));
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let workplace = Workplace {
+            folder,
+            running: Arc::default(),
+            fleets: Arc::default(),
+            commands: Arc::default(),
+        };
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
+        let other = workplace.clone();
+        thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                // The lock is kept, so that no process is started any more.
+                let running = lock(&other.running);
+                for &process in &*running {
+                    signal(process, Signal::KILL);
+                }
+                other.clear();
+                std::process::exit(INTERRUPTED);
+            }
+        });
+        Ok(workplace)
+    }
+
+    /// Removes the folder.
+    pub(crate) fn clear(&self) {
+        // What can't be removed lies among temporary files.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    /// Notes a command for the record, without the places that differ from machine to machine.
+    pub(crate) fn note(&self, command: &str) {
+        let here = std::env::current_dir().unwrap_or_default();
+        let command = command
+            .replace(&*self.folder.to_string_lossy(), "$TMPDIR")
+            .replace(&format!("{}/", here.display()), "");
+        lock(&self.commands).push(command);
+    }
+
+    /// The commands since the last call.
+    pub(crate) fn take_commands(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.commands))
+    }
+}
+
+/// A lock whose data is whole even where a thread has panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn signal(process: u32, signal: Signal) {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // One that has ended by itself needs no signal.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// One server's place in a fleet.
+#[derive(Debug)]
+struct Member {
+    name: String,
+    client: SocketAddr,
+    peer: SocketAddr,
+    process: Option<Child>,
+}
+
+/// Servers that are neighbors of each other.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    workplace: Workplace,
+    folder: PathBuf,
+    variant: Variant,
+    members: Vec<Member>,
+}
+
+impl Fleet {
+    /// Starts a ring of servers of these names; two are neighbors, one is alone.
+    pub(crate) fn start(
+        workplace: &Workplace,
+        variant: Variant,
+        names: &[&str],
+    ) -> Result<Fleet, String> {
+        let mut failure = String::new();
+        for _ in 0..PORT_TRIES {
+            let mut fleet = Fleet::new(workplace, variant.clone(), names)?;
+            match (0..names.len()).try_for_each(|index| fleet.start_member(index)) {
+                Ok(()) => return Ok(fleet),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// A ring of which no server runs yet.
+    pub(crate) fn new(
+        workplace: &Workplace,
+        variant: Variant,
+        names: &[&str],
+    ) -> Result<Fleet, String> {
+        let fault = |error: io::Error| format!("{}: {error}", workplace.folder.display());
+        let number = workplace.fleets.fetch_add(1, Ordering::Relaxed);
+        let folder = workplace.folder.join(format!("fleet-{number}"));
+        fs::create_dir(&folder).map_err(fault)?;
+        // All are held until all are known, so that they differ.
+        let ports: Vec<TcpListener> = (0..names.len() * 2)
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect::<io::Result<_>>()
+            .map_err(fault)?;
+        let mut addresses = Vec::new();
+        for port in &ports {
+            addresses.push(port.local_addr().map_err(fault)?);
+        }
+        let members: Vec<Member> = names
+            .iter()
+            .zip(addresses.chunks_exact(2))
+            .map(|(name, pair)| Member {
+                name: (*name).to_owned(),
+                client: pair[0],
+                peer: pair[1],
+                process: None,
+            })
+            .collect();
+        let mut text = String::new();
+        for (index, member) in members.iter().enumerate() {
+            let neighbors: BTreeSet<&str> = [index + 1, index + names.len() - 1]
+                .iter()
+                .map(|neighbor| names[neighbor % names.len()])
+                .filter(|name| *name != member.name)
+                .collect();
+            let neighbors: Vec<&str> = neighbors.into_iter().collect();
+            text += &format!(
+                "{} {} {} {}\n",
+                member.name,
+                member.client,
+                member.peer,
+                neighbors.join(" ")
+            );
+        }
+        fs::write(folder.join("servers.txt"), text).map_err(fault)?;
+        Ok(Fleet {
+            workplace: workplace.clone(),
+            folder,
+            variant,
+            members,
+        })
+    }
+
+    /// Starts one server and waits until it is ready.
+    pub(crate) fn start_member(&mut self, index: usize) -> Result<(), String> {
+        let name = self.members[index].name.clone();
+        let arguments = self.variant.command(&name, &self.folder);
+        self.workplace.note(&arguments.join(" "));
+        let complaints = self.folder.join(format!("{name}.stderr"));
+        let stderr = File::create(&complaints).map_err(|error| error.to_string())?;
+        let mut command = Command::new(&arguments[0]);
+        command
+            .args(&arguments[1..])
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr);
+        let mut process = {
+            let mut running = lock(&self.workplace.running);
+            let process = command
+                .spawn()
+                .map_err(|error| format!("{}: {error}", arguments[0]))?;
+            running.insert(process.id());
+            process
+        };
+        let stdout = process.stdout.take();
+        self.members[index].process = Some(process);
+        let (told, ready) = mpsc::channel();
+        thread::spawn(move || {
+            let mut lines = stdout
+                .map(BufReader::new)
+                .into_iter()
+                .flat_map(BufRead::lines);
+            let _ = told.send(lines.next().and_then(Result::ok).unwrap_or_default());
+            // What else it prints must not fill the pipe.
+            lines.for_each(drop);
+        });
+        let line = ready.recv_timeout(READY_LIMIT).unwrap_or_default();
+        if line.starts_with(&format!("{name} is ready")) {
+            return Ok(());
+        }
+        let _ = self.stop_member(index);
+        let complaint = fs::read_to_string(&complaints).unwrap_or_default();
+        let complaint = complaint.lines().last().unwrap_or(&line);
+        Err(format!(
+            "{} does not start: {complaint}",
+            self.variant.name()
+        ))
+    }
+
+    /// Stops one server in order; the error says that it had to be killed.
+    pub(crate) fn stop_member(&mut self, index: usize) -> Result<(), String> {
+        let Some(mut process) = self.members[index].process.take() else {
+            return Ok(());
+        };
+        signal(process.id(), Signal::TERM);
+        let start = Instant::now();
+        let mut result = Ok(());
+        while matches!(process.try_wait(), Ok(None)) {
+            if start.elapsed() > STOP_LIMIT && result.is_ok() {
+                signal(process.id(), Signal::KILL);
+                result = Err(format!("{} does not stop", self.members[index].name));
+            }
+            thread::sleep(PAUSE);
+        }
+        lock(&self.workplace.running).remove(&process.id());
+        result
+    }
+
+    /// The client address of a server.
+    pub(crate) fn client(&self, index: usize) -> SocketAddr {
+        self.members[index].client
+    }
+
+    /// The process id of a server that runs.
+    pub(crate) fn process(&self, index: usize) -> Result<u32, String> {
+        let process = self.members[index].process.as_ref();
+        Ok(process.ok_or("the server does not run")?.id())
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What is run.
+    pub(crate) fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
+    /// Who keeps the record of commands.
+    pub(crate) fn workplace(&self) -> &Workplace {
+        &self.workplace
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for index in 0..self.members.len() {
+            let _ = self.stop_member(index);
+        }
+        // What can't be removed goes with the workplace.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,344 @@
+//! What is measured: a file of `bench/scenarios` for each scenario.
+//!
+//! A file holds the values of a full run; its table `[quick]` replaces some of them for a short
+//! one. Lists of connections, depths and so on are multiplied: each combination is a point at
+//! which all variants take turns.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::target::Target;
+
+/// What a scenario does with the servers.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// Load on one server.
+    Load,
+    /// As many reports as there are clients, for what each costs in memory.
+    Fill,
+    /// Delay of a report through a ring of five servers.
+    Flood,
+    /// A neighbor that starts with nothing, and a server that starts with all it had.
+    CatchUp,
+    /// Connections that come and go.
+    Storm,
+    /// A server without room: what refusing costs, and how it recovers.
+    Full,
+}
+
+/// A server that takes part, and what is done to it.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    /// What it is called in the results.
+    pub(crate) name: String,
+    /// The variant that is started, where that has another name.
+    runs: Option<String>,
+    /// Flags of `herd serve`; other variants have none.
+    #[serde(default)]
+    pub(crate) flags: Vec<String>,
+    /// Whether lines in and out are logged.
+    #[serde(default)]
+    pub(crate) log: bool,
+    /// Clients beside the load: silent, dripping, and never reading.
+    #[serde(default)]
+    pub(crate) idle: usize,
+    #[serde(default)]
+    pub(crate) drip: usize,
+    #[serde(default)]
+    pub(crate) deaf: usize,
+    /// Seconds that these have before anything is measured.
+    #[serde(default)]
+    pub(crate) wait: f64,
+}
+
+impl Entry {
+    /// A variant as it is.
+    pub(crate) fn plain(name: &str) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            runs: None,
+            flags: Vec::new(),
+            log: false,
+            idle: 0,
+            drip: 0,
+            deaf: 0,
+            wait: 0.0,
+        }
+    }
+
+    /// The variant that is started.
+    pub(crate) fn variant(&self) -> &str {
+        self.runs.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// One way to combine the lists.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Point {
+    /// Connections that make requests.
+    pub(crate) connections: usize,
+    /// Requests in flight on each, in a closed loop.
+    pub(crate) depth: usize,
+    /// An open loop's rate, as a part of the capacity of the slowest of `slowest_of`.
+    pub(crate) fraction: Option<f64>,
+    /// Workers of the herd's pool; `None` for its default.
+    pub(crate) workers: Option<usize>,
+    /// Silent connections beside them.
+    pub(crate) idle: usize,
+}
+
+/// A scenario, as its file has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Scenario {
+    /// The file's name without its ending.
+    #[serde(skip)]
+    pub(crate) name: String,
+    /// What is measured, in a sentence.
+    pub(crate) about: String,
+    pub(crate) kind: Kind,
+    /// How many times all variants take a turn at each point.
+    pub(crate) rounds: usize,
+    pub(crate) variants: Vec<Entry>,
+    #[serde(default = "one")]
+    connections: Vec<usize>,
+    #[serde(default = "one")]
+    depth: Vec<usize>,
+    #[serde(default)]
+    fraction: Vec<f64>,
+    /// Whose capacity the fractions are of: the least of theirs.
+    #[serde(default)]
+    pub(crate) slowest_of: Vec<String>,
+    #[serde(default)]
+    workers: Vec<usize>,
+    #[serde(default = "none")]
+    idle: Vec<usize>,
+    /// Seconds that are measured, and that come before.
+    #[serde(default = "second")]
+    pub(crate) seconds: f64,
+    #[serde(default = "warmup")]
+    pub(crate) warmup: f64,
+    /// Different client ids.
+    #[serde(default = "clients")]
+    pub(crate) clients: usize,
+    /// Percent of requests that are a WHATSAT, and its bound.
+    #[serde(default)]
+    pub(crate) whatsat: f64,
+    #[serde(default)]
+    pub(crate) bound: u8,
+    /// Reports of a flood, connections of a storm.
+    #[serde(default)]
+    pub(crate) count: u64,
+    #[serde(default)]
+    pub(crate) targets: Vec<Target>,
+}
+
+fn one() -> Vec<usize> {
+    vec![1]
+}
+
+fn none() -> Vec<usize> {
+    vec![0]
+}
+
+fn second() -> f64 {
+    1.0
+}
+
+fn warmup() -> f64 {
+    0.3
+}
+
+fn clients() -> usize {
+    10_000
+}
+
+impl Scenario {
+    /// Reads a scenario's text.
+    fn parse(name: &str, text: &str, quick: bool) -> Result<Scenario, String> {
+        let mut table: toml::Table = text.parse().map_err(|error| format!("{name}: {error}"))?;
+        let changes = match table.remove("quick") {
+            None => toml::Table::new(),
+            Some(toml::Value::Table(changes)) => changes,
+            Some(_) => return Err(format!("{name}: `quick` must be a table")),
+        };
+        if quick {
+            table.extend(changes);
+        }
+        let mut scenario: Scenario = table.try_into().map_err(|e| format!("{name}: {e}"))?;
+        scenario.name = name.to_owned();
+        scenario
+            .check()
+            .map_err(|error| format!("{name}: {error}"))?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let lists = [&self.connections, &self.depth, &self.idle];
+        if self.variants.is_empty() || lists.iter().any(|list| list.is_empty()) {
+            return Err("an empty list measures nothing".to_owned());
+        }
+        let names: Vec<&str> = self.variants.iter().map(|entry| &*entry.name).collect();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                return Err(format!("two variants are called `{name}`"));
+            }
+        }
+        if self.fraction.is_empty() != self.slowest_of.is_empty()
+            && self.kind == Kind::Load
+        {
+            return Err("`fraction` and `slowest-of` need each other".to_owned());
+        }
+        let targets = self.targets.iter().flat_map(Target::variants);
+        for name in targets.chain(self.slowest_of.iter().map(String::as_str)) {
+            if !names.contains(&name) {
+                return Err(format!("there is no variant `{name}` among its variants"));
+            }
+        }
+        if matches!(self.kind, Kind::Flood | Kind::Storm) && self.count == 0 {
+            return Err("`count` is missing".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Every combination of the lists, in their order.
+    pub(crate) fn points(&self) -> Vec<Point> {
+        let optional = |list: &[usize]| -> Vec<Option<usize>> {
+            if list.is_empty() {
+                vec![None]
+            } else {
+                list.iter().copied().map(Some).collect()
+            }
+        };
+        let fractions: Vec<Option<f64>> = if self.fraction.is_empty() {
+            vec![None]
+        } else {
+            // Nothing is the fraction of an unloaded server.
+            let some = |&part: &f64| (part > 0.0).then_some(part);
+            self.fraction.iter().map(some).collect()
+        };
+        let mut points = Vec::new();
+        for &connections in &self.connections {
+            for &depth in &self.depth {
+                for &fraction in &fractions {
+                    for workers in optional(&self.workers) {
+                        for &idle in &self.idle {
+                            points.push(Point {
+                                connections,
+                                depth,
+                                fraction,
+                                workers,
+                                idle,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        points
+    }
+}
+
+/// Reads all scenarios of a folder in the order of their names, or only those named.
+pub(crate) fn read(folder: &Path, only: &[String], quick: bool) -> Result<Vec<Scenario>, String> {
+    let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let mut scenarios = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| fault(folder, error))? {
+        let path = entry.map_err(|error| fault(folder, error))?.path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let text = fs::read_to_string(&path).map_err(|error| fault(&path, error))?;
+        scenarios.push(Scenario::parse(&name, &text, quick)?);
+    }
+    scenarios.sort_by(|a, b| a.name.cmp(&b.name));
+    for name in only {
+        if !scenarios.iter().any(|scenario| &scenario.name == name) {
+            let names: Vec<&str> = scenarios.iter().map(|s| s.name.as_str()).collect();
+            return Err(format!(
+                "there is no scenario `{name}`; there are {}",
+                names.join(", ")
+            ));
+        }
+    }
+    if !only.is_empty() {
+        scenarios.retain(|scenario| only.contains(&scenario.name));
+    }
+    if scenarios.is_empty() {
+        return Err(format!("{}: no scenario (*.toml)", folder.display()));
+    }
+    Ok(scenarios)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        about = "a test"
+        kind = "load"
+        rounds = 5
+        variants = [{ name = "herd" }, { name = "other", runs = "herd", flags = ["--ack", "disk"] }]
+        connections = [1, 8]
+        depth = [1, 16]
+        [[targets]]
+        what = "other against herd"
+        metric = "throughput"
+        of = "other"
+        to = "herd"
+        at-least = 0.9
+        [quick]
+        rounds = 2
+        connections = [8]
+    "#;
+
+    #[test]
+    fn a_quick_run_changes_what_it_says() {
+        let full = Scenario::parse("test", TEXT, false).expect("a scenario");
+        assert_eq!((full.rounds, full.points().len()), (5, 4));
+        assert_eq!(full.points()[1].depth, 16);
+        assert_eq!(full.variants[1].variant(), "herd");
+        let quick = Scenario::parse("test", TEXT, true).expect("a scenario");
+        assert_eq!((quick.rounds, quick.points().len()), (2, 2));
+        assert_eq!(quick.points()[0].connections, 8);
+    }
+
+    #[track_caller]
+    fn check_refused(from: &str, to: &str, expected: &str) {
+        let text = TEXT.replace(from, to);
+        assert_ne!(text, TEXT);
+        let error = Scenario::parse("test", &text, false).expect_err(expected);
+        assert!(
+            error.starts_with("test: ") && error.contains(expected),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn faults_are_told() {
+        check_refused("rounds = 5", "", "missing field `rounds`");
+        check_refused("depth = [1, 16]", "depht = [1]", "unknown field `depht`");
+        check_refused("connections = [1, 8]", "connections = []", "empty list");
+        check_refused("\"other\", runs", "\"herd\", runs", "two variants");
+        check_refused("of = \"other\"", "of = \"tokio\"", "no variant `tokio`");
+        check_refused("depth = [1, 16]", "fraction = [0.5]", "need each other");
+        check_refused("kind = \"load\"", "kind = \"lode\"", "unknown variant");
+        check_refused("kind = \"load\"", "kind = \"storm\"", "`count` is missing");
+        check_refused("at-least = 0.9", "", "at-least");
+    }
+
+    #[test]
+    fn the_scenarios_of_this_folder_can_be_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        for quick in [false, true] {
+            assert!(!read(&folder, &[], quick).expect("scenarios").is_empty());
+        }
+        let error = read(&folder, &["no-such".to_owned()], false).expect_err("no such scenario");
+        assert!(error.contains("capacity"), "{error}");
+    }
+}

@@ -1,0 +1,153 @@
+//! What can be started: the herd itself, and the folders of `bench/variants`.
+//!
+//! A variant's folder has three programs: `setup` installs or builds it, `version` tells in a
+//! line what it is made of, and `serve NAME --servers FILE [--log FILE]` becomes the server, which
+//! prints a line that begins with `NAME is ready`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::scenario::Entry;
+
+/// Where the herd is built, below the folder that this program is run in.
+const HERD: &str = "target/release/herd";
+
+/// Where the variants are.
+const FOLDER: &str = "bench/variants";
+
+/// What a server is started as.
+#[derive(Clone, Debug)]
+pub(crate) struct Variant {
+    name: String,
+    program: PathBuf,
+    /// Flags of `herd serve` with their values; `None` for other programs.
+    flags: Option<BTreeMap<String, String>>,
+    log: bool,
+}
+
+/// The two ways in which the herd itself runs.
+fn is_herd(name: &str) -> bool {
+    name == "herd" || name == "herd-seats"
+}
+
+/// What a variant speaks, as an option of the load.
+pub(crate) fn wire(name: &str) -> Option<&'static str> {
+    match name {
+        "echo" => Some("--echo"),
+        "redis" => Some("--redis"),
+        _ => None,
+    }
+}
+
+/// The program that runs a variant, or why there is none.
+pub(crate) fn program(name: &str) -> Result<PathBuf, String> {
+    let (path, how) = if is_herd(name) {
+        (PathBuf::from(HERD), "build it with: cargo build --release")
+    } else {
+        let folder = Path::new(FOLDER).join(name);
+        (
+            folder.join("serve"),
+            "each variant has a folder of its name there",
+        )
+    };
+    path.canonicalize()
+        .map_err(|error| format!("{}: {error}; {how}", path.display()))
+}
+
+/// A line that says which version a variant is.
+pub(crate) fn version(name: &str) -> String {
+    let command = if is_herd(name) {
+        Command::new(HERD).arg("--version").output()
+    } else {
+        Command::new(Path::new(FOLDER).join(name).join("version")).output()
+    };
+    match command {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        Ok(output) => format!("unknown ({})", output.status),
+        Err(error) => format!("unknown ({error})"),
+    }
+}
+
+impl Variant {
+    /// What an entry starts, for so many clients at a time.
+    pub(crate) fn new(
+        entry: &Entry,
+        workers: Option<usize>,
+        clients: usize,
+    ) -> Result<Variant, String> {
+        let name = entry.variant();
+        let program = program(name)?;
+        if !is_herd(name) {
+            if !entry.flags.is_empty() {
+                return Err(format!("`{}` takes no flags", entry.name));
+            }
+            return Ok(Variant {
+                name: entry.name.clone(),
+                program,
+                flags: None,
+                log: entry.log,
+            });
+        }
+        let mut flags = BTreeMap::new();
+        let mut set = |flag: &str, value: &str| flags.insert(flag.to_owned(), value.to_owned());
+        set("--ack", "memory");
+        set("--log-level", if entry.log { "info" } else { "warn" });
+        if name == "herd-seats" {
+            set("--pool", "seats");
+            // Whoever finds no seat waits until another leaves, which no client of a run does.
+            set("--workers", &clients.to_string());
+        }
+        if let Some(workers) = workers {
+            set("--workers", &workers.to_string());
+        }
+        for pair in entry.flags.chunks(2) {
+            let [flag, value] = pair else {
+                return Err(format!("`{}`: a flag without its value", entry.name));
+            };
+            set(flag, value);
+        }
+        Ok(Variant {
+            name: entry.name.clone(),
+            program,
+            flags: Some(flags),
+            log: entry.log,
+        })
+    }
+
+    /// What it is called in the results.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is the herd itself, which keeps a journal and says when its log drops lines.
+    pub(crate) fn is_herd(&self) -> bool {
+        self.flags.is_some()
+    }
+
+    /// The command that becomes the server of that name, with its files in `folder`.
+    pub(crate) fn command(&self, server: &str, folder: &Path) -> Vec<String> {
+        let path = |name: &str| folder.join(name).display().to_string();
+        let mut command = vec![self.program.display().to_string()];
+        let mut add = |words: &[&str]| command.extend(words.iter().map(|word| (*word).to_owned()));
+        match &self.flags {
+            Some(flags) => {
+                add(&["serve", server, "--servers", &path("servers.txt")]);
+                add(&["--key-file", &path("herd.key")]);
+                add(&["--data-dir", &path("data"), "--log-dir", &path("logs")]);
+                for (flag, value) in flags {
+                    add(&[flag, value]);
+                }
+            }
+            None => {
+                add(&[server, "--servers", &path("servers.txt")]);
+                if self.log {
+                    add(&["--log", &path(&format!("{server}.log"))]);
+                }
+            }
+        }
+        command
+    }
+}
