@@ -1,5 +1,5 @@
 //! The pool's well-known ways to die, each against a real process. The short form: the bench
-//! crate measures the same with thousands of clients (bench/POOL.md).
+//! crate measures the same with thousands of clients (bench/README.md).
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]

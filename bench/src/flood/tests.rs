@@ -70,8 +70,7 @@ fn every_report_is_timed_at_every_server() {
 #[test]
 fn wrong_replies_make_it_void() {
     let refuses = |line: &str, _: &Reports| format!("? {line}\n");
-    let error = flood([right, right], refuses)
-        .expect_err("no report taken");
+    let error = flood([right, right], refuses).expect_err("no report taken");
     assert!(error.contains("a wrong reply to a report"), "{error}");
     let babbles = |_: &str, _: &Reports| "hello\n".to_owned();
     let error = flood([right, babbles], right).expect_err("a wrong reply");

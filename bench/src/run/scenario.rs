@@ -188,9 +188,7 @@ impl Scenario {
                 return Err(format!("two variants are called `{name}`"));
             }
         }
-        if self.fraction.is_empty() != self.slowest_of.is_empty()
-            && self.kind == Kind::Load
-        {
+        if self.fraction.is_empty() != self.slowest_of.is_empty() && self.kind == Kind::Load {
             return Err("`fraction` and `slowest-of` need each other".to_owned());
         }
         let targets = self.targets.iter().flat_map(Target::variants);

@@ -69,29 +69,33 @@ impl Summary<'_> {
                  |---|---|---|---|---|---|---|---|\n";
         for scenario in self.scenarios {
             for target in &scenario.targets {
-                let mut found = false;
-                for point in scenario
-                    .points()
-                    .iter()
-                    .filter(|point| target.is_for(point))
-                {
-                    found = true;
-                    let row = self.target(scenario, target, point);
-                    *out += &format!(
-                        "| {} | {} | {} |{row}\n",
-                        scenario.name,
-                        target.what,
-                        point_words(scenario, point)
-                    );
+                let points = scenario.points();
+                let points: Vec<&Point> = points.iter().filter(|p| target.is_for(p)).collect();
+                let start = format!("| {} | {} |", scenario.name, target.what);
+                let absent = if points.is_empty() {
+                    Some("not in this run".to_owned())
+                } else {
+                    self.absent(scenario, target)
+                };
+                if let Some(reason) = absent {
+                    *out += &format!("{start} | | | | | {reason} |\n");
+                    continue;
                 }
-                if !found {
-                    *out += &format!(
-                        "| {} | {} | | | | | | not in this run |\n",
-                        scenario.name, target.what
-                    );
+                for point in points {
+                    let row = self.target(scenario, target, point);
+                    *out += &format!("{start} {} |{row}\n", point_words(scenario, point));
                 }
             }
         }
+    }
+
+    /// Which of a target's variants took no part, and why.
+    fn absent(&self, scenario: &Scenario, target: &Target) -> Option<String> {
+        target.variants().find_map(|name| {
+            let entry = scenario.variants.iter().find(|entry| entry.name == name)?;
+            let reason = self.left_out.get(entry.variant())?;
+            Some(format!("{name} left out: {}", one_line(reason)))
+        })
     }
 
     /// The cells of a target from `wanted` on.
@@ -149,14 +153,10 @@ impl Summary<'_> {
         }
     }
 
-    /// Why there is no figure of a variant.
+    /// Why there is no figure of a variant at a point.
     fn missing(&self, scenario: &Scenario, name: &str, point: &Point) -> Option<String> {
-        if let Some(reason) = self.record.void(&scenario.name, name, point) {
-            return Some(format!("void: {name}: {}", one_line(reason)));
-        }
-        let entry = scenario.variants.iter().find(|entry| entry.name == name)?;
-        let reason = self.left_out.get(entry.variant())?;
-        Some(format!("{name} left out: {}", one_line(reason)))
+        let reason = self.record.void(&scenario.name, name, point)?;
+        Some(format!("void: {name}: {}", one_line(reason)))
     }
 
     fn unit(&self, metric: &str) -> &'static str {
