@@ -81,7 +81,7 @@ pub(crate) struct Load {
     #[argh(option, default = "0", arg_name = "n")]
     deaf: usize,
 
-    /// end after so many requests, if the time is not over before
+    /// end after so many requests, as many on each connection, if the time is not over before
     #[argh(option, arg_name = "n")]
     requests: Option<u64>,
 

@@ -12,6 +12,8 @@ use super::workload::{Pending, Share, Workload};
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     share: Share,
+    /// Requests made so far.
+    requests: u64,
     pending: VecDeque<Pending>,
     /// The start of a reply whose rest has not come.
     partial: Vec<u8>,
@@ -26,6 +28,7 @@ impl Connection {
         Connection {
             stream,
             share,
+            requests: 0,
             pending: VecDeque::new(),
             partial: Vec::new(),
             unsent: Vec::new(),
@@ -37,6 +40,12 @@ impl Connection {
     pub(crate) fn request(&mut self, load: &mut Workload, now: u64, at: u64) {
         let pending = load.request(&mut self.share, now, at, &mut self.outgoing);
         self.pending.push_back(pending);
+        self.requests += 1;
+    }
+
+    /// How many requests have been made.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests
     }
 
     /// Sends what has been made; whether all had been taken before, and whether all is now.

@@ -204,7 +204,7 @@ impl Engine<'_> {
         }
         loop {
             let now = self.now();
-            if self.requests_left() == 0 {
+            if self.plan.requests.is_some_and(|most| self.sent >= most) {
                 end = end.min(now.max(warm));
             }
             let counting = meter.tick(self.plan, now, warm, end)?;
@@ -246,7 +246,7 @@ impl Engine<'_> {
     fn fill(&mut self) -> Result<(), String> {
         for index in 0..self.connections.len() {
             let now = self.now();
-            for _ in 0..self.requests_left().min(self.plan.depth as u64) {
+            for _ in 0..self.requests_left(index).min(self.plan.depth as u64) {
                 self.connections[index].request(&mut self.load, now, now);
                 self.sent += 1;
             }
@@ -258,12 +258,15 @@ impl Engine<'_> {
     /// Sends what an open loop's schedule wants by now; nanoseconds until the next is due.
     fn send_due(&mut self, rate: f64, now: u64, warm: u64) -> Result<u64, String> {
         let due_at = |number: u64| (number as f64 * 1e9 / rate) as u64;
-        for _ in 0..self.requests_left().min(OPEN_BATCH) {
+        for _ in 0..OPEN_BATCH {
             let at = due_at(self.sent);
             if at > now {
                 return Ok(at - now);
             }
             let index = (self.sent % self.connections.len() as u64) as usize;
+            if self.requests_left(index) == 0 {
+                return Ok(u64::MAX);
+            }
             self.connections[index].request(&mut self.load, now, at);
             self.sent += 1;
             self.flush(index)?;
@@ -318,7 +321,7 @@ impl Engine<'_> {
             self.counted += replies;
         }
         if self.plan.rate.is_none() && now < end {
-            let requests = replies.min(self.requests_left());
+            let requests = replies.min(self.requests_left(index));
             let connection = &mut self.connections[index];
             for _ in 0..requests {
                 connection.request(&mut self.load, now, now);
@@ -329,10 +332,14 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// How many requests may still be sent.
-    fn requests_left(&self) -> u64 {
-        let most = self.plan.requests.unwrap_or(u64::MAX);
-        most.saturating_sub(self.sent)
+    /// How many requests a connection may still send. All have the same number, or a fast one would
+    /// report its clients again before a slow one has reported its own.
+    fn requests_left(&self, index: usize) -> u64 {
+        let connections = self.connections.len() as u64;
+        let most = self.plan.requests.map_or(u64::MAX, |requests| {
+            (requests + connections - 1 - index as u64) / connections
+        });
+        most.saturating_sub(self.connections[index].requests())
     }
 
     /// Writes what a connection has to send, and asks to be told when more can be written.

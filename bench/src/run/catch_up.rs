@@ -81,33 +81,49 @@ struct Copied {
 }
 
 fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Copied, String> {
-    let mut asker = Asker::connect(address)?;
     let size = SAMPLE.min(clients);
-    let mut missing: Vec<usize> = (0..size).map(|part| part * clients / size).collect();
-    let mut first = None;
+    let sample = (0..size).map(|part| part * clients / size).collect();
+    let (mut first, mut last) = (None, Duration::ZERO);
+    wait_for(
+        &mut Asker::connect(address)?,
+        sample,
+        ready,
+        |missing, now| {
+            if missing < size && first.is_none() {
+                first = Some((now, missing));
+            }
+            last = now;
+        },
+    )?;
+    // Where the first look found all of them, they came since the server was ready.
+    let (since, left) = first
+        .filter(|(_, left)| *left > 0)
+        .unwrap_or((Duration::ZERO, size));
+    let records = left as f64 / size as f64 * clients as f64;
+    Ok(Copied {
+        whole: last,
+        rate: records / (last - since).as_secs_f64(),
+    })
+}
+
+/// Asks for these clients until a server knows them all. `look` is called each time with the number
+/// of those that are missing, and the time.
+fn wait_for(
+    asker: &mut Asker,
+    mut missing: Vec<usize>,
+    since: Instant,
+    mut look: impl FnMut(usize, Duration),
+) -> Result<(), String> {
     loop {
-        missing = unknown(&mut asker, &missing)?;
-        let now = ready.elapsed();
-        if first.is_none() && missing.len() < size {
-            first = Some((now, missing.len()));
-        }
+        missing = unknown(asker, &missing)?;
+        let now = since.elapsed();
+        look(missing.len(), now);
         if missing.is_empty() {
-            let (since, left) = first.unwrap_or((Duration::ZERO, size));
-            // Where the first look found all of them, they came since the server was ready.
-            let (since, left) = if left == 0 {
-                (Duration::ZERO, size)
-            } else {
-                (since, left)
-            };
-            let records = left as f64 / size as f64 * clients as f64;
-            return Ok(Copied {
-                whole: now,
-                rate: records / (now - since).as_secs_f64(),
-            });
+            return Ok(());
         }
         if now > LIMIT {
             return Err(format!(
-                "{} of {size} clients are not known after {} s",
+                "{} clients are not known after {} s",
                 missing.len(),
                 LIMIT.as_secs()
             ));

@@ -101,7 +101,7 @@ pub(crate) struct Scenario {
     /// What is measured, in a sentence.
     pub(crate) about: String,
     pub(crate) kind: Kind,
-    /// How many times all variants take a turn at each point.
+    /// How many times all variants take a turn at each point; 0 leaves the scenario out.
     pub(crate) rounds: usize,
     pub(crate) variants: Vec<Entry>,
     #[serde(default = "one")]

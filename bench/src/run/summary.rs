@@ -72,7 +72,7 @@ impl Summary<'_> {
                 let points = scenario.points();
                 let points: Vec<&Point> = points.iter().filter(|p| target.is_for(p)).collect();
                 let start = format!("| {} | {} |", scenario.name, target.what);
-                let absent = if points.is_empty() {
+                let absent = if points.is_empty() || scenario.rounds == 0 {
                     Some("not in this run".to_owned())
                 } else {
                     self.absent(scenario, target)
@@ -219,7 +219,7 @@ impl Summary<'_> {
     /// Medians of everything: a table for each metric of each scenario.
     fn figures(&self, out: &mut String) {
         *out += "\n## Figures\n\nMedians of the rounds.\n";
-        for scenario in self.scenarios {
+        for scenario in self.scenarios.iter().filter(|scenario| scenario.rounds > 0) {
             *out += &format!("\n### {}\n\n{}\n", scenario.name, scenario.about.trim());
             let mut metrics: Vec<&str> = Vec::new();
             for row in &self.record.rows {
