@@ -8,7 +8,8 @@
 
 use std::net::TcpStream;
 use std::num::NonZeroU64;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use rustix::event::{Timespec, epoll};
@@ -26,6 +27,13 @@ use crate::progress::Progress;
 
 /// Nanoseconds without any reply, though some are due, after which a run is void.
 const STALL_NANOS: u64 = 10_000_000_000;
+
+/// How long a server may take to accept all connections, and between two looks whether it has.
+const ACCEPT_LIMIT: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(2);
+
+/// Descriptors of connections that went before, which a server may close meanwhile.
+const SPARE_DESCRIPTORS: usize = 8;
 
 /// Requests without a reply after which an open loop is void: the rate is beyond the server.
 const MAX_BACKLOG: u64 = 1_000_000;
@@ -103,11 +111,25 @@ pub(crate) fn run(plan: &Plan, progress: &mut Progress) -> Result<Measured, Stri
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     }
     let before = kib()?;
+    let open = plan
+        .process
+        .as_deref()
+        .map(process::descriptors)
+        .transpose()?;
     let mut engine = Engine::connect(plan, progress)?;
+    if let (Some(process), Some(open)) = (&plan.process, open) {
+        wait_accepted(process, open + plan.idle + plan.connections)?;
+    }
     let connected = kib()?;
     engine.start = Instant::now();
     let (window, server_cpu_nanos, own_cpu_nanos) = engine.drive(progress)?;
     let end = kib()?;
+    if window == 0 {
+        return Err(
+            "nothing was measured: all was over within the warm-up, or this program had no turn"
+                .to_owned(),
+        );
+    }
     Ok(Measured {
         seconds: window as f64 / 1e9,
         replies: engine.counted,
@@ -121,6 +143,25 @@ pub(crate) fn run(plan: &Plan, progress: &mut Progress) -> Result<Measured, Stri
             .zip(end)
             .map(|((before, connected), end)| [before, connected, end]),
     })
+}
+
+/// Waits until the server has so many descriptors: the kernel makes connections before the server
+/// has heard of them, and to accept them is work that is not to be measured.
+fn wait_accepted(process: &str, wanted: usize) -> Result<(), String> {
+    let start = Instant::now();
+    loop {
+        let open = process::descriptors(process)?;
+        if open + SPARE_DESCRIPTORS >= wanted {
+            return Ok(());
+        }
+        if start.elapsed() > ACCEPT_LIMIT {
+            return Err(format!(
+                "the server has {open} descriptors after 10 s, and {wanted} are needed for all \
+                 connections"
+            ));
+        }
+        thread::sleep(ACCEPT_PAUSE);
+    }
 }
 
 impl Engine<'_> {

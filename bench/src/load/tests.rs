@@ -74,7 +74,7 @@ fn run(options: &[&str], reply: fn(&str, &str) -> String) -> Result<engine::Meas
     let mut load = load(options);
     load.address = address;
     load.seconds = 0.1;
-    load.warmup = 0.01;
+    load.warmup = if load.requests.is_some() { 0.0 } else { 0.01 };
     load.clients = Some(1);
     let plan = load.plan(1_000).expect("a plan");
     let result = engine::run(&plan, &mut Progress::new());

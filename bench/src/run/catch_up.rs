@@ -52,8 +52,8 @@ pub(crate) fn measure(
         ));
     }
     let mut figures = vec![
-        figure("copy", copied.whole.as_nanos() as f64, "ns"),
-        figure("apply_rate", copied.rate, "1/s"),
+        figure("copy", copied.whole.as_nanos() as f64),
+        figure("apply_rate", copied.rate),
     ];
     fleet.stop_member(1)?;
     // The others keep nothing that they could start with.
@@ -67,7 +67,7 @@ pub(crate) fn measure(
         if !unknown_one.is_empty() || !unknown(&mut asker, &all)?.is_empty() {
             return Err("clients were lost by a restart".to_owned());
         }
-        figures.push(figure("restart", restart.as_nanos() as f64, "ns"));
+        figures.push(figure("restart", restart.as_nanos() as f64));
     }
     Ok(figures)
 }

@@ -86,8 +86,8 @@ fn delays(
     }
     let at = |quantile: f64| last.delays.value_at_quantile(quantile) as f64;
     Ok(vec![
-        figure("flood_p50", at(0.5), "ns"),
-        figure("flood_p99", at(0.99), "ns"),
-        figure("flood_reports", last.delays.len() as f64, ""),
+        figure("flood_p50", at(0.5)),
+        figure("flood_p99", at(0.99)),
+        figure("flood_reports", last.delays.len() as f64),
     ])
 }

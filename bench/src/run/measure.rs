@@ -39,6 +39,7 @@ pub(crate) fn load(
     progress: &mut Progress,
 ) -> Result<Vec<Figure>, String> {
     let process = fleet.process(0)?.to_string();
+    let before = process::descriptors(&process)?;
     if cell.idle() > 0 && cell.round == 1 {
         // What an allocator sets aside for the first requests is no idle client's.
         run(
@@ -47,8 +48,8 @@ pub(crate) fn load(
             &["--seconds", "0.3", "--warmup", "0"],
             progress,
         )?;
+        settle(&process, before)?;
     }
-    let before = process::descriptors(&process)?;
     let entry = cell.entry;
     let mut options: Vec<String> = [
         ("--seconds", cell.scenario.seconds.to_string()),
@@ -114,8 +115,8 @@ pub(crate) fn fill(
         .ok_or("the server's memory is unknown")?;
     let grown = end.saturating_sub(before) as f64 * 1024.0;
     Ok(vec![
-        figure("memory_per_client", grown / clients as f64, "bytes"),
-        figure("server_rss", end as f64 * 1024.0, "bytes"),
+        figure("memory_per_client", grown / clients as f64),
+        figure("server_rss", end as f64 * 1024.0),
     ])
 }
 
@@ -169,37 +170,28 @@ fn figures(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
     let replies = measured.replies.max(1) as f64;
     let at = |quantile: f64| measured.latency.value_at_quantile(quantile) as f64;
     let mut figures = vec![
-        figure(
-            "throughput",
-            measured.replies as f64 / measured.seconds,
-            "1/s",
-        ),
-        figure("latency_p50", at(0.5), "ns"),
-        figure("latency_p99", at(0.99), "ns"),
-        figure("latency_p99_9", at(0.999), "ns"),
+        figure("throughput", measured.replies as f64 / measured.seconds),
+        figure("latency_p50", at(0.5)),
+        figure("latency_p99", at(0.99)),
+        figure("latency_p99_9", at(0.999)),
         figure(
             "generator_cores",
             measured.own_cpu_nanos as f64 / 1e9 / measured.seconds,
-            "cores",
         ),
     ];
     if let Some(cpu) = measured.server_cpu_nanos {
-        figures.push(figure("cpu_per_request", cpu as f64 / replies, "ns"));
+        figures.push(figure("cpu_per_request", cpu as f64 / replies));
     }
     if cell.rate.is_some() {
         let late = measured.lateness.value_at_quantile(0.99) as f64;
-        figures.push(figure("late_p99", late, "ns"));
+        figures.push(figure("late_p99", late));
     }
     if let Some([before, _, end]) = measured.server_kib {
-        figures.push(figure("server_rss", end as f64 * 1024.0, "bytes"));
+        figures.push(figure("server_rss", end as f64 * 1024.0));
         // A server that has had idle clients before reuses their memory.
         if cell.idle() > 0 && cell.round == 1 {
             let grown = end.saturating_sub(before) as f64 * 1024.0;
-            figures.push(figure(
-                "memory_per_idle",
-                grown / cell.idle() as f64,
-                "bytes",
-            ));
+            figures.push(figure("memory_per_idle", grown / cell.idle() as f64));
         }
     }
     figures
@@ -217,5 +209,5 @@ pub(crate) fn dropped_lines(fleet: &Fleet) -> Result<Vec<Figure>, String> {
             |line: &&str| line.contains("log lines dropped") || line.contains("log lines lost");
         dropped += text.lines().filter(tells).count();
     }
-    Ok(vec![figure("log_drops", dropped as f64, "")])
+    Ok(vec![figure("log_drops", dropped as f64)])
 }

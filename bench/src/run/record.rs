@@ -33,16 +33,25 @@ const COLUMNS: [&str; 13] = [
 pub(crate) struct Figure {
     pub(crate) metric: &'static str,
     pub(crate) value: f64,
-    /// `ns`, `bytes`, `1/s`, `cores`, or nothing for a count.
-    pub(crate) unit: &'static str,
 }
 
-/// A figure of a metric.
-pub(crate) fn figure(metric: &'static str, value: f64, unit: &'static str) -> Figure {
-    Figure {
-        metric,
-        value,
-        unit,
+/// A figure of a metric, in the metric's [`unit`].
+pub(crate) fn figure(metric: &'static str, value: f64) -> Figure {
+    Figure { metric, value }
+}
+
+/// What a metric is counted in: `ns`, `bytes`, `1/s`, `cores`, or nothing for a plain number.
+pub(crate) fn unit(metric: &str) -> &'static str {
+    match metric {
+        "throughput" | "apply_rate" | "close_rate" | "reset_rate" => "1/s",
+        "cpu_per_request" | "late_p99" | "copy" | "restart" | "recovery" | "flood_p50"
+        | "flood_p99" => "ns",
+        metric if metric.starts_with("latency_") => "ns",
+        "server_rss" => "bytes",
+        metric if metric.contains("memory") => "bytes",
+        "generator_cores" => "cores",
+        metric if metric.ends_with("_cpu") => "cores",
+        _ => "",
     }
 }
 
@@ -106,7 +115,7 @@ impl Record {
     ) -> Result<(), String> {
         let (figures, failure) = match result {
             Ok(figures) => (figures, None),
-            Err(error) => (vec![figure(VOID, 1.0, "")], Some(error)),
+            Err(error) => (vec![figure(VOID, 1.0)], Some(error)),
         };
         for figure in figures {
             let note = match (&failure, cell.point.fraction) {
@@ -136,7 +145,7 @@ impl Record {
                 cell.scenario.clients.to_string(),
                 row.figure.metric.to_owned(),
                 shortest(row.figure.value),
-                row.figure.unit.to_owned(),
+                unit(row.figure.metric).to_owned(),
                 row.note.clone(),
             ];
             let line = csv::row(cells.iter().map(String::as_str));

@@ -59,13 +59,12 @@ pub(crate) fn storm(
         let grown = |before: u64, after: u64| after as f64 - before as f64;
         let rate = cell.scenario.count as f64 / storm.took.as_secs_f64();
         figures.extend([
-            figure(names[0], rate, "1/s"),
+            figure(names[0], rate),
             figure(
                 names[1],
                 grown(before.descriptors as u64, settled.descriptors as u64),
-                "",
             ),
-            figure(names[2], grown(before.kib, settled.kib) * 1024.0, "bytes"),
+            figure(names[2], grown(before.kib, settled.kib) * 1024.0),
         ]);
     }
     Ok(figures)
@@ -147,10 +146,10 @@ pub(crate) fn full(
         }
     }
     Ok(vec![
-        figure("refusing_cpu", cores(&polite)?, "cores"),
-        figure("rush_cpu", cores(&rush)?, "cores"),
-        figure("crowd_cpu", waited, "cores"),
-        figure("recovery", freed.elapsed().as_nanos() as f64, "ns"),
+        figure("refusing_cpu", cores(&polite)?),
+        figure("rush_cpu", cores(&rush)?),
+        figure("crowd_cpu", waited),
+        figure("recovery", freed.elapsed().as_nanos() as f64),
     ])
 }
 

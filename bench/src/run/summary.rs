@@ -5,7 +5,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use super::record::Record;
+use super::record::{Record, VOID, unit};
 use super::scenario::{Point, Scenario};
 use super::statistics::Spread;
 use super::target::Target;
@@ -100,7 +100,7 @@ impl Summary<'_> {
 
     /// The cells of a target from `wanted` on.
     fn target(&self, scenario: &Scenario, target: &Target, point: &Point) -> String {
-        let unit = self.unit(&target.metric);
+        let unit = unit(&target.metric);
         let show = |value: f64| match target.to {
             Some(_) => ratio(value),
             None => shown(value, unit),
@@ -159,15 +159,6 @@ impl Summary<'_> {
         Some(format!("void: {name}: {}", one_line(reason)))
     }
 
-    fn unit(&self, metric: &str) -> &'static str {
-        let row = self
-            .record
-            .rows
-            .iter()
-            .find(|row| row.figure.metric == metric);
-        row.map_or("", |row| row.figure.unit)
-    }
-
     fn comparison(&self, out: &mut String) {
         let comparison = Comparison::of(self.scenarios, self.record);
         let lines = |found: &[compare::Compared]| -> String {
@@ -181,7 +172,8 @@ impl Summary<'_> {
         };
         *out += &format!(
             "\n## Where the thread pool loses\n\n\
-             The lobby against another variant, by more than 3 %, the greatest losses first.\n\n{}",
+             The lobby's figure as a part of another variant's, where it is worse by more than 3 %; the \
+             greatest losses first, in brackets the range of the rounds.\n\n{}",
             lines(&comparison.losses)
         );
         *out += &format!(
@@ -224,9 +216,8 @@ impl Summary<'_> {
             let mut metrics: Vec<&str> = Vec::new();
             for row in &self.record.rows {
                 let metric = row.figure.metric;
-                let told = row.scenario == scenario.name
-                    && metric != super::record::VOID
-                    && !UNTOLD.contains(&metric);
+                let told =
+                    row.scenario == scenario.name && metric != VOID && !UNTOLD.contains(&metric);
                 if told && !metrics.contains(&metric) {
                     metrics.push(metric);
                 }
@@ -238,7 +229,7 @@ impl Summary<'_> {
     }
 
     fn table(&self, scenario: &Scenario, metric: &str, out: &mut String) {
-        let unit = self.unit(metric);
+        let unit = unit(metric);
         let names: Vec<&str> = scenario.variants.iter().map(|entry| &*entry.name).collect();
         *out += &format!("\n| {metric} | {} |\n", names.join(" | "));
         *out += &format!("|---|{}\n", "---|".repeat(names.len()));

@@ -33,6 +33,7 @@ enum Bound {
 struct Filter {
     connections: Vec<usize>,
     depth: Vec<usize>,
+    idle: Vec<usize>,
     fraction: Option<f64>,
 }
 
@@ -50,6 +51,8 @@ struct Raw {
     connections: Vec<usize>,
     #[serde(default)]
     depth: Vec<usize>,
+    #[serde(default)]
+    idle: Vec<usize>,
     fraction: Option<f64>,
 }
 
@@ -71,6 +74,7 @@ impl TryFrom<Raw> for Target {
             filter: Filter {
                 connections: raw.connections,
                 depth: raw.depth,
+                idle: raw.idle,
                 fraction: raw.fraction,
             },
         })
@@ -90,11 +94,13 @@ impl Target {
         let Filter {
             connections,
             depth,
+            idle,
             fraction,
         } = &self.filter;
         let among = |list: &[usize], value| list.is_empty() || list.contains(&value);
         among(connections, point.connections)
             && among(depth, point.depth)
+            && among(idle, point.idle)
             // Nothing is the fraction of an unloaded server.
             && fraction.is_none_or(|wanted| wanted == point.fraction.unwrap_or(0.0))
     }

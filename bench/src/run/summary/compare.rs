@@ -23,31 +23,39 @@ const METRICS: [(&str, &str, bool); 8] = [
     ("flood_p99", "flood p99", false),
 ];
 
-/// The lobby's figure divided by another's.
+/// The lobby's figures divided by another's, at the points of a scenario where the one that wins is
+/// the same.
 #[derive(Debug)]
 pub(super) struct Compared {
     scenario: String,
     other: String,
     metric: &'static str,
-    at: String,
-    ratios: Spread,
-    /// How many times better the lobby is: below 1 it is worse.
-    better: f64,
+    /// Where, the ratios, and how many times better the lobby is: below 1 it is worse.
+    points: Vec<(String, Spread, f64)>,
+}
+
+impl Compared {
+    /// How far apart the two are, at the point where they are farthest.
+    fn distance(&self) -> f64 {
+        let distances = self.points.iter().map(|(_, _, better)| better.ln().abs());
+        distances.fold(0.0, f64::max)
+    }
 }
 
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}, {}: {} of {}'s {} ({} to {})",
-            self.scenario,
-            self.at,
-            ratio(self.ratios.median),
-            self.other,
-            self.metric,
-            ratio(self.ratios.least),
-            ratio(self.ratios.most)
-        )
+        write!(f, "{}, {}'s {}: ", self.scenario, self.other, self.metric)?;
+        for (index, (at, ratios, _)) in self.points.iter().enumerate() {
+            write!(
+                f,
+                "{}{} at {at} ({} to {})",
+                if index > 0 { "; " } else { "" },
+                ratio(ratios.median),
+                ratio(ratios.least),
+                ratio(ratios.most)
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -73,19 +81,14 @@ impl Comparison {
                 entry.name == entry.variant() && ![LOBBY, SEATS, "echo"].contains(&&*entry.name)
             });
             for other in others {
-                for point in scenario.points() {
-                    for metric in METRICS {
-                        comparison.add(scenario, record, &other.name, &point, metric);
-                    }
+                for metric in METRICS {
+                    comparison.add(scenario, record, &other.name, metric);
                 }
             }
         }
-        comparison
-            .losses
-            .sort_by(|a, b| a.better.total_cmp(&b.better));
-        comparison
-            .wins
-            .sort_by(|a, b| b.better.total_cmp(&a.better));
+        for found in [&mut comparison.losses, &mut comparison.wins] {
+            found.sort_by(|a, b| b.distance().total_cmp(&a.distance()));
+        }
         comparison
     }
 
@@ -94,36 +97,51 @@ impl Comparison {
         scenario: &Scenario,
         record: &Record,
         other: &str,
-        point: &Point,
         (metric, words, more_is_better): (&str, &'static str, bool),
     ) {
-        // An open loop's throughput is what it was told to be.
-        let told = scenario.kind == Kind::Load && point.fraction.is_some();
-        let void = |name: &str| record.void(&scenario.name, name, point).is_some();
-        if told && metric == "throughput" || void(LOBBY) || void(other) {
-            return;
-        }
-        let values = |name: &str| record.values(&scenario.name, name, point, metric);
-        let Some(ratios) = Spread::of_ratios(&values(LOBBY), &values(other)) else {
-            return;
-        };
-        let better = if more_is_better {
-            ratios.median
-        } else {
-            1.0 / ratios.median
-        };
-        let compared = Compared {
+        let compared = || Compared {
             scenario: scenario.name.clone(),
             other: other.to_owned(),
             metric: words,
-            at: point_words(scenario, point),
-            ratios,
-            better,
+            points: Vec::new(),
         };
-        match better {
-            better if better < 1.0 - NOISE => self.losses.push(compared),
-            better if better > 1.0 + NOISE => self.wins.push(compared),
-            _ => self.level += 1,
+        let (mut worse, mut better) = (compared(), compared());
+        for point in scenario.points() {
+            let void = |name: &str| record.void(&scenario.name, name, &point).is_some();
+            if !says_something(scenario, &point, metric) || void(LOBBY) || void(other) {
+                continue;
+            }
+            let values = |name: &str| record.values(&scenario.name, name, &point, metric);
+            let Some(ratios) = Spread::of_ratios(&values(LOBBY), &values(other)) else {
+                continue;
+            };
+            let times = if more_is_better {
+                ratios.median
+            } else {
+                1.0 / ratios.median
+            };
+            let found = (point_words(scenario, &point), ratios, times);
+            match times {
+                times if times < 1.0 - NOISE => worse.points.push(found),
+                times if times > 1.0 + NOISE => better.points.push(found),
+                _ => self.level += 1,
+            }
         }
+        for (compared, all) in [(worse, &mut self.losses), (better, &mut self.wins)] {
+            if !compared.points.is_empty() {
+                all.push(compared);
+            }
+        }
+    }
+}
+
+/// Whether a metric tells servers apart at a point: an open loop's throughput is what it was told to
+/// be, and a closed loop's latency follows from its throughput.
+fn says_something(scenario: &Scenario, point: &Point, metric: &str) -> bool {
+    let open = point.fraction.is_some();
+    match metric {
+        "throughput" => !open,
+        "latency_p50" | "latency_p99" => open && scenario.kind == Kind::Load,
+        _ => true,
     }
 }
