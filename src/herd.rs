@@ -16,9 +16,9 @@ use crate::command::Report;
 use crate::config::Ack;
 use crate::flood::Flood;
 use crate::journal::{Journal, JournalError, Position};
-use crate::locations::Locations;
+use crate::locations::{Key, Locations};
 use crate::outbox::{LinkId, Outlet, QUEUE_GROUPS};
-use crate::record::{MAX_AHEAD_SECONDS, Record, RecordView};
+use crate::record::{MAX_AHEAD_SECONDS, RecordView};
 use crate::time::Timestamp;
 use crate::vector::Vector;
 use durable::Durable;
@@ -58,6 +58,27 @@ struct Apply {
     flood: Flood,
     /// `None` where nothing is to survive the process, as in tests.
     durable: Option<Durable>,
+}
+
+/// The records of a group that are greater than the stored ones.
+struct Winners<'a> {
+    /// Where each of them is stored.
+    keys: Vec<Key>,
+    records: Vec<RecordView<'a>>,
+}
+
+impl<'a> Winners<'a> {
+    fn with_capacity(records: usize) -> Winners<'a> {
+        Winners {
+            keys: Vec::with_capacity(records),
+            records: Vec::with_capacity(records),
+        }
+    }
+
+    fn push(&mut self, key: Key, record: RecordView<'a>) {
+        self.keys.push(key);
+        self.records.push(record);
+    }
 }
 
 impl Herd {
@@ -122,7 +143,7 @@ impl Herd {
         let mut hanging: Vec<usize> = Vec::new();
         let mut apply_guard = self.apply.lock();
         let apply = &*apply_guard;
-        let mut winners: Vec<RecordView<'_>> = Vec::with_capacity(reports.len());
+        let mut winners = Winners::with_capacity(reports.len());
         let mut new_clients = 0;
         for report in reports {
             if report.time.is_ahead_of(received, MAX_AHEAD_SECONDS) {
@@ -132,13 +153,16 @@ impl Herd {
             // Reports earlier in the group are not in the cache yet. A turn has at most a few
             // reports, so looking through them costs less than a table would.
             let in_group = winners
+                .records
                 .iter()
                 .rev()
                 .find(|winner| winner.client == report.client)
                 .map(|winner| winner.time);
+            let key = self.locations.key(report.client);
             let stored = in_group.or_else(|| {
-                self.locations
-                    .with(report.client, |stored| stored.map(Record::time))
+                self.locations.with(key, report.client, |stored| {
+                    stored.map(|stored| stored.time)
+                })
             });
             if in_group.is_some() {
                 hanging.push(outcomes.len());
@@ -151,25 +175,26 @@ impl Herd {
                 }
                 stored => {
                     new_clients += usize::from(stored.is_none());
-                    let sequence = apply.sequence + winners.len() as u64 + 1;
+                    let sequence = apply.sequence + winners.records.len() as u64 + 1;
                     let origin = self.name.as_bytes();
-                    winners.push(RecordView::of_report(
-                        report, received, origin, self.epoch, sequence,
-                    ));
+                    winners.push(
+                        key,
+                        RecordView::of_report(report, received, origin, self.epoch, sequence),
+                    );
                 }
             }
             outcomes.push(Outcome::Acknowledged);
         }
         let apply = &mut *apply_guard;
         let appended = match &mut apply.durable {
-            Some(durable) if !winners.is_empty() => durable.append(&winners, true),
+            Some(durable) if !winners.records.is_empty() => durable.append(&winners.records, true),
             _ => Ok(()),
         };
         let stored = appended.is_ok();
         if stored {
             self.commit(apply, &winners, None);
-            apply.sequence += winners.len() as u64;
-            if !winners.is_empty() {
+            apply.sequence += winners.records.len() as u64;
+            if !winners.records.is_empty() {
                 apply
                     .vector
                     .advance(self.name.as_bytes(), self.epoch, apply.sequence);
@@ -185,7 +210,7 @@ impl Herd {
             .filter(|durable| durable.ack == Ack::Disk && outcomes.len() > first_outcome)
             .map(|durable| durable.journal.position());
         let change = durable
-            .filter(|_| !winners.is_empty())
+            .filter(|_| !winners.records.is_empty())
             .and_then(|durable| durable.change(appended));
         drop(apply_guard);
         if let Some(change) = change {
@@ -198,20 +223,22 @@ impl Herd {
     /// forwarded to the other neighbors. Says how many were.
     pub fn adopt(&self, records: &[RecordView<'_>], from: LinkId) -> usize {
         let mut apply = self.apply.lock();
-        let mut winners: Vec<RecordView<'_>> = Vec::with_capacity(records.len());
+        let mut winners = Winners::with_capacity(records.len());
         for record in records {
-            let greater = self.locations.with(record.client, |stored| {
-                stored.is_none_or(|stored| record.order(&stored.view()) == Ordering::Greater)
+            let key = self.locations.key(record.client);
+            let greater = self.locations.with(key, record.client, |stored| {
+                stored.is_none_or(|stored| record.order(&stored) == Ordering::Greater)
             });
             if greater {
-                winners.push(*record);
+                winners.push(key, *record);
             }
         }
         // A journal that can't be written refuses reports, but what other servers have accepted is
         // held all the same: the journal claims none of it until it has been written anew.
-        let durable = apply.durable.as_mut().filter(|_| !winners.is_empty());
+        let durable = apply.durable.as_mut();
+        let durable = durable.filter(|_| !winners.records.is_empty());
         let change = durable.and_then(|durable| {
-            let appended = durable.append(&winners, false);
+            let appended = durable.append(&winners.records, false);
             durable.change(appended)
         });
         self.commit(&mut apply, &winners, Some(from));
@@ -219,20 +246,20 @@ impl Herd {
         if let Some(change) = change {
             change.log();
         }
-        winners.len()
+        winners.records.len()
     }
 
     /// Stores what has won and queues it for everybody but the link that it came from.
-    fn commit(&self, apply: &mut Apply, winners: &[RecordView<'_>], source: Option<LinkId>) {
-        if winners.is_empty() {
+    fn commit(&self, apply: &mut Apply, winners: &Winners<'_>, source: Option<LinkId>) {
+        if winners.records.is_empty() {
             return;
         }
-        for winner in winners {
-            self.locations.store(winner);
+        for (key, winner) in winners.keys.iter().zip(&winners.records) {
+            self.locations.store(*key, winner);
         }
         if apply.flood.has_listeners(source) {
-            let mut lines = Vec::with_capacity(winners.len() * 128);
-            for winner in winners {
+            let mut lines = Vec::with_capacity(winners.records.len() * 128);
+            for winner in &winners.records {
                 winner.write_line(&mut lines);
             }
             apply.flood.hand_over(&Arc::from(lines), source);
@@ -240,13 +267,14 @@ impl Herd {
     }
 
     /// Shows a client's record, or that there is none, to `look`, which must only copy.
-    pub fn locate<R>(&self, client: &[u8], look: impl FnOnce(Option<&Record>) -> R) -> R {
-        self.locations.with(client, look)
+    pub fn locate<R>(&self, client: &[u8], look: impl FnOnce(Option<RecordView<'_>>) -> R) -> R {
+        self.locations.with(self.locations.key(client), client, look)
     }
 
     /// Takes a record back from an earlier start, before any link is there to hear of it.
     pub fn restore(&self, record: &RecordView<'_>) {
-        self.locations.store(record);
+        self.locations
+            .store(self.locations.key(record.client), record);
     }
 
     /// Takes back what an earlier start held, once all its records have been restored.
@@ -269,7 +297,7 @@ impl Herd {
     pub fn scan<S>(
         &self,
         state: &mut S,
-        show: impl FnMut(&mut S, &Record),
+        show: impl FnMut(&mut S, &RecordView<'_>),
         between: impl FnMut(&mut S) -> bool,
     ) {
         self.locations.scan(state, show, between);
@@ -358,7 +386,7 @@ impl Herd {
         let mut state = (begun, Ok(()));
         self.locations.scan(
             &mut state,
-            |(compaction, _), record| compaction.push(&record.view()),
+            |(compaction, _), record| compaction.push(record),
             |(compaction, result)| {
                 *result = compaction.write(&mut with);
                 result.is_ok()
@@ -392,9 +420,8 @@ impl Herd {
         self.locations.scan(
             state,
             |state, record| {
-                let view = record.view();
-                if !vector.covers(view.origin, view.epoch, view.sequence) {
-                    show(state, &view);
+                if !vector.covers(record.origin, record.epoch, record.sequence) {
+                    show(state, record);
                 }
             },
             between,
@@ -428,7 +455,7 @@ mod tests {
     #[track_caller]
     fn check_stored(herd: &Herd, client: &str, location: Option<&str>) {
         let got = herd.locate(client.as_bytes(), |found| {
-            found.map(|record| String::from_utf8_lossy(record.view().location).into_owned())
+            found.map(|record| String::from_utf8_lossy(record.location).into_owned())
         });
         assert_eq!(got.as_deref(), location, "{client}");
     }
