@@ -8,8 +8,9 @@
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
-use crate::command::fields;
-use crate::record::{RecordView, parse_u64};
+use crate::decimal::parse_u64;
+use crate::fields::fields;
+use crate::record::RecordView;
 use crate::time::{Timestamp, write_u64};
 
 /// Into how many buckets clients are dealt. A power of two.

@@ -268,7 +268,8 @@ impl Herd {
 
     /// Shows a client's record, or that there is none, to `look`, which must only copy.
     pub fn locate<R>(&self, client: &[u8], look: impl FnOnce(Option<RecordView<'_>>) -> R) -> R {
-        self.locations.with(self.locations.key(client), client, look)
+        self.locations
+            .with(self.locations.key(client), client, look)
     }
 
     /// Takes a record back from an earlier start, before any link is there to hear of it.

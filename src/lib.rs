@@ -5,6 +5,7 @@ pub mod config;
 pub mod decimal;
 pub mod digest;
 pub mod durability;
+pub mod fields;
 pub mod flood;
 pub mod geo;
 pub mod herd;

@@ -5,8 +5,9 @@
 
 use std::cmp::Ordering;
 
-use crate::command::{MAX_CLIENT_BYTES, Report, fields};
-use crate::decimal::MAX_FIELD_BYTES;
+use crate::command::{MAX_CLIENT_BYTES, Report};
+use crate::decimal::{MAX_FIELD_BYTES, parse_u64};
+use crate::fields::{has_white_space, split_exactly};
 use crate::geo::Position;
 use crate::time::{Timestamp, write_u64};
 use crate::topology::MAX_NAME_BYTES;
@@ -86,31 +87,37 @@ impl<'a> RecordView<'a> {
     /// `None` for anything that no server of the herd would have accepted from a client: the
     /// neighbor that sent it is broken.
     pub fn parse_line(line: &'a [u8]) -> Option<RecordView<'a>> {
-        let mut fields = fields(line);
-        let mut field = || fields.next();
-        if field()? != b"RECORD" {
-            return None;
-        }
-        let origin = field()?;
-        let epoch = parse_u64(field()?)?;
-        let sequence = parse_u64(field()?)?;
-        let received = Timestamp::from_nanos(parse_u64(field()?)?);
-        let (client, location, time_text) = (field()?, field()?, field()?);
+        let [
+            keyword,
+            origin,
+            epoch,
+            sequence,
+            received,
+            client,
+            location,
+            time_text,
+        ] = split_exactly(line)?;
+        let received = Timestamp::from_nanos(parse_u64(received)?);
         let time = Timestamp::parse(time_text)?;
-        let valid = fields.next().is_none()
+        let valid = keyword == b"RECORD"
             && origin.len() <= MAX_NAME_BYTES
             && client.len() <= MAX_CLIENT_BYTES
+            && !has_white_space(origin)
+            && !has_white_space(client)
             && Position::is_valid(location)
             && !time.is_ahead_of(received, MAX_AHEAD_SECONDS);
-        valid.then_some(RecordView {
+        if !valid {
+            return None;
+        }
+        Some(RecordView {
             client,
             location,
             time_text,
             time,
             received,
             origin,
-            epoch,
-            sequence,
+            epoch: parse_u64(epoch)?,
+            sequence: parse_u64(sequence)?,
         })
     }
 
@@ -133,16 +140,6 @@ impl<'a> RecordView<'a> {
             sequence,
         }
     }
-}
-
-/// Reads a whole number in plain digits.
-pub fn parse_u64(text: &[u8]) -> Option<u64> {
-    let decimal = crate::decimal::Decimal::parse(text)?;
-    decimal
-        .fraction
-        .is_empty()
-        .then(|| decimal.integer_part())
-        .flatten()
 }
 
 /// Bytes that four numbers and the lengths of four texts take, before the texts themselves.
@@ -328,6 +325,9 @@ mod tests {
             ("+34", "34"),
             (" 1479413884.392014450", ""),
             (" 1479413884.392014450", " 1479413884.392014450 1"),
+            ("kiwi.cs", "kiwi\tcs"),
+            ("Ball ", "Ba\x0bll "),
+            ("Ball ", "Ball  "),
             // More than 300 s after its own receipt: no origin accepts that.
             (" 1479413884.392014450", " 1479414184.655887837"),
         ] {

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::fields;
-use crate::record::parse_u64;
+use crate::decimal::parse_u64;
+use crate::fields::fields;
 use crate::time::write_u64;
 use crate::topology::MAX_NAME_BYTES;
 

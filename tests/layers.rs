@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 12] = [
     &[
         "decimal",
+        "fields",
         "keys",
         "limits",
         "outbox",

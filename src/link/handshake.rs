@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use super::noise::{self, Initiator, MESSAGE_BYTES, Message};
 use super::wire::{Reader, Writer, is_timeout, wait_until};
-use crate::command::fields;
+use crate::decimal::parse_u64;
+use crate::fields::fields;
 use crate::keys::{HerdId, KeyFile};
 use crate::printable::Printable;
-use crate::record::parse_u64;
 use crate::time::Timestamp;
 
 /// Versions of the link protocol that this server speaks, lowest and highest.

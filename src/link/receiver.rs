@@ -345,7 +345,8 @@ impl Neighbor<'_> {
     /// Applies one block of lines: records in a row are one group. A reason, if it ends the
     /// connection.
     fn apply(&mut self, block: &[u8]) -> io::Result<Option<String>> {
-        let mut records: Vec<RecordView<'_>> = Vec::new();
+        // Room for as many as there mostly are: growing would copy them again and again.
+        let mut records: Vec<RecordView<'_>> = Vec::with_capacity(1 + block.len() / 96);
         for line in lines(block) {
             if line.starts_with(b"RECORD") {
                 if log_enabled!(Level::Info) {
