@@ -6,6 +6,7 @@
 //! is no socket and no clock here.
 
 mod durable;
+mod epochs;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ struct Apply {
     /// The last sequence number given out in this epoch.
     sequence: u64,
     vector: Vector,
+    /// What the last pruning took out of it.
+    pruned: Vector,
     flood: Flood,
     /// `None` where nothing is to survive the process, as in tests.
     durable: Option<Durable>,
@@ -93,6 +96,7 @@ impl Herd {
             apply: Mutex::new(Apply {
                 sequence: 0,
                 vector: Vector::default(),
+                pruned: Vector::default(),
                 flood: Flood::default(),
                 durable: None,
             }),
@@ -325,9 +329,13 @@ impl Herd {
     /// Takes a neighbor's marker: every record that it covers has been applied.
     pub fn advance(&self, marker: &Vector) {
         let mut apply = self.apply.lock();
-        apply.vector.merge(marker);
+        let mut marker = marker.clone();
+        if !apply.pruned.is_empty() {
+            marker.split_off(|origin, epoch| apply.pruned.has_epoch(origin, epoch));
+        }
+        apply.vector.merge(&marker);
         let change = apply.durable.as_mut().and_then(|durable| {
-            let appended = durable.append_marker(marker);
+            let appended = durable.append_marker(&marker);
             durable.change(appended)
         });
         drop(apply);

@@ -403,7 +403,8 @@ impl Simulation {
             0..35 if self.servers[server].up => self.report(server),
             35..60 => drop(self.send(server, link)),
             60..85 => drop(self.receive(server, link)),
-            85..90 if self.servers[server].up => self.servers[server].herd.send_markers(),
+            85..89 if self.servers[server].up => self.servers[server].herd.send_markers(),
+            89..90 if self.servers[server].up => self.servers[server].herd.prune_vector(),
             90..94 => {
                 let possible = &mut self.servers[server].links[link].possible;
                 *possible = !*possible;
