@@ -8,7 +8,6 @@
 mod durable;
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -17,7 +16,7 @@ use crate::config::Ack;
 use crate::flood::Flood;
 use crate::journal::{Journal, JournalError, Position};
 use crate::locations::Locations;
-use crate::outbox::{LinkId, Outlet, QUEUE_GROUPS};
+use crate::outbox::{Group, LinkId, Outlet, QUEUE_GROUPS};
 use crate::record::{MAX_AHEAD_SECONDS, Record, RecordView};
 use crate::time::Timestamp;
 use crate::vector::Vector;
@@ -235,7 +234,9 @@ impl Herd {
             for winner in winners {
                 winner.write_line(&mut lines);
             }
-            apply.flood.hand_over(&Arc::from(lines), source);
+            apply
+                .flood
+                .hand_over(&Group::new(lines, winners.len()), source);
         }
     }
 
@@ -376,7 +377,7 @@ impl Herd {
         if apply.flood.has_listeners(None) {
             let mut lines = Vec::new();
             apply.vector.write_lines("MARKER", &mut lines);
-            apply.flood.hand_over(&Arc::from(lines), None);
+            apply.flood.hand_over(&Group::new(lines, 0), None);
         }
     }
 

@@ -9,9 +9,11 @@
 //! - [`receiver`] takes what a neighbor floods.
 //! - [`handshake`] says who is who before a record is taken, and refuses with a reason.
 //! - [`noise`] is what lets in who has the herd's key, and nobody else.
+//! - [`monitor`] counts what a neighbor has yet to apply, and knows how its link is doing.
 //! - [`wire`] is lines over the socket, encrypted.
 
 pub mod handshake;
+pub mod monitor;
 pub mod noise;
 pub mod receiver;
 pub mod sender;

@@ -18,11 +18,13 @@ use log::{Level, debug, info, log_enabled, warn};
 
 use super::SILENCE_LIMIT;
 use super::handshake::{self, HandshakeError, Hello};
+use super::monitor::{Monitor, Phase};
 use super::wire::{Filled, Reader, Writer, is_timeout, prepare, wait_until};
 use crate::herd::Herd;
 use crate::keys::KeyFile;
 use crate::outbox::{LinkId, Outlet, Queued};
 use crate::printable::Printable;
+use crate::record::parse_u64;
 use crate::shutdown::Stop;
 use crate::time::Timestamp;
 use crate::topology::Address;
@@ -108,6 +110,7 @@ impl Wire {
 pub struct Sender {
     threads: [JoinHandle<()>; 2],
     waker: Waker,
+    monitor: Arc<Monitor>,
 }
 
 impl Sender {
@@ -127,9 +130,11 @@ impl Sender {
                 .name(format!("{role}-{}", neighbor.name))
                 .stack_size(crate::STACK_BYTES)
         };
+        let monitor = Arc::new(Monitor::new(outlet.gauge()));
+        let heard = Arc::clone(&monitor);
         let hear = thread("link-reader").spawn(move || {
             for reading in connections {
-                read(reading, &control);
+                read(reading, &heard, &control);
             }
         })?;
         let feeder = Feeder {
@@ -137,6 +142,7 @@ impl Sender {
             keys,
             neighbor: neighbor.clone(),
             outlet,
+            monitor: Arc::clone(&monitor),
             told,
             reader,
             stop,
@@ -147,12 +153,18 @@ impl Sender {
         Ok(Sender {
             threads: [feed, hear],
             waker,
+            monitor,
         })
     }
 
     /// What wakes it when its neighbor is known to be there.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// How the link is doing.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        Arc::clone(&self.monitor)
     }
 
     /// Waits for both threads to end, after they have been told to.
@@ -181,6 +193,7 @@ struct Feeder {
     keys: Arc<KeyFile>,
     neighbor: Neighbor,
     outlet: Outlet,
+    monitor: Arc<Monitor>,
     told: Receiver<Control>,
     reader: Channel<Reading>,
     stop: Stop,
@@ -196,6 +209,7 @@ impl Feeder {
         let mut failed_before = false;
         let started = Instant::now();
         while !self.stop.is_set() {
+            self.monitor.enter(Phase::Connecting);
             match self.dial() {
                 Ok(mut wire) => {
                     info!("connected to neighbor {}", self.neighbor.name);
@@ -206,6 +220,7 @@ impl Feeder {
                     match end {
                         End::Stopped => return,
                         End::Lost(reason) => {
+                            self.monitor.lost(Timestamp::now(), &reason);
                             warn!(
                                 "connection to neighbor {} lost: {reason}",
                                 self.neighbor.name
@@ -215,6 +230,7 @@ impl Feeder {
                     (pause, failed_before) = (BACK_OFF.0, false);
                 }
                 Err(error) => {
+                    self.monitor.lost(Timestamp::now(), &error.to_string());
                     let starting = started.elapsed() < START_GRACE;
                     let level = match (failed_before, starting) {
                         (true, _) => Level::Debug,
@@ -270,6 +286,7 @@ impl Feeder {
         let own = Hello::new(self.keys.herd(), name, epoch, Timestamp::now());
         let peer = handshake::dial(&stream, &self.keys, &own, &self.neighbor.name)?;
         self.connections += 1;
+        self.monitor.enter(Phase::Resyncing);
         let reading = Reading {
             connection: self.connections,
             stream: stream.try_clone()?,
@@ -330,10 +347,13 @@ impl Feeder {
     /// Sends what the neighbor lacks from the cache. The link is live from before the scan, so
     /// what is applied meanwhile queues behind it.
     fn resync(&mut self, held: &Vector, wire: &mut Wire) -> io::Result<()> {
+        self.monitor.enter(Phase::Resyncing);
         let captured = self.herd.set_live(self.neighbor.link);
         let mut scan = Scan {
             lines: Vec::with_capacity(WRITE_BYTES),
+            gathered: 0,
             records: 0,
+            monitor: &self.monitor,
             wire,
             written: Ok(()),
         };
@@ -342,7 +362,7 @@ impl Feeder {
             &mut scan,
             |scan, record| {
                 record.write_line(&mut scan.lines);
-                scan.records += 1;
+                scan.gathered += 1;
             },
             Scan::write,
         );
@@ -350,11 +370,13 @@ impl Feeder {
             captured.write_lines("MARKER", &mut scan.lines);
             Scan::write(&mut scan);
         }
+        let records = scan.records;
         scan.written?;
+        self.monitor.resynced();
         self.resync_allowed = Instant::now() + RESYNC_INTERVAL;
         info!(
-            "sent {} records that neighbor {} lacked",
-            scan.records, self.neighbor.name
+            "sent {records} records that neighbor {} lacked",
+            self.neighbor.name
         );
         Ok(())
     }
@@ -365,6 +387,7 @@ impl Feeder {
             return self.ask_for_vector(wire);
         };
         let mut gathered = Vec::new();
+        let mut records = lines.records();
         while gathered.len() + lines.len() < WRITE_BYTES {
             match self.outlet.try_take() {
                 Ok(Queued::Lines(more)) => {
@@ -372,6 +395,7 @@ impl Feeder {
                         gathered.extend_from_slice(&lines);
                     }
                     gathered.extend_from_slice(&more);
+                    records += more.records();
                 }
                 Ok(Queued::Overflowed) => return self.ask_for_vector(wire),
                 Err(_) => break,
@@ -394,10 +418,12 @@ impl Feeder {
                 );
             }
         }
+        self.monitor.writing(records);
         wire.write(block)
     }
 
     fn ask_for_vector(&self, wire: &mut Wire) -> io::Result<()> {
+        self.monitor.enter(Phase::Dirty);
         warn!(
             "the queue for neighbor {} overflowed: sending from the cache",
             self.neighbor.name
@@ -409,13 +435,18 @@ impl Feeder {
 /// A scan of the cache on its way to a neighbor.
 struct Scan<'a> {
     lines: Vec<u8>,
+    /// Records among the lines, and in all.
+    gathered: usize,
     records: usize,
+    monitor: &'a Monitor,
     wire: &'a mut Wire,
     written: io::Result<()>,
 }
 
 impl Scan<'_> {
     fn write(scan: &mut Scan<'_>) -> bool {
+        scan.monitor.writing(scan.gathered);
+        scan.records += std::mem::take(&mut scan.gathered);
         scan.written = scan.wire.write(&scan.lines);
         scan.lines.clear();
         scan.written.is_ok()
@@ -424,9 +455,10 @@ impl Scan<'_> {
 
 /// The reader thread's work with one connection: hears the neighbor until it falls silent, then
 /// shuts the socket, which also frees a sender that is blocked in a write.
-fn read(mut reading: Reading, control: &Channel<Control>) {
+fn read(mut reading: Reading, monitor: &Monitor, control: &Channel<Control>) {
     let connection = reading.connection;
-    let Err(error) = hear(&mut reading, control);
+    monitor.count_anew();
+    let Err(error) = hear(&mut reading, monitor, control);
     let reason = if is_timeout(&error) {
         format!("not heard of for {} s", SILENCE_LIMIT.as_secs())
     } else {
@@ -438,14 +470,22 @@ fn read(mut reading: Reading, control: &Channel<Control>) {
 }
 
 /// Takes what the neighbor says until it says no more.
-fn hear(reading: &mut Reading, control: &Channel<Control>) -> io::Result<Infallible> {
+fn hear(
+    reading: &mut Reading,
+    monitor: &Monitor,
+    control: &Channel<Control>,
+) -> io::Result<Infallible> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "it sent what makes no sense");
     let mut held = Vector::default();
     let mut heard = Instant::now();
     loop {
         while let Some(line) = reading.reader.take_line()? {
-            if line.starts_with(b"PONG") {
+            if let Some(applied) = line.strip_prefix(b"PONG ") {
                 debug!("heard {}", Printable(line));
+                let applied = parse_u64(applied).ok_or_else(broken)?;
+                if !monitor.acknowledge(applied) {
+                    return Err(broken());
+                }
             } else if line.starts_with(b"VECTOR") {
                 if held.read_line("VECTOR", line).ok_or_else(broken)? {
                     let held = std::mem::take(&mut held);
