@@ -260,6 +260,11 @@ impl Herd {
         self.add_link_bounded(QUEUE_GROUPS)
     }
 
+    /// Lets go of a neighbor and its queue.
+    pub fn remove_link(&self, link: LinkId) {
+        self.apply.lock().flood.remove(link);
+    }
+
     /// The same with a queue of at most `groups` groups.
     pub fn add_link_bounded(&self, groups: usize) -> (LinkId, Outlet) {
         self.apply.lock().flood.add(groups)

@@ -12,6 +12,7 @@ pub mod journal;
 pub mod keys;
 pub mod limits;
 pub mod link;
+pub mod links;
 pub mod listener;
 pub mod locations;
 pub mod logging;

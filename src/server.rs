@@ -1,6 +1,5 @@
 //! Binds, wires and stops one server. Every thread has its owner here, and is joined here.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -16,8 +15,8 @@ use crate::durability::Durability;
 use crate::herd::Herd;
 use crate::journal::{Journal, JournalError, Syncer};
 use crate::limits::{TooManyThreads, check_threads, raise_descriptor_limit};
-use crate::link::receiver::{Known, Receivers};
-use crate::link::sender::{Neighbor, Sender};
+use crate::link::keyring::Keyring;
+use crate::links::{self, Links};
 use crate::listener::{self, Clients, Listener, Peers, Refusals};
 use crate::places::Places;
 use crate::pool::{Admission, Hall, Pool};
@@ -140,9 +139,8 @@ pub struct Server {
     clients: Listener,
     peers: Listener,
     pool: Pool,
-    senders: Vec<Sender>,
-    receivers: Receivers,
-    links: Stopper,
+    links: Links,
+    listeners: Stopper,
     timer: Timer,
 }
 
@@ -170,28 +168,10 @@ impl Server {
             None => None,
         };
         let clock = CoarseClock::default();
-        let (links, stop) = shutdown::pair();
-        let keys = Arc::new(config.keys.clone());
-
-        let mut senders = Vec::new();
-        let mut known = HashMap::new();
-        for neighbor in &config.server.neighbors {
-            let Some(entry) = config.topology.server(neighbor) else {
-                continue;
-            };
-            let (link, outlet) = herd.add_link();
-            let neighbor = Neighbor {
-                link,
-                name: entry.name.clone(),
-                address: entry.peer.clone(),
-            };
-            let (herd, keys) = (Arc::clone(&herd), Arc::clone(&keys));
-            let sender = Sender::start(herd, keys, neighbor, outlet, stop.clone())?;
-            let waker = sender.waker();
-            known.insert(entry.name.clone(), Known { link, waker });
-            senders.push(sender);
-        }
-        let receivers = Receivers::start(Arc::clone(&herd), keys, known)?;
+        let (listeners, stop) = shutdown::pair();
+        let keys = Arc::new(Keyring::new(config.keys.clone()));
+        let mut links = Links::start(Arc::clone(&herd), keys)?;
+        links.set_neighbors(&links::neighbors(&config.topology, name))?;
 
         let services = Arc::new(Services {
             herd: Arc::clone(&herd),
@@ -209,7 +189,7 @@ impl Server {
             refusals.clone(),
             clock.clone(),
         )?;
-        let peers = Peers(receivers.door());
+        let peers = Peers(links.door());
         let peers = Listener::start("peer-listener", sockets.peers, stop.clone(), peers)?;
         let clients = Clients {
             hall: pool.hall(),
@@ -231,9 +211,8 @@ impl Server {
             clients,
             peers,
             pool,
-            senders,
-            receivers,
             links,
+            listeners,
             timer,
         })
     }
@@ -255,7 +234,7 @@ impl Server {
 
     /// How many connections to the peer port were refused, or broken off for what came over them.
     pub fn peers_refused(&self) -> u64 {
-        self.receivers.refused()
+        self.links.refused()
     }
 
     /// Stops accepting, finishes requests in hand, sends what is queued for neighbors, and joins
@@ -266,11 +245,8 @@ impl Server {
         self.peers.stop();
         self.pool.stop();
         self.herd.send_markers();
+        self.listeners.stop();
         self.links.stop();
-        for sender in self.senders {
-            sender.join();
-        }
-        self.receivers.stop();
         if let Some(durability) = &self.services.durability {
             durability.stop();
         }

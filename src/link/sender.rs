@@ -3,10 +3,11 @@
 //! Every connection starts from the neighbor's version vector: what it lacks is written from
 //! the cache straight to the socket, then a marker that says so, then whatever the flood has
 //! queued meanwhile. So a record lost in a dying socket, or in a queue that overflowed, costs a
-//! delay and not a hole. A connection that breaks is dialed again for as long as the server
-//! runs; a neighbor that is away holds nothing up and costs no memory.
+//! delay and not a hole. A connection that breaks is dialed again for as long as the sender is
+//! wanted; a neighbor that is away holds nothing up and costs no memory.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -17,15 +18,14 @@ use crossbeam_channel::{Receiver, Sender as Channel, bounded, never, select};
 use log::{Level, debug, info, log_enabled, warn};
 
 use super::SILENCE_LIMIT;
-use super::handshake::{self, HandshakeError, Hello};
+use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
+use super::keyring::Keyring;
 use super::monitor::{Monitor, Phase};
 use super::wire::{Filled, Reader, Writer, is_timeout, prepare, wait_until};
 use crate::herd::Herd;
-use crate::keys::KeyFile;
 use crate::outbox::{LinkId, Outlet, Queued};
 use crate::printable::Printable;
 use crate::record::parse_u64;
-use crate::shutdown::Stop;
 use crate::time::Timestamp;
 use crate::topology::Address;
 use crate::vector::Vector;
@@ -50,6 +50,10 @@ const WRITE_BYTES: usize = 256 << 10;
 /// vector is dropped, and the neighbor is asked again.
 const CONTROL_MESSAGES: usize = 8;
 
+/// Orders that a sender holds while it is in a write or dials; past this who orders waits, for
+/// as long as that takes.
+const ORDERS: usize = 4;
+
 /// The neighbor that a sender feeds.
 #[derive(Clone, Debug)]
 pub struct Neighbor {
@@ -70,6 +74,36 @@ enum Control {
     Vector { connection: u64, held: Vector },
     /// Nothing more will be heard over that connection.
     Lost { connection: u64, reason: String },
+}
+
+/// What a sender's owner orders.
+#[derive(Debug)]
+enum Order {
+    /// The neighbor is somewhere else.
+    Redial(Address),
+    /// Send what is queued, take leave, and end.
+    End(Farewell),
+}
+
+/// Why a sender takes leave; the neighbor is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The server stops.
+    Stopping,
+    /// The neighbor is one no longer.
+    Dismissed,
+    /// The neighbor is looked for at another address from now on.
+    Moved,
+}
+
+impl fmt::Display for Farewell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Farewell::Stopping => "stopping",
+            Farewell::Dismissed => super::DISMISSED,
+            Farewell::Moved => "servers.txt there has another address for this server",
+        })
+    }
 }
 
 /// Wakes a sender that waits to dial again.
@@ -111,18 +145,21 @@ pub struct Sender {
     threads: [JoinHandle<()>; 2],
     waker: Waker,
     monitor: Arc<Monitor>,
+    orders: Channel<Order>,
+    address: Address,
 }
 
 impl Sender {
     /// Starts to dial, and to feed whoever answers.
     pub fn start(
         herd: Arc<Herd>,
-        keys: Arc<KeyFile>,
+        keys: Arc<Keyring>,
         neighbor: Neighbor,
         outlet: Outlet,
-        stop: Stop,
     ) -> io::Result<Sender> {
         let (control, told) = bounded(CONTROL_MESSAGES);
+        let (orders, ordered) = bounded(ORDERS);
+        let address = neighbor.address.clone();
         let (reader, connections) = bounded::<Reading>(0);
         let waker = Waker(control.clone());
         let thread = |role: &str| {
@@ -145,7 +182,7 @@ impl Sender {
             monitor: Arc::clone(&monitor),
             told,
             reader,
-            stop,
+            ordered,
             connections: 0,
             resync_allowed: Instant::now(),
         };
@@ -154,6 +191,8 @@ impl Sender {
             threads: [feed, hear],
             waker,
             monitor,
+            orders,
+            address,
         })
     }
 
@@ -167,6 +206,23 @@ impl Sender {
         Arc::clone(&self.monitor)
     }
 
+    /// Where it dials.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Leaves the neighbor's old address, and dials this one at once.
+    pub fn redial(&mut self, address: Address) {
+        self.address = address.clone();
+        // A sender that is gone has said why.
+        let _ = self.orders.send(Order::Redial(address));
+    }
+
+    /// Tells it to send what is queued, to take leave of the neighbor, and to end.
+    pub fn end(&self, farewell: Farewell) {
+        let _ = self.orders.send(Order::End(farewell));
+    }
+
     /// Waits for both threads to end, after they have been told to.
     pub fn join(self) {
         for thread in self.threads {
@@ -178,7 +234,7 @@ impl Sender {
 /// Why feeding a neighbor ended.
 enum End {
     Lost(String),
-    Stopped,
+    Ordered(Order),
 }
 
 impl From<io::Error> for End {
@@ -190,13 +246,13 @@ impl From<io::Error> for End {
 /// The sender thread's state.
 struct Feeder {
     herd: Arc<Herd>,
-    keys: Arc<KeyFile>,
+    keys: Arc<Keyring>,
     neighbor: Neighbor,
     outlet: Outlet,
     monitor: Arc<Monitor>,
     told: Receiver<Control>,
     reader: Channel<Reading>,
-    stop: Stop,
+    ordered: Receiver<Order>,
     /// How many connections there have been; the current one's number.
     connections: u64,
     /// When the cache may be scanned for this neighbor again.
@@ -208,7 +264,7 @@ impl Feeder {
         let mut pause = BACK_OFF.0;
         let mut failed_before = false;
         let started = Instant::now();
-        while !self.stop.is_set() {
+        loop {
             self.monitor.enter(Phase::Connecting);
             match self.dial() {
                 Ok(mut wire) => {
@@ -218,7 +274,11 @@ impl Feeder {
                     // The reader blocks on the same socket.
                     let _ = wire.stream.shutdown(Shutdown::Both);
                     match end {
-                        End::Stopped => return,
+                        End::Ordered(Order::End(_)) => return,
+                        End::Ordered(Order::Redial(address)) => {
+                            self.neighbor.address = address;
+                            continue;
+                        }
                         End::Lost(reason) => {
                             self.monitor.lost(Timestamp::now(), &reason);
                             warn!(
@@ -245,25 +305,32 @@ impl Feeder {
                     failed_before = !starting;
                 }
             }
-            if self.pause(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) {
-                return;
+            match self.pause(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) {
+                Some(Order::End(_)) => return,
+                Some(Order::Redial(address)) => {
+                    self.neighbor.address = address;
+                    (pause, failed_before) = (BACK_OFF.0, false);
+                }
+                None => pause = (pause * 2).min(BACK_OFF.1),
             }
-            pause = (pause * 2).min(BACK_OFF.1);
         }
     }
 
-    /// Waits before dialing again; `true` if it is time to stop.
-    fn pause(&self, pause: Duration) -> bool {
+    /// Waits before dialing again, or until there is an order.
+    fn pause(&self, pause: Duration) -> Option<Order> {
         let until = Instant::now() + pause;
         loop {
             select! {
-                recv(self.stop.channel()) -> _ => return true,
+                recv(self.ordered) -> order => {
+                    // An owner that is gone wants no sender.
+                    return Some(order.unwrap_or(Order::End(Farewell::Stopping)));
+                }
                 recv(self.told) -> message => {
                     if let Ok(Control::Wake) = message {
-                        return false;
+                        return None;
                     }
                 }
-                default(until.saturating_duration_since(Instant::now())) => return false,
+                default(until.saturating_duration_since(Instant::now())) => return None,
             }
         }
     }
@@ -283,8 +350,10 @@ impl Feeder {
     fn shake_hands(&mut self, stream: TcpStream) -> Result<Wire, HandshakeError> {
         prepare(&stream, SILENCE_LIMIT)?;
         let (name, epoch) = (self.herd.name(), self.herd.epoch());
-        let own = Hello::new(self.keys.herd(), name, epoch, Timestamp::now());
-        let peer = handshake::dial(&stream, &self.keys, &own, &self.neighbor.name)?;
+        let keys = self.keys.current();
+        let own = Hello::new(keys.herd(), name, epoch, Timestamp::now());
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let peer = handshake::dial(&stream, &keys, &own, &self.neighbor.name, deadline)?;
         self.connections += 1;
         self.monitor.enter(Phase::Resyncing);
         let reading = Reading {
@@ -316,7 +385,7 @@ impl Feeder {
             select! {
                 recv(self.outlet.channel()) -> queued => match queued {
                     Ok(queued) => self.send_queued(self.outlet.taken(queued), wire)?,
-                    Err(_) => return Ok(End::Stopped),
+                    Err(_) => return Ok(End::Ordered(Order::End(Farewell::Stopping))),
                 },
                 recv(self.told) -> message => match message {
                     Ok(Control::Vector { connection, held }) if connection == self.connections => {
@@ -333,15 +402,26 @@ impl Feeder {
                         self.resync(&held, wire)?;
                     }
                 }
-                recv(self.stop.channel()) -> _ => {
-                    while let Ok(queued) = self.outlet.try_take() {
-                        self.send_queued(queued, wire)?;
-                    }
-                    wire.write(b"BYE stopping\n")?;
-                    return Ok(End::Stopped);
+                recv(self.ordered) -> order => {
+                    let order = order.unwrap_or(Order::End(Farewell::Stopping));
+                    // A neighbor that can't be told is left all the same.
+                    let _ = self.take_leave(&order, wire);
+                    return Ok(End::Ordered(order));
                 }
             }
         }
+    }
+
+    /// Sends what is queued, and says why nothing more comes.
+    fn take_leave(&self, order: &Order, wire: &mut Wire) -> io::Result<()> {
+        let farewell = match order {
+            Order::End(farewell) => *farewell,
+            Order::Redial(_) => Farewell::Moved,
+        };
+        while let Ok(queued) = self.outlet.try_take() {
+            self.send_queued(queued, wire)?;
+        }
+        wire.write(format!("BYE {farewell}\n").as_bytes())
     }
 
     /// Sends what the neighbor lacks from the cache. The link is live from before the scan, so
