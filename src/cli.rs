@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use herd::config::{
-    Ack, Config, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS, DEFAULT_WORKERS, Discipline,
-    MAX_WORKERS,
+    Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
+    DEFAULT_WORKERS, Discipline, MAX_WORKERS,
 };
 use herd::keys::{KeyError, KeyFile, Step};
 use herd::places::Places;
@@ -319,6 +319,7 @@ impl Serve {
             idle_timeout: self.idle_timeout,
             data_dir: Some(self.data_dir.clone()),
             ack: self.ack,
+            digest_interval: DEFAULT_DIGEST_INTERVAL,
             topology,
         })
     }

@@ -18,6 +18,9 @@ pub const BUCKETS: usize = 256;
 /// Buckets that one line carries.
 const BUCKETS_PER_LINE: usize = 64;
 
+/// Most bytes of a line that [`Digest::write_lines`] writes, its LF included.
+pub const MAX_LINE_BYTES: usize = 8 + (2 + BUCKETS_PER_LINE) * 21;
+
 /// A key that all servers of a herd have.
 #[derive(Clone, Copy)]
 pub struct DigestKey(u64, u64);
@@ -97,11 +100,11 @@ impl Digest {
         }
     }
 
-    /// Which buckets differ from another's.
-    pub fn differing(&self, other: &Digest) -> Vec<usize> {
-        (0..BUCKETS)
-            .filter(|&bucket| self.buckets[bucket] != other.buckets[bucket])
-            .collect()
+    /// What this one has in each bucket that another of the same moment has not.
+    pub fn difference(&self, other: &Digest) -> Difference {
+        Difference(Box::new(std::array::from_fn(|bucket| {
+            self.buckets[bucket].wrapping_sub(other.buckets[bucket])
+        })))
     }
 
     /// All buckets in one number, to be shown and compared by eye.
@@ -124,6 +127,38 @@ impl Digest {
                 write_u64(*number, out);
             }
             out.push(b'\n');
+        }
+    }
+}
+
+/// By how much two servers' digests differ in each bucket.
+///
+/// The difference of two sums is the sum of what only one side has, less that of what only the
+/// other has. So records on which the servers agree cancel out, and as long as the same
+/// records are missing the difference stays the same number, whatever else is reported
+/// meanwhile. Records in motion, which one server counted before it got a newer one and the other
+/// after that, make a difference too, but another one each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference(Box<[u64; BUCKETS]>);
+
+impl Difference {
+    /// In how many buckets there is one.
+    pub fn buckets(&self) -> usize {
+        self.0.iter().filter(|&&by| by != 0).count()
+    }
+
+    /// The buckets that differ as they did at an earlier comparison: there, records are missing
+    /// that have not been in motion in between.
+    pub fn lasting_since(&self, earlier: &Difference) -> Vec<usize> {
+        (0..BUCKETS)
+            .filter(|&bucket| self.0[bucket] != 0 && self.0[bucket] == earlier.0[bucket])
+            .collect()
+    }
+
+    /// Takes these buckets for equal.
+    pub fn forget(&mut self, buckets: &[usize]) {
+        for &bucket in buckets {
+            self.0[bucket] = 0;
         }
     }
 }
@@ -195,22 +230,41 @@ mod tests {
         let other = digest(&[record("b", 2), record("a", 1)]);
         assert_eq!(one, other);
         assert_eq!(one.total(), other.total());
-        assert!(one.differing(&other).is_empty());
+        assert_eq!(one.difference(&other).buckets(), 0);
     }
 
     #[test]
     fn a_difference_shows_in_its_bucket() {
         let one = digest(&[record("a", 1), record("b", 2)]);
         let other = digest(&[record("a", 1), record("b", 3)]);
-        assert_eq!(
-            one.differing(&other),
-            [DigestKey::new(b"a herd").bucket(b"b")]
-        );
+        let difference = one.difference(&other);
+        assert_eq!(difference.buckets(), 1);
+        let bucket = DigestKey::new(b"a herd").bucket(b"b");
+        assert_eq!(difference.lasting_since(&difference), [bucket]);
         assert_ne!(one.total(), other.total());
         let key = DigestKey::new(b"another herd");
         let mut keyed = Digest::new(one.until);
         keyed.add(&key, &record("a", 1));
         assert_ne!(keyed.total(), digest(&[record("a", 1)]).total());
+    }
+
+    #[test]
+    fn what_lasts_is_told_from_what_is_in_motion() {
+        // Only one server has "a"; "b" is reported again and again, and the servers are compared
+        // while the newest report is known to one of them.
+        let difference = |time| {
+            let (b, newer) = (record("b", time), record("b", time + 1));
+            digest(&[record("a", 1), b]).difference(&digest(&[newer]))
+        };
+        let key = DigestKey::new(b"a herd");
+        let (a, b) = (key.bucket(b"a"), key.bucket(b"b"));
+        assert_ne!(a, b);
+        let (first, mut second) = (difference(2), difference(4));
+        assert_eq!((first.buckets(), second.buckets()), (2, 2));
+        assert_eq!(second.lasting_since(&first), [a]);
+        second.forget(&[a]);
+        assert!(difference(6).lasting_since(&second).is_empty());
+        assert_eq!(difference(8).lasting_since(&difference(6)), [a]);
     }
 
     #[test]
@@ -222,6 +276,7 @@ mod tests {
         let read: Vec<_> = text
             .split(|&byte| byte == b'\n')
             .filter(|line| !line.is_empty())
+            .inspect(|line| assert!(line.len() < MAX_LINE_BYTES))
             .map(|line| reader.read_line(line).expect("a good line"))
             .collect();
         assert_eq!(read, [None, None, None, Some(sent)]);

@@ -386,6 +386,17 @@ impl Herd {
         }
     }
 
+    /// Whether any neighbor hears of what is applied now.
+    pub fn has_live_links(&self) -> bool {
+        self.apply.lock().flood.has_listeners(None)
+    }
+
+    /// Queues lines that are no records for all live links, behind the records of before.
+    pub fn tell(&self, lines: Vec<u8>) {
+        let group = Group::new(lines, 0);
+        self.apply.lock().flood.hand_over(&group, None);
+    }
+
     /// Shows all records that `vector` does not cover to `show`; `between` runs now and then
     /// with no lock held, and ends the scan by returning `false`.
     pub fn records_above<S>(

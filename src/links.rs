@@ -9,12 +9,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::herd::Herd;
+use crate::link::audit::Audit;
 use crate::link::keyring::Keyring;
+use crate::link::monitor::LinkStatus;
 use crate::link::receiver::{Door, Known, Receivers};
 use crate::link::sender::{Farewell, Neighbor, Sender};
 use crate::outbox::LinkId;
+use crate::shutdown::{self, Stopper};
 use crate::topology::{Address, Topology};
 
 /// All links of one server.
@@ -24,6 +28,8 @@ pub struct Links {
     keys: Arc<Keyring>,
     feeds: BTreeMap<String, Feed>,
     receivers: Receivers,
+    audit: Audit,
+    stopper: Stopper,
 }
 
 /// What feeds one neighbor.
@@ -82,14 +88,22 @@ pub fn neighbors(topology: &Topology, server: &str) -> BTreeMap<String, Address>
 }
 
 impl Links {
-    /// Begins with no neighbor.
-    pub fn start(herd: Arc<Herd>, keys: Arc<Keyring>) -> io::Result<Links> {
-        let receivers = Receivers::start(Arc::clone(&herd), Arc::clone(&keys))?;
+    /// Begins with no neighbor. Digests are compared once in each `digest_interval`.
+    pub fn start(
+        herd: Arc<Herd>,
+        keys: Arc<Keyring>,
+        digest_interval: Duration,
+    ) -> io::Result<Links> {
+        let (stopper, stop) = shutdown::pair();
+        let audit = Audit::start(Arc::clone(&herd), keys.digest_key(), digest_interval, stop)?;
+        let receivers = Receivers::start(Arc::clone(&herd), Arc::clone(&keys), audit.claims())?;
         Ok(Links {
             herd,
             keys,
             feeds: BTreeMap::new(),
             receivers,
+            audit,
+            stopper,
         })
     }
 
@@ -134,7 +148,7 @@ impl Links {
         };
         let (herd, keys) = (Arc::clone(&self.herd), Arc::clone(&self.keys));
         let begun = Sender::start(herd, keys, neighbor, outlet).and_then(|sender| {
-            let admitted = self.receivers.admit(name, Known::new(link, sender.waker()));
+            let admitted = self.receivers.admit(name, Known::new(link, &sender));
             if admitted.is_err() {
                 sender.end(Farewell::Stopping);
                 sender.join();
@@ -155,6 +169,13 @@ impl Links {
         self.receivers.door()
     }
 
+    /// How they are doing, by the neighbors' names.
+    pub fn status(&self) -> BTreeMap<String, LinkStatus> {
+        let status =
+            |(name, feed): (&String, &Feed)| (name.clone(), feed.sender.monitor().status());
+        self.feeds.iter().map(status).collect()
+    }
+
     /// How many connections to the peer port were refused, or broken off for what came over them.
     pub fn refused(&self) -> u64 {
         self.receivers.refused()
@@ -169,6 +190,8 @@ impl Links {
         for feed in self.feeds.into_values() {
             feed.sender.join();
         }
+        self.stopper.stop();
+        self.audit.join();
         self.receivers.stop();
     }
 }

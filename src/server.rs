@@ -1,5 +1,6 @@
 //! Binds, wires and stops one server. Every thread has its owner here, and is joined here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -16,6 +17,7 @@ use crate::herd::Herd;
 use crate::journal::{Journal, JournalError, Syncer};
 use crate::limits::{TooManyThreads, check_threads, raise_descriptor_limit};
 use crate::link::keyring::Keyring;
+use crate::link::monitor::LinkStatus;
 use crate::links::{self, Links};
 use crate::listener::{self, Clients, Listener, Peers, Refusals};
 use crate::places::Places;
@@ -170,7 +172,7 @@ impl Server {
         let clock = CoarseClock::default();
         let (listeners, stop) = shutdown::pair();
         let keys = Arc::new(Keyring::new(config.keys.clone()));
-        let mut links = Links::start(Arc::clone(&herd), keys)?;
+        let mut links = Links::start(Arc::clone(&herd), keys, config.digest_interval)?;
         links.set_neighbors(&links::neighbors(&config.topology, name))?;
 
         let services = Arc::new(Services {
@@ -225,6 +227,16 @@ impl Server {
     /// Where neighbors connect.
     pub fn peer_address(&self) -> SocketAddr {
         self.peers.address()
+    }
+
+    /// The records, for who must look at them past the protocol.
+    pub fn herd(&self) -> &Herd {
+        &self.herd
+    }
+
+    /// How its links are doing, by the neighbors' names.
+    pub fn links(&self) -> BTreeMap<String, LinkStatus> {
+        self.links.status()
     }
 
     /// How many clients' locations are known.

@@ -7,12 +7,14 @@
 //! - [`sender`] keeps one neighbor fed: dial, shake hands, send what the neighbor lacks, drain
 //!   the queue; its reader thread hears the neighbor's side.
 //! - [`receiver`] takes what a neighbor floods.
+//! - [`audit`] compares what both hold, now and then.
 //! - [`handshake`] says who is who before a record is taken, and refuses with a reason.
 //! - [`keyring`] holds the keys that they are asked for.
 //! - [`noise`] is what lets in who has the herd's key, and nobody else.
 //! - [`monitor`] counts what a neighbor has yet to apply, and knows how its link is doing.
 //! - [`wire`] is lines over the socket, encrypted.
 
+pub mod audit;
 pub mod handshake;
 pub mod keyring;
 pub mod monitor;

@@ -17,15 +17,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver as Incoming, Sender, bounded};
+use crossbeam_channel::{Receiver as Incoming, Sender as Hand, bounded};
 use log::{Level, debug, info, log_enabled};
 use parking_lot::{Mutex, RwLock};
 
+use super::audit::{Claim, Claims, Comparison};
 use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
 use super::keyring::Keyring;
-use super::sender::Waker;
+use super::monitor::Monitor;
+use super::sender::{Sender, SenderHandle};
 use super::wire::{Filled, Reader, Writer, is_timeout, prepare};
 use super::{DISMISSED, PONG_INTERVAL, SILENCE_LIMIT};
+use crate::digest::DigestReader;
 use crate::herd::Herd;
 use crate::outbox::LinkId;
 use crate::printable::Printable;
@@ -46,21 +49,39 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Known {
     /// Its place in the flood: what comes from it does not go back to it.
-    pub link: LinkId,
-    /// Wakes the thread that dials it.
-    pub waker: Waker,
+    link: LinkId,
+    /// The thread that dials it.
+    sender: SenderHandle,
+    /// How that fares.
+    monitor: Arc<Monitor>,
+    /// When its records were last compared with this server's, and what that showed.
+    comparison: Mutex<Option<Comparison>>,
     /// It is a neighbor no longer.
     dismissed: AtomicBool,
 }
 
 impl Known {
-    /// A neighbor of that place in the flood, whom that sender dials.
-    pub fn new(link: LinkId, waker: Waker) -> Known {
+    /// A neighbor of that place in the flood, whom that sender feeds.
+    pub fn new(link: LinkId, sender: &Sender) -> Known {
         Known {
             link,
-            waker,
+            sender: sender.handle(),
+            monitor: sender.monitor(),
+            comparison: Mutex::default(),
             dismissed: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn sender(&self) -> &SenderHandle {
+        &self.sender
+    }
+
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    pub(super) fn comparison(&self) -> &Mutex<Option<Comparison>> {
+        &self.comparison
     }
 
     fn is_dismissed(&self) -> bool {
@@ -73,6 +94,7 @@ impl Known {
 struct Shared {
     herd: Arc<Herd>,
     keys: Arc<Keyring>,
+    claims: Claims,
     neighbors: RwLock<HashMap<String, Arc<Known>>>,
     refusals: Arc<Refusals>,
     /// The connections being served, each with its number; by the neighbor's name once that is
@@ -93,7 +115,7 @@ struct Open {
 pub struct Receivers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    hand: Sender<(TcpStream, SocketAddr)>,
+    hand: Hand<(TcpStream, SocketAddr)>,
     incoming: Incoming<(TcpStream, SocketAddr)>,
 }
 
@@ -139,7 +161,7 @@ impl Refusals {
 /// Where the peer listener brings its connections.
 #[derive(Clone, Debug)]
 pub struct Door {
-    hand: Sender<(TcpStream, SocketAddr)>,
+    hand: Hand<(TcpStream, SocketAddr)>,
     refusals: Arc<Refusals>,
 }
 
@@ -154,10 +176,11 @@ impl Door {
 
 impl Receivers {
     /// Makes the threads for the handshakes; there is no neighbor yet.
-    pub fn start(herd: Arc<Herd>, keys: Arc<Keyring>) -> io::Result<Receivers> {
+    pub fn start(herd: Arc<Herd>, keys: Arc<Keyring>, claims: Claims) -> io::Result<Receivers> {
         let shared = Arc::new(Shared {
             herd,
             keys,
+            claims,
             neighbors: RwLock::default(),
             refusals: Arc::default(),
             open: Mutex::default(),
@@ -285,7 +308,7 @@ impl Shared {
             return Ok(());
         };
         self.open.lock().replace(connection, name);
-        known.waker.wake();
+        known.sender.wake();
         info!("neighbor {name} connected from {from}");
         stream.set_read_timeout(Some(PONG_INTERVAL))?;
         let neighbor = Neighbor {
@@ -295,7 +318,9 @@ impl Shared {
             herd: &self.herd,
             stream,
             writer: peer.writer,
+            claims: &self.claims,
             marker: Vector::default(),
+            digest: DigestReader::default(),
             records: 0,
         };
         let (reason, error) = match neighbor.receive(peer.reader) {
@@ -339,13 +364,16 @@ impl Open {
 /// A neighbor while it is connected.
 struct Neighbor<'a> {
     name: &'a str,
-    known: &'a Known,
+    known: &'a Arc<Known>,
+    claims: &'a Claims,
     link: LinkId,
     herd: &'a Herd,
     stream: &'a TcpStream,
     writer: Writer,
     /// The lines of a marker that have come so far.
     marker: Vector,
+    /// The same of a digest.
+    digest: DigestReader,
     /// Records received over this connection.
     records: u64,
 }
@@ -423,6 +451,8 @@ impl Neighbor<'_> {
                     Some(false) => {}
                     None => return Err(self.broken(line)),
                 }
+            } else if line.starts_with(b"DIGEST") {
+                self.take_digest(line)?;
             } else if line == b"RESYNC" {
                 self.send_vector()?;
             } else if let Some(reason) = line.strip_prefix(b"BYE ") {
@@ -433,6 +463,19 @@ impl Neighbor<'_> {
         }
         self.adopt(&mut records);
         Ok(None)
+    }
+
+    /// Takes a line of what the neighbor says that it holds; the last one has it compared.
+    fn take_digest(&mut self, line: &[u8]) -> io::Result<()> {
+        let whole = self.digest.read_line(line);
+        if let Some(digest) = whole.map_err(|_| self.broken(line))? {
+            self.claims.bring(Claim {
+                name: self.name.to_owned(),
+                known: Arc::clone(self.known),
+                digest,
+            });
+        }
+        Ok(())
     }
 
     fn send_vector(&mut self) -> io::Result<()> {

@@ -25,7 +25,7 @@ use super::wire::{Filled, Reader, Writer, is_timeout, prepare, wait_until};
 use crate::herd::Herd;
 use crate::outbox::{LinkId, Outlet, Queued};
 use crate::printable::Printable;
-use crate::record::parse_u64;
+use crate::record::{RecordView, parse_u64};
 use crate::time::Timestamp;
 use crate::topology::Address;
 use crate::vector::Vector;
@@ -72,6 +72,8 @@ enum Control {
     Wake,
     /// The neighbor says what it holds.
     Vector { connection: u64, held: Vector },
+    /// The neighbor lacks records of these buckets that its vector covers.
+    Repair(Box<[usize]>),
     /// Nothing more will be heard over that connection.
     Lost { connection: u64, reason: String },
 }
@@ -106,15 +108,21 @@ impl fmt::Display for Farewell {
     }
 }
 
-/// Wakes a sender that waits to dial again.
+/// What others than its owner tell a sender.
 #[derive(Clone, Debug)]
-pub struct Waker(Channel<Control>);
+pub struct SenderHandle(Channel<Control>);
 
-impl Waker {
+impl SenderHandle {
     /// Says that the neighbor is there.
     pub fn wake(&self) {
         // A sender with messages waiting is awake.
         let _ = self.0.try_send(Control::Wake);
+    }
+
+    /// Has all records of these buckets of the digest sent, whatever the neighbor says it holds.
+    pub fn repair(&self, buckets: &[usize]) {
+        // What can't be told now is found again at the next comparisons.
+        let _ = self.0.try_send(Control::Repair(buckets.into()));
     }
 }
 
@@ -143,7 +151,7 @@ impl Wire {
 #[derive(Debug)]
 pub struct Sender {
     threads: [JoinHandle<()>; 2],
-    waker: Waker,
+    handle: SenderHandle,
     monitor: Arc<Monitor>,
     orders: Channel<Order>,
     address: Address,
@@ -161,7 +169,7 @@ impl Sender {
         let (orders, ordered) = bounded(ORDERS);
         let address = neighbor.address.clone();
         let (reader, connections) = bounded::<Reading>(0);
-        let waker = Waker(control.clone());
+        let handle = SenderHandle(control.clone());
         let thread = |role: &str| {
             std::thread::Builder::new()
                 .name(format!("{role}-{}", neighbor.name))
@@ -184,21 +192,22 @@ impl Sender {
             reader,
             ordered,
             connections: 0,
+            is_live: false,
             resync_allowed: Instant::now(),
         };
         let feed = thread("link-sender").spawn(move || feeder.run())?;
         Ok(Sender {
             threads: [feed, hear],
-            waker,
+            handle,
             monitor,
             orders,
             address,
         })
     }
 
-    /// What wakes it when its neighbor is known to be there.
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
+    /// What others may tell it.
+    pub fn handle(&self) -> SenderHandle {
+        self.handle.clone()
     }
 
     /// How the link is doing.
@@ -255,6 +264,8 @@ struct Feeder {
     ordered: Receiver<Order>,
     /// How many connections there have been; the current one's number.
     connections: u64,
+    /// Whether the neighbor has been sent what it lacked since it was connected.
+    is_live: bool,
     /// When the cache may be scanned for this neighbor again.
     resync_allowed: Instant,
 }
@@ -377,6 +388,7 @@ impl Feeder {
 
     fn try_feed(&mut self, wire: &mut Wire) -> Result<End, End> {
         let mut lacking: Option<Vector> = None;
+        self.is_live = false;
         loop {
             let until_resync = match &lacking {
                 Some(_) => crossbeam_channel::at(self.resync_allowed),
@@ -391,6 +403,7 @@ impl Feeder {
                     Ok(Control::Vector { connection, held }) if connection == self.connections => {
                         lacking = Some(held);
                     }
+                    Ok(Control::Repair(buckets)) if self.is_live => self.repair(&buckets, wire)?,
                     Ok(Control::Lost { connection, reason }) if connection == self.connections => {
                         return Ok(End::Lost(reason));
                     }
@@ -429,6 +442,41 @@ impl Feeder {
     fn resync(&mut self, held: &Vector, wire: &mut Wire) -> io::Result<()> {
         self.monitor.enter(Phase::Resyncing);
         let captured = self.herd.set_live(self.neighbor.link);
+        let records = self.send_from_cache(held, |_| true, wire)?;
+        let mut marker = Vec::new();
+        captured.write_lines("MARKER", &mut marker);
+        wire.write(&marker)?;
+        self.is_live = true;
+        self.monitor.resynced();
+        self.resync_allowed = Instant::now() + RESYNC_INTERVAL;
+        info!(
+            "sent {records} records that neighbor {} lacked",
+            self.neighbor.name
+        );
+        Ok(())
+    }
+
+    /// Sends all records of these buckets, among what is sent anyway.
+    fn repair(&self, buckets: &[usize], wire: &mut Wire) -> io::Result<()> {
+        let key = self.keys.digest_key();
+        let is_in_them = |record: &RecordView<'_>| buckets.contains(&key.bucket(record.client));
+        let records = self.send_from_cache(&Vector::default(), is_in_them, wire)?;
+        info!(
+            "sent all {records} records of {} buckets in which neighbor {} differs",
+            buckets.len(),
+            self.neighbor.name
+        );
+        Ok(())
+    }
+
+    /// Writes the records that `held` does not cover, as far as they are wanted, straight to the
+    /// socket; how many there were.
+    fn send_from_cache(
+        &self,
+        held: &Vector,
+        is_wanted: impl Fn(&RecordView<'_>) -> bool,
+        wire: &mut Wire,
+    ) -> io::Result<usize> {
         let mut scan = Scan {
             lines: Vec::with_capacity(WRITE_BYTES),
             gathered: 0,
@@ -441,24 +489,17 @@ impl Feeder {
             held,
             &mut scan,
             |scan, record| {
-                record.write_line(&mut scan.lines);
-                scan.gathered += 1;
+                if is_wanted(record) {
+                    record.write_line(&mut scan.lines);
+                    scan.gathered += 1;
+                }
             },
             Scan::write,
         );
-        if scan.written.is_ok() {
-            captured.write_lines("MARKER", &mut scan.lines);
-            Scan::write(&mut scan);
-        }
-        let records = scan.records;
-        scan.written?;
-        self.monitor.resynced();
-        self.resync_allowed = Instant::now() + RESYNC_INTERVAL;
-        info!(
-            "sent {records} records that neighbor {} lacked",
-            self.neighbor.name
-        );
-        Ok(())
+        let Scan {
+            records, written, ..
+        } = scan;
+        written.map(|()| records)
     }
 
     /// Writes what came out of the queue, together with all that is there behind it.
