@@ -24,6 +24,7 @@ pub mod record;
 pub mod server;
 pub mod session;
 pub mod shutdown;
+pub mod status;
 pub mod time;
 pub mod topology;
 pub mod vector;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::herd::Herd;
@@ -88,15 +89,21 @@ pub fn neighbors(topology: &Topology, server: &str) -> BTreeMap<String, Address>
 }
 
 impl Links {
-    /// Begins with no neighbor. Digests are compared once in each `digest_interval`.
+    /// Begins with no neighbor. `clients` is how many clients are connected, for observers. Digests are compared once in each `digest_interval`.
     pub fn start(
         herd: Arc<Herd>,
         keys: Arc<Keyring>,
+        clients: Arc<AtomicUsize>,
         digest_interval: Duration,
     ) -> io::Result<Links> {
         let (stopper, stop) = shutdown::pair();
         let audit = Audit::start(Arc::clone(&herd), keys.digest_key(), digest_interval, stop)?;
-        let receivers = Receivers::start(Arc::clone(&herd), Arc::clone(&keys), audit.claims())?;
+        let receivers = Receivers::start(
+            Arc::clone(&herd),
+            Arc::clone(&keys),
+            audit.claims(),
+            clients,
+        )?;
         Ok(Links {
             herd,
             keys,

@@ -27,6 +27,8 @@ enum Failure {
     Usage(String),
     /// Anything else.
     Failed(String),
+    /// What is wrong has been said on standard output.
+    Said,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,14 @@ fn main() -> ExitCode {
                 .report()
                 .map_err(Failure::Usage)
                 .and_then(|report| print(&report)),
+            Some(Command::Status(status)) => match status.survey() {
+                Ok(survey) => print(&survey.to_string()).and(if survey.is_whole() {
+                    Ok(())
+                } else {
+                    Err(Failure::Said)
+                }),
+                Err(error) => Err(Failure::Usage(error)),
+            },
             Some(Command::Key(key)) => match key.run() {
                 Ok(said) => print(&said),
                 Err(error) => Err(match error.kind {
@@ -58,6 +68,7 @@ fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::Failed(text)) => (text, 1),
+        Err(Failure::Said) => return ExitCode::FAILURE,
     };
     // With standard error gone there is nobody left to tell.
     let _ = writeln!(io::stderr(), "herd: {text}");

@@ -172,7 +172,10 @@ impl Server {
         let clock = CoarseClock::default();
         let (listeners, stop) = shutdown::pair();
         let keys = Arc::new(Keyring::new(config.keys.clone()));
-        let mut links = Links::start(Arc::clone(&herd), keys, config.digest_interval)?;
+        let admission = Admission::new(max_clients);
+        let connected = admission.connected();
+        let interval = config.digest_interval;
+        let mut links = Links::start(Arc::clone(&herd), keys, connected, interval)?;
         links.set_neighbors(&links::neighbors(&config.topology, name))?;
 
         let services = Arc::new(Services {
@@ -195,7 +198,7 @@ impl Server {
         let peers = Listener::start("peer-listener", sockets.peers, stop.clone(), peers)?;
         let clients = Clients {
             hall: pool.hall(),
-            admission: Admission::new(max_clients),
+            admission,
             refusals,
             clock,
         };

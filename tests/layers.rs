@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 12] = [
     &["durability"],
     &["session"],
     &["link", "pool"],
-    &["links", "listener", "logging"],
+    &["links", "listener", "logging", "status"],
     &["server"],
 ];
 

@@ -132,8 +132,8 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// What an error of a socket means while hands are shaken.
-fn failed(error: io::Error) -> HandshakeError {
+/// What an error of a socket means while hands are shaken, and when an observer asks.
+pub(super) fn failed(error: io::Error) -> HandshakeError {
     match error.kind() {
         _ if is_timeout(&error) => HandshakeError::TimedOut,
         ErrorKind::UnexpectedEof

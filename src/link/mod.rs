@@ -12,6 +12,7 @@
 //! - [`keyring`] holds the keys that they are asked for.
 //! - [`noise`] is what lets in who has the herd's key, and nobody else.
 //! - [`monitor`] counts what a neighbor has yet to apply, and knows how its link is doing.
+//! - [`observe`] answers who asks how the server is.
 //! - [`wire`] is lines over the socket, encrypted.
 
 pub mod audit;
@@ -19,6 +20,7 @@ pub mod handshake;
 pub mod keyring;
 pub mod monitor;
 pub mod noise;
+pub mod observe;
 pub mod receiver;
 pub mod sender;
 pub mod wire;

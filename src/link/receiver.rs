@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use super::audit::{Claim, Claims, Comparison};
 use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
 use super::keyring::Keyring;
 use super::monitor::Monitor;
+use super::observe::{self, OBSERVER, ServerStatus};
 use super::sender::{Sender, SenderHandle};
 use super::wire::{Filled, Reader, Writer, is_timeout, prepare};
 use super::{DISMISSED, PONG_INTERVAL, SILENCE_LIMIT};
@@ -95,6 +96,9 @@ struct Shared {
     herd: Arc<Herd>,
     keys: Arc<Keyring>,
     claims: Claims,
+    /// Clients that are connected.
+    clients: Arc<AtomicUsize>,
+    started: Instant,
     neighbors: RwLock<HashMap<String, Arc<Known>>>,
     refusals: Arc<Refusals>,
     /// The connections being served, each with its number; by the neighbor's name once that is
@@ -175,12 +179,20 @@ impl Door {
 }
 
 impl Receivers {
-    /// Makes the threads for the handshakes; there is no neighbor yet.
-    pub fn start(herd: Arc<Herd>, keys: Arc<Keyring>, claims: Claims) -> io::Result<Receivers> {
+    /// Makes the threads for the handshakes; there is no neighbor yet. `clients` is how many
+    /// clients are connected, for observers.
+    pub fn start(
+        herd: Arc<Herd>,
+        keys: Arc<Keyring>,
+        claims: Claims,
+        clients: Arc<AtomicUsize>,
+    ) -> io::Result<Receivers> {
         let shared = Arc::new(Shared {
             herd,
             keys,
             claims,
+            clients,
+            started: Instant::now(),
             neighbors: RwLock::default(),
             refusals: Arc::default(),
             open: Mutex::default(),
@@ -286,6 +298,22 @@ impl Shared {
         Some(connection)
     }
 
+    /// All that is known of this server but its digest.
+    fn status(&self) -> ServerStatus {
+        let status = |(name, known): (&String, &Arc<Known>)| (name.clone(), known.monitor.status());
+        let mut links: Vec<_> = self.neighbors.read().iter().map(status).collect();
+        links.sort_by(|(one, _), (other, _)| one.cmp(other));
+        ServerStatus {
+            records: self.herd.len() as u64,
+            epoch: self.herd.epoch(),
+            uptime: self.started.elapsed(),
+            clients: self.clients.load(Ordering::Relaxed) as u64,
+            refused: self.refusals.count.load(Ordering::Relaxed),
+            links,
+            digest: None,
+        }
+    }
+
     fn serve(
         &self,
         connection: u64,
@@ -300,12 +328,14 @@ impl Shared {
         let mut known = None;
         let knows = |name: &str| {
             known = self.neighbors.read().get(name).cloned();
-            known.is_some()
+            known.is_some() || name == OBSERVER
         };
         let peer = handshake::accept(stream, &keys, own, knows, deadline)?;
         let name = &*peer.hello.name;
         let Some(known) = known else {
-            return Ok(());
+            debug!("{from} asks for the status");
+            let (key, status) = (self.keys.digest_key(), self.status());
+            return observe::answer(peer, stream, &self.herd, &key, &status, deadline);
         };
         self.open.lock().replace(connection, name);
         known.sender.wake();
