@@ -59,7 +59,14 @@ pub(crate) enum Command {
 
 /// Run one server of the herd, until SIGTERM or SIGINT.
 #[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "serve", help_triggers("-h", "--help"))]
+#[argh(
+    subcommand,
+    name = "serve",
+    help_triggers("-h", "--help"),
+    note = "SIGHUP has the servers file and the key file read again: neighbors come, go and move, and new
+links use the new keys. A file that is bad, or changes this server's own addresses, is refused,
+with the reason in the log, and what was read before stays in force."
+)]
 pub(crate) struct Serve {
     /// which server of servers.txt this is
     #[argh(positional, arg_name = "NAME")]
@@ -242,10 +249,10 @@ fn key_file(named: Option<&Path>, servers: &Path) -> PathBuf {
     name = "key",
     help_triggers("-h", "--help"),
     note = "To change a herd's key while it runs, do this three times: {command_name} rotate; give
-the file to every server; restart the servers, one after another. The first time
+the file to every server; send each SIGHUP, or restart them one after another. The first time
 makes the new key known, the second takes it into use, the third forgets the old
-one. No link is refused meanwhile, as long as every server has been restarted with
-one file before the next is made."
+one. No link is refused meanwhile, as long as every server has read one file before
+the next is made."
 )]
 pub(crate) struct Key {
     #[argh(subcommand)]
@@ -290,13 +297,13 @@ impl Key {
             KeyCommand::Rotate(KeyRotate { key_file }) => {
                 let said = match KeyFile::rotate(key_file)? {
                     Step::NextAccepted => {
-                        "step 1 of 3: a new key is accepted beside the old one. Give the file to all servers and restart them one after another, then run herd key rotate again"
+                        "step 1 of 3: a new key is accepted beside the old one. Give the file to all servers and send them SIGHUP, then run herd key rotate again"
                     }
                     Step::PreviousAccepted => {
-                        "step 2 of 3: the new key is used, the old one still accepted. Give the file to all servers and restart them one after another, then run herd key rotate again"
+                        "step 2 of 3: the new key is used, the old one still accepted. Give the file to all servers and send them SIGHUP, then run herd key rotate again"
                     }
                     Step::One => {
-                        "step 3 of 3: the old key is gone. Give the file to all servers and restart them one after another"
+                        "step 3 of 3: the old key is gone. Give the file to all servers and send them SIGHUP"
                     }
                 };
                 (key_file, said)
@@ -340,6 +347,14 @@ pub(crate) fn parse(
 }
 
 impl Serve {
+    /// What the two files say by now. A key file that is missing now is not made: the servers
+    /// that are up have another one.
+    pub(crate) fn reread(&self) -> Result<(Topology, KeyFile), String> {
+        let topology = load(&self.servers)?;
+        let keys = KeyFile::load(&key_file(self.key_file.as_deref(), &self.servers));
+        Ok((topology, keys.map_err(|error| error.to_string())?))
+    }
+
     /// What the flags come to.
     pub(crate) fn config(&self) -> Result<Config, String> {
         let topology = load(&self.servers)?;

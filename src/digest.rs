@@ -5,12 +5,16 @@
 //! stored, and a difference tells in which bucket it is. The key comes from the herd's id: who
 //! does not know it can't choose ids that cancel each other out.
 
-use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
-use crate::command::fields;
+use arrayvec::ArrayVec;
+use siphasher::sip::SipHasher13;
+
+use crate::command::{MAX_CLIENT_BYTES, fields};
+use crate::decimal::MAX_FIELD_BYTES;
 use crate::record::{RecordView, parse_u64};
 use crate::time::{Timestamp, write_u64};
+use crate::topology::MAX_NAME_BYTES;
 
 /// Into how many buckets clients are dealt. A power of two.
 pub const BUCKETS: usize = 256;
@@ -20,6 +24,9 @@ const BUCKETS_PER_LINE: usize = 64;
 
 /// Most bytes of a line that [`Digest::write_lines`] writes, its LF included.
 pub const MAX_LINE_BYTES: usize = 8 + (2 + BUCKETS_PER_LINE) * 21;
+
+/// Most bytes of a record that are hashed: four numbers, and four texts with their lengths.
+const MAX_RECORD_BYTES: usize = 4 * 8 + 4 + MAX_NAME_BYTES + MAX_CLIENT_BYTES + 2 * MAX_FIELD_BYTES;
 
 /// A key that all servers of a herd have.
 #[derive(Clone, Copy)]
@@ -44,20 +51,23 @@ impl DigestKey {
 
     /// Which bucket a client is in.
     pub fn bucket(&self, client: &[u8]) -> usize {
-        let mut hasher = SipHasher13::new_with_keys(self.0, self.1);
-        hasher.write(client);
-        hasher.finish() as usize % BUCKETS
+        SipHasher13::new_with_keys(self.0, self.1).hash(client) as usize % BUCKETS
     }
 
     fn hash(&self, record: &RecordView<'_>) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.1, self.0);
+        // In one piece: the hasher takes three times as long for the same bytes in twelve.
+        let mut bytes = ArrayVec::<u8, MAX_RECORD_BYTES>::new();
+        let mut add = |part: &[u8]| {
+            let added = bytes.try_extend_from_slice(part);
+            debug_assert!(added.is_ok());
+        };
         for number in [
             record.time.as_nanos(),
             record.received.as_nanos(),
             record.epoch,
             record.sequence,
         ] {
-            hasher.write_u64(number);
+            add(&number.to_le_bytes());
         }
         // A length before each text, so that no two records are the same bytes.
         for text in [
@@ -66,10 +76,10 @@ impl DigestKey {
             record.location,
             record.time_text,
         ] {
-            hasher.write_u8(text.len() as u8);
-            hasher.write(text);
+            add(&[text.len() as u8]);
+            add(text);
         }
-        hasher.finish()
+        SipHasher13::new_with_keys(self.1, self.0).hash(&bytes)
     }
 }
 

@@ -13,8 +13,9 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::herd::Herd;
+use crate::keys::KeyFile;
 use crate::link::audit::Audit;
-use crate::link::keyring::Keyring;
+use crate::link::keyring::{AnotherHerd, Keyring};
 use crate::link::monitor::LinkStatus;
 use crate::link::receiver::{Door, Known, Receivers};
 use crate::link::sender::{Farewell, Neighbor, Sender};
@@ -169,6 +170,11 @@ impl Links {
             self.herd.remove_link(link);
         }
         begun
+    }
+
+    /// Makes links with these keys from now on; whether they are others than before.
+    pub fn replace_keys(&self, keys: KeyFile) -> Result<bool, AnotherHerd> {
+        self.keys.replace(keys)
     }
 
     /// Where the peer listener brings its connections.

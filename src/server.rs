@@ -15,8 +15,9 @@ use crate::config::Config;
 use crate::durability::Durability;
 use crate::herd::Herd;
 use crate::journal::{Journal, JournalError, Syncer};
+use crate::keys::KeyFile;
 use crate::limits::{TooManyThreads, check_threads, raise_descriptor_limit};
-use crate::link::keyring::Keyring;
+use crate::link::keyring::{AnotherHerd, Keyring};
 use crate::link::monitor::LinkStatus;
 use crate::links::{self, Links};
 use crate::listener::{self, Clients, Listener, Peers, Refusals};
@@ -25,7 +26,7 @@ use crate::pool::{Admission, Hall, Pool};
 use crate::session::Services;
 use crate::shutdown::{self, Stop, Stopper};
 use crate::time::{COARSE_STEP, CoarseClock, Timestamp};
-use crate::topology::{Address, Server as Entry};
+use crate::topology::{Address, Server as Entry, Topology};
 
 /// How often connections are looked through for deadlines that have passed.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -96,6 +97,52 @@ impl std::error::Error for StartError {
     }
 }
 
+/// Why what was read anew is not taken over. But for the last one, nothing has been changed.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// This server is not in it.
+    NotNamed(String),
+    /// It gives this server other addresses than those that it listens on.
+    OwnAddress {
+        /// What is listened on now, for clients and for peers.
+        old: [Address; 2],
+        /// What is asked for.
+        new: [Address; 2],
+    },
+    /// The key is another herd's.
+    AnotherHerd(AnotherHerd),
+    /// The machine gives no thread for a new neighbor. What could be changed has been; reading
+    /// it once more tries the rest again.
+    Threads(io::Error),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::NotNamed(name) => write!(f, "it no longer names this server, {name}"),
+            ReloadError::OwnAddress { old, new } => write!(
+                f,
+                "this server's own addresses are {} {} now and would be {} {}, which takes a restart",
+                old[0], old[1], new[0], new[1]
+            ),
+            ReloadError::AnotherHerd(error) => write!(f, "{error}"),
+            ReloadError::Threads(error) => {
+                write!(f, "there is no thread for a new neighbor: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ReloadError::Threads(error) => Some(error),
+            ReloadError::AnotherHerd(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// A server's two sockets, bound.
 #[derive(Debug)]
 pub struct Sockets {
@@ -136,6 +183,8 @@ fn resolve(address: &Address) -> Result<SocketAddr, StartError> {
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
+    /// Its own line of `servers.txt`, as it was at the start.
+    entry: Entry,
     services: Arc<Services>,
     herd: Arc<Herd>,
     clients: Listener,
@@ -211,6 +260,7 @@ impl Server {
             config.pool,
         );
         Ok(Server {
+            entry: config.server.clone(),
             services,
             herd,
             clients,
@@ -250,6 +300,34 @@ impl Server {
     /// How many connections to the peer port were refused, or broken off for what came over them.
     pub fn peers_refused(&self) -> u64 {
         self.links.refused()
+    }
+
+    /// Takes over a `servers.txt` and a key file that were read anew: neighbors come, go and move,
+    /// and the next handshakes use the new keys. Links that stay are not touched. Says what it
+    /// changed.
+    ///
+    /// Waits until neighbors that are gone have been left, which takes seconds where one of them
+    /// is frozen.
+    pub fn reload(&mut self, topology: &Topology, keys: KeyFile) -> Result<String, ReloadError> {
+        let name = &self.entry.name;
+        let Some(entry) = topology.server(name) else {
+            return Err(ReloadError::NotNamed(name.clone()));
+        };
+        let addresses = |entry: &Entry| [entry.client.clone(), entry.peer.clone()];
+        let (old, new) = (addresses(&self.entry), addresses(entry));
+        if old != new {
+            return Err(ReloadError::OwnAddress { old, new });
+        }
+        let changed = self.links.replace_keys(keys);
+        let keys = if changed.map_err(ReloadError::AnotherHerd)? {
+            "changed"
+        } else {
+            "the same as before"
+        };
+        let neighbors = links::neighbors(topology, name);
+        let changes = self.links.set_neighbors(&neighbors);
+        let changes = changes.map_err(ReloadError::Threads)?;
+        Ok(format!("neighbors: {changes}; keys: {keys}"))
     }
 
     /// Stops accepting, finishes requests in hand, sends what is queued for neighbors, and joins
