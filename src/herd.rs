@@ -9,7 +9,6 @@ mod durable;
 mod epochs;
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -18,7 +17,7 @@ use crate::config::Ack;
 use crate::flood::Flood;
 use crate::journal::{Journal, JournalError, Position};
 use crate::locations::{Key, Locations};
-use crate::outbox::{LinkId, Outlet, QUEUE_GROUPS};
+use crate::outbox::{Group, LinkId, Outlet, QUEUE_GROUPS};
 use crate::record::{MAX_AHEAD_SECONDS, RecordView};
 use crate::time::Timestamp;
 use crate::vector::Vector;
@@ -266,7 +265,9 @@ impl Herd {
             for winner in &winners.records {
                 winner.write_line(&mut lines);
             }
-            apply.flood.hand_over(&Arc::from(lines), source);
+            apply
+                .flood
+                .hand_over(&Group::new(lines, winners.records.len()), source);
         }
     }
 
@@ -290,6 +291,11 @@ impl Herd {
     /// Adds a neighbor, down at first, and hands out its queue.
     pub fn add_link(&self) -> (LinkId, Outlet) {
         self.add_link_bounded(QUEUE_GROUPS)
+    }
+
+    /// Lets go of a neighbor and its queue.
+    pub fn remove_link(&self, link: LinkId) {
+        self.apply.lock().flood.remove(link);
     }
 
     /// The same with a queue of at most `groups` groups.
@@ -413,8 +419,19 @@ impl Herd {
         if apply.flood.has_listeners(None) {
             let mut lines = Vec::new();
             apply.vector.write_lines("MARKER", &mut lines);
-            apply.flood.hand_over(&Arc::from(lines), None);
+            apply.flood.hand_over(&Group::new(lines, 0), None);
         }
+    }
+
+    /// Whether any neighbor hears of what is applied now.
+    pub fn has_live_links(&self) -> bool {
+        self.apply.lock().flood.has_listeners(None)
+    }
+
+    /// Queues lines that are no records for all live links, behind the records of before.
+    pub fn tell(&self, lines: Vec<u8>) {
+        let group = Group::new(lines, 0);
+        self.apply.lock().flood.hand_over(&group, None);
     }
 
     /// Shows all records that `vector` does not cover to `show`; `between` runs now and then

@@ -27,7 +27,7 @@ const FLOORS: [&[&str]; 12] = [
     &["durability"],
     &["session"],
     &["link", "pool"],
-    &["listener", "logging"],
+    &["links", "listener", "logging", "status"],
     &["server"],
 ];
 

@@ -15,7 +15,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use herd::config::{Ack, Config, Discipline};
+use herd::config::{Ack, Config, DEFAULT_DIGEST_INTERVAL, Discipline};
 use herd::keys::KeyFile;
 use herd::places::Places;
 use herd::places::atlas::Atlas;
@@ -71,6 +71,7 @@ pub fn config(servers: &str, name: &str) -> Config {
         idle_timeout: Duration::from_secs(600),
         data_dir: None,
         ack: Ack::Journal,
+        digest_interval: DEFAULT_DIGEST_INTERVAL,
     }
 }
 
