@@ -153,7 +153,11 @@ mod tests {
     #[track_caller]
     fn check(cache: &Locations, record: &Record, stored: bool) {
         let view = record.view();
-        assert_eq!(cache.store(cache.key(view.client), &view), stored, "{record:?}");
+        assert_eq!(
+            cache.store(cache.key(view.client), &view),
+            stored,
+            "{record:?}"
+        );
     }
 
     #[test]

@@ -201,7 +201,9 @@ mod tests {
     #[test]
     fn records_that_change_their_size_waste_a_bounded_amount() {
         let mut shard = Shard::default();
-        let clients: Vec<String> = (0..2_000).map(|client| format!("client-{client}")).collect();
+        let clients: Vec<String> = (0..2_000)
+            .map(|client| format!("client-{client}"))
+            .collect();
         let locations = ["+1+1", "+1.0000000000+1.0000000000", "+1.000000+1.000000"];
         let mut most = 0;
         for round in 0..30 {
@@ -217,7 +219,11 @@ mod tests {
         for (tag, client) in clients.iter().enumerate() {
             let found = shard.find(tag as u32, client.as_bytes());
             let location = locations[(29 + tag) % locations.len()].as_bytes();
-            assert_eq!(found.map(|found| found.location), Some(location), "{client}");
+            assert_eq!(
+                found.map(|found| found.location),
+                Some(location),
+                "{client}"
+            );
         }
         assert_eq!(shard.iter().count(), clients.len());
     }
