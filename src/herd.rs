@@ -142,7 +142,8 @@ impl Herd {
         outcomes: &mut Vec<Outcome>,
     ) -> Option<Position> {
         let first_outcome = outcomes.len();
-        // Which of the reports hang on this group's being stored.
+        // Which of the reports hang on this group's being stored: those that would be, and those
+        // that lost to one of them.
         let mut hanging: Vec<usize> = Vec::new();
         let mut apply_guard = self.apply.lock();
         let apply = &*apply_guard;
@@ -167,16 +168,18 @@ impl Herd {
                     stored.map(|stored| stored.time)
                 })
             });
-            if in_group.is_some() {
-                hanging.push(outcomes.len());
-            }
             match stored {
-                Some(time) if report.time <= time => {}
+                Some(time) if report.time <= time => {
+                    if in_group.is_some() {
+                        hanging.push(outcomes.len());
+                    }
+                }
                 None if self.locations.len() + new_clients >= self.max_records => {
                     outcomes.push(Outcome::Full);
                     continue;
                 }
                 stored => {
+                    hanging.push(outcomes.len());
                     new_clients += usize::from(stored.is_none());
                     let sequence = apply.sequence + winners.records.len() as u64 + 1;
                     let origin = self.name.as_bytes();
@@ -341,8 +344,9 @@ impl Herd {
         }
         apply.vector.merge(&marker);
         let change = apply.durable.as_mut().and_then(|durable| {
-            let appended = durable.append_marker(&marker);
-            durable.change(appended)
+            // That it went well says nothing: a frozen journal leaves markers out.
+            let failed = durable.append_marker(&marker).err()?;
+            durable.change(Err(failed))
         });
         drop(apply);
         if let Some(change) = change {
