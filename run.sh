@@ -110,6 +110,10 @@ package_name() {
         *' cc') echo gcc ;;
         pacman*' telnet') echo inetutils ;;
         apk*' telnet') echo inetutils-telnet ;;
+        dnf*' faketime' | pacman*' faketime' | apk*' faketime') echo libfaketime ;;
+        dnf*' ip') echo iproute ;;
+        *' ip') echo iproute2 ;;
+        *' nft') echo nftables ;;
         *) echo "$1" ;;
     esac
 }

@@ -14,16 +14,23 @@ source tests/check.sh
 
 usage() {
     cat <<'END'
-Usage: ./test.sh [--yes] [all|quick|scenario] [-- FLAG...]
+Usage: ./test.sh [--yes] [all|quick|scenario|--faults] [-- FLAG...]
 
-all        format, lints, unit and property tests, transcripts, docs, and the scenario (the default)
+all        format, lints, unit and property tests, transcripts, faults in their short form, docs,
+           and the scenario (the default)
 quick      the same without the scenario
 scenario   only the scenario: a herd started with run.sh and driven by real telnet clients
+--faults   only the faults, in their long form: servers killed a hundred times, disks that are full,
+           fail and crawl, partitions, slow links, wrong clocks, and clients that mean no good. One
+           test at a time, with the optimized program, and a line for what each measured; takes
+           about half an hour on a quiet machine
 
-  --yes       install what is missing (telnet, Rust's tools) without asking; so does CI=true
+  --yes       install what is missing (telnet, strace, faketime, nftables, iproute2, Rust's tools)
+              without asking; so does CI=true
   -h, --help  this text
   -- FLAG...  flags for every `herd serve` of the scenario, such as -- --pool seats
 
+A test that needs a right or a tool that is not there is counted as skipped, with the reason.
 Exit codes: 0 all passed, 1 a check failed, 2 bad usage.
 END
 }
@@ -40,6 +47,7 @@ step() {
     since=$(now_us)
     if "$@" >"$work/output" 2>&1 </dev/null; then
         pass "$what ($(note)$(seconds_since "$since") s)"
+        note_skipped
     else
         fail "$what" "failed: $*"
         sed 's/^/      /' "$work/output"
@@ -49,6 +57,15 @@ step() {
 # How many tests have run, where cargo says so.
 note() {
     awk '/^test result: ok/ { tests += $4 } END { if (tests) printf "%d tests, ", tests }' "$work/output"
+}
+
+# Counts the tests that said why they have not run.
+note_skipped() {
+    local what why
+    while IFS= read -r what; do
+        why=${what#*: }
+        skip "${what%%: *}" "$why"
+    done < <(sed -n 's/^\(test .* \.\.\. \)\{0,1\}skipped: //p' "$work/output")
 }
 
 has_component() {
@@ -98,9 +115,49 @@ quick() {
     else
         fail 'cargo clippy' 'clippy is missing'
     fi
-    step 'cargo test: unit tests, property tests, transcripts' \
+    need_fault_tools
+    step 'cargo test: unit tests, property tests, transcripts, faults' \
         cargo test --workspace --locked --no-fail-fast
     step 'cargo doc, warnings denied' docs
+}
+
+# What the fault tests break things with. Without one of these, those that need it are skipped.
+need_fault_tools() {
+    local tool
+    for tool in strace faketime nft ip; do
+        need_package "$tool" "some fault tests need $tool, and are skipped without it" || true
+    done
+}
+
+# fault NAME: one test of tests/faults.rs in its long form, with what it measured.
+fault() {
+    local since
+    [[ ! -t 1 ]] || printf '...   %s\r' "$1"
+    since=$(now_us)
+    if ! HERD_FAULTS=long timeout 1800 cargo test --release --locked --test faults -- \
+        --exact --nocapture --test-threads=1 "$1" >"$work/output" 2>&1 </dev/null; then
+        fail "$1" 'failed; what it said:'
+        sed 's/^/      /' "$work/output"
+        return
+    fi
+    # One that only said why it has not run has not passed.
+    if grep -qE '(^|\.\.\. )row ' "$work/output" || ! grep -qE '(^|\.\.\. )skipped: ' "$work/output"; then
+        pass "$1 ($(seconds_since "$since") s)"
+    fi
+    sed -nE 's/^(test .* \.\.\. )?(row .*)/      \2/p' "$work/output"
+    note_skipped
+}
+
+faults() {
+    local test failed_before=$failed
+    need_fault_tools
+    step 'cargo build: the fault tests, optimized' \
+        cargo test --release --locked --test faults --no-run
+    ((failed == failed_before)) || return
+    while IFS= read -r test; do
+        fault "$test"
+    done < <(cargo test --release --locked --test faults -- --list --format terse 2>/dev/null |
+        sed -n 's/: test$//p')
 }
 
 scenario() {
@@ -126,6 +183,7 @@ run_checks() {
     while (($# > 0)); do
         case $1 in
             all | quick | scenario) part=$1 ;;
+            --faults) part=faults ;;
             --yes | -y) assume_yes=true ;;
             --help | -h)
                 usage
@@ -146,8 +204,15 @@ run_checks() {
     if ! need_toolchain; then
         fail 'the tools to build with are there'
     else
-        [[ $part == scenario ]] || quick
-        [[ $part == quick ]] || scenario
+        case $part in
+            quick) quick ;;
+            scenario) scenario ;;
+            faults) faults ;;
+            all)
+                quick
+                scenario
+                ;;
+        esac
     fi
     report_counts
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use herd::config::{
-    Ack, Config, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS, DEFAULT_WORKERS, Discipline,
-    MAX_WORKERS,
+    Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
+    DEFAULT_WORKERS, Discipline, MAX_WORKERS,
 };
-use herd::keys::{KeyError, KeyFile, Step};
+use herd::keys::{KeyError, KeyErrorKind, KeyFile, Step};
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::places::google::Google;
@@ -20,6 +20,7 @@ use herd::places::key::ApiKey;
 use herd::places::overpass::Overpass;
 use herd::places::remote::{DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS, Remote, Settings};
 use herd::places::upstream::Upstream;
+use herd::status::Survey;
 use herd::topology::Topology;
 use log::LevelFilter;
 
@@ -52,12 +53,20 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Serve(Serve),
     Check(Check),
+    Status(Status),
     Key(Key),
 }
 
 /// Run one server of the herd, until SIGTERM or SIGINT.
 #[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "serve", help_triggers("-h", "--help"))]
+#[argh(
+    subcommand,
+    name = "serve",
+    help_triggers("-h", "--help"),
+    note = "SIGHUP has the servers file and the key file read again: neighbors come, go and move, and new
+links use the new keys. A file that is bad, or changes this server's own addresses, is refused,
+with the reason in the log, and what was read before stays in force."
+)]
 pub(crate) struct Serve {
     /// which server of servers.txt this is
     #[argh(positional, arg_name = "NAME")]
@@ -180,6 +189,58 @@ pub(crate) struct Check {
     servers: PathBuf,
 }
 
+/// Ask every server how it is: records, links, and whether all hold the same.
+#[derive(Debug, FromArgs)]
+#[argh(
+    subcommand,
+    name = "status",
+    help_triggers("-h", "--help"),
+    note = "The servers are asked over their peer ports, with the herd's key. Each has 2 s to answer.
+
+Of a link, LAG is how many records the neighbor has yet to apply, as of its last word, which is at
+most a second old; QUEUED are those of them that are not yet sent, BYTES their size; RESYNCS is how
+often the neighbor was sent what it lacked, DIVERGED in how many of 256 parts of the records it was
+found to differ. The digest is of the records that were received more than 10 s ago; where
+digests differ the servers are asked twice, and what is changing at that moment does not count.
+
+Exit codes: 0 all servers are up, linked and equal; 1 they are not; 2 bad usage, or a bad servers
+or key file.",
+    example = "{command_name}\n{command_name} --servers /etc/herd/servers.txt --key-file /etc/herd/herd.key"
+)]
+pub(crate) struct Status {
+    /// who the servers are (default: servers.txt)
+    #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
+    servers: PathBuf,
+
+    /// the herd's key, which must be there (default: herd.key beside the servers file)
+    #[argh(option, arg_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl Status {
+    /// Asks them.
+    pub(crate) fn survey(&self) -> Result<Survey, String> {
+        let topology = load(&self.servers)?;
+        let path = key_file(self.key_file.as_deref(), &self.servers);
+        let keys = KeyFile::load(&path).map_err(|error| match error.kind {
+            KeyErrorKind::Missing => format!(
+                "{}: there is no such file; the servers answer only who has the key that they run with (see --key-file)",
+                path.display()
+            ),
+            _ => error.to_string(),
+        })?;
+        Ok(Survey::take(&topology, &keys))
+    }
+}
+
+/// The key file that is meant: the named one, or the one beside the servers file.
+fn key_file(named: Option<&Path>, servers: &Path) -> PathBuf {
+    match named {
+        Some(path) => path.to_owned(),
+        None => servers.with_file_name(KEY_FILE),
+    }
+}
+
 /// Make or change the key that lets servers speak as servers of one herd. All of them need the
 /// same file, which only its owner may read (mode 600).
 #[derive(Debug, FromArgs)]
@@ -188,10 +249,10 @@ pub(crate) struct Check {
     name = "key",
     help_triggers("-h", "--help"),
     note = "To change a herd's key while it runs, do this three times: {command_name} rotate; give
-the file to every server; restart the servers, one after another. The first time
+the file to every server; send each SIGHUP, or restart them one after another. The first time
 makes the new key known, the second takes it into use, the third forgets the old
-one. No link is refused meanwhile, as long as every server has been restarted with
-one file before the next is made."
+one. No link is refused meanwhile, as long as every server has read one file before
+the next is made."
 )]
 pub(crate) struct Key {
     #[argh(subcommand)]
@@ -236,13 +297,13 @@ impl Key {
             KeyCommand::Rotate(KeyRotate { key_file }) => {
                 let said = match KeyFile::rotate(key_file)? {
                     Step::NextAccepted => {
-                        "step 1 of 3: a new key is accepted beside the old one. Give the file to all servers and restart them one after another, then run herd key rotate again"
+                        "step 1 of 3: a new key is accepted beside the old one. Give the file to all servers and send them SIGHUP, then run herd key rotate again"
                     }
                     Step::PreviousAccepted => {
-                        "step 2 of 3: the new key is used, the old one still accepted. Give the file to all servers and restart them one after another, then run herd key rotate again"
+                        "step 2 of 3: the new key is used, the old one still accepted. Give the file to all servers and send them SIGHUP, then run herd key rotate again"
                     }
                     Step::One => {
-                        "step 3 of 3: the old key is gone. Give the file to all servers and restart them one after another"
+                        "step 3 of 3: the old key is gone. Give the file to all servers and send them SIGHUP"
                     }
                 };
                 (key_file, said)
@@ -286,6 +347,14 @@ pub(crate) fn parse(
 }
 
 impl Serve {
+    /// What the two files say by now. A key file that is missing now is not made: the servers
+    /// that are up have another one.
+    pub(crate) fn reread(&self) -> Result<(Topology, KeyFile), String> {
+        let topology = load(&self.servers)?;
+        let keys = KeyFile::load(&key_file(self.key_file.as_deref(), &self.servers));
+        Ok((topology, keys.map_err(|error| error.to_string())?))
+    }
+
     /// What the flags come to.
     pub(crate) fn config(&self) -> Result<Config, String> {
         let topology = load(&self.servers)?;
@@ -304,10 +373,7 @@ impl Serve {
         if self.pool == Discipline::Lobby && !cfg!(target_os = "linux") {
             return Err("--pool lobby needs Linux; use --pool seats".to_owned());
         }
-        let keys = match &self.key_file {
-            Some(path) => KeyFile::load_or_create(path),
-            None => KeyFile::load_or_create(&self.servers.with_file_name(KEY_FILE)),
-        };
+        let keys = KeyFile::load_or_create(&key_file(self.key_file.as_deref(), &self.servers));
         Ok(Config {
             server: server.clone(),
             keys: keys.map_err(|error| error.to_string())?,
@@ -319,6 +385,7 @@ impl Serve {
             idle_timeout: self.idle_timeout,
             data_dir: Some(self.data_dir.clone()),
             ack: self.ack,
+            digest_interval: DEFAULT_DIGEST_INTERVAL,
             topology,
         })
     }

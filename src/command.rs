@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::decimal::{Decimal, MAX_FIELD_BYTES};
+use crate::fields::fields;
 use crate::geo::Position;
 use crate::time::{Timestamp, write_u64};
 
@@ -82,17 +83,6 @@ impl fmt::Display for Invalid {
             Invalid::Bound => "bound is not an integer from 0 to 20",
         })
     }
-}
-
-/// Whether a byte separates fields: space, tab, CR, LF, FF or VT.
-pub const fn is_white_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | 0x0b)
-}
-
-/// Splits a line into its fields.
-pub fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|&byte| is_white_space(byte))
-        .filter(|field| !field.is_empty())
 }
 
 impl<'a> Command<'a> {
@@ -189,6 +179,7 @@ pub fn assert_inverse(line: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::is_white_space;
     use proptest::prelude::*;
 
     #[track_caller]

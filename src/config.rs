@@ -35,6 +35,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// When a report is acknowledged.
     pub ack: Ack,
+    /// How often the cache is compared with the neighbors'.
+    pub digest_interval: Duration,
 }
 
 /// When a report is acknowledged.
@@ -78,6 +80,9 @@ pub const MAX_WORKERS: usize = 8_192;
 
 /// Clients whose location is kept, unless told otherwise.
 pub const DEFAULT_MAX_RECORDS: usize = 10_000_000;
+
+/// How often the cache is compared with the neighbors', unless a test can't wait so long.
+pub const DEFAULT_DIGEST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a client may say nothing, unless told otherwise.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);

@@ -19,20 +19,20 @@ pub struct Decimal<'a> {
 impl<'a> Decimal<'a> {
     /// Reads `DIGITS` or `DIGITS.DIGITS`; no sign, no exponent, no bare point.
     pub fn parse(text: &'a [u8]) -> Option<Decimal<'a>> {
-        let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
-        let (integer, fraction) = match text.iter().position(|&byte| byte == b'.') {
-            None => (text, &text[text.len()..]),
-            Some(point) => {
-                let fraction = &text[point + 1..];
-                if !digits(fraction) {
-                    return None;
-                }
-                (&text[..point], fraction)
+        let mut point = None;
+        for (place, byte) in text.iter().enumerate() {
+            match byte {
+                b'0'..=b'9' => {}
+                b'.' if point.is_none() => point = Some(place),
+                _ => return None,
             }
-        };
-        digits(integer).then_some(Decimal {
+        }
+        let end = point.unwrap_or(text.len());
+        let fraction = &text[point.map_or(end, |point| point + 1)..];
+        let whole = end > 0 && (point.is_none() || !fraction.is_empty());
+        whole.then_some(Decimal {
             text,
-            integer,
+            integer: &text[..end],
             fraction,
         })
     }
@@ -48,9 +48,7 @@ impl<'a> Decimal<'a> {
 
     /// The whole part; `None` where it does not fit.
     pub fn integer_part(&self) -> Option<u64> {
-        self.integer.iter().try_fold(0u64, |value, &digit| {
-            value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-        })
+        parse_u64(self.integer)
     }
 
     /// Appends the number as it was written.
@@ -65,6 +63,56 @@ impl<'a> Decimal<'a> {
             .and_then(|text| text.parse().ok())
             .unwrap_or(f64::INFINITY)
     }
+}
+
+/// Reads a whole number in plain digits, eight of them at a time; `None` for anything else, or
+/// where it does not fit.
+#[inline]
+pub fn parse_u64(text: &[u8]) -> Option<u64> {
+    // Of 19 digits none is too great.
+    if text.len() > 19 {
+        return parse_long(text);
+    }
+    let (words, tail) = text.as_chunks::<8>();
+    let mut value = 0;
+    for word in words {
+        value = value * 100_000_000 + parse_eight(u64::from_le_bytes(*word))?;
+    }
+    for byte in tail {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    (!text.is_empty()).then_some(value)
+}
+
+/// The same for any length, digit by digit.
+fn parse_long(text: &[u8]) -> Option<u64> {
+    text.iter().try_fold(0u64, |value, &byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// Eight digits, the first in the lowest byte: pairs are added up, then pairs of pairs.
+#[inline]
+fn parse_eight(word: u64) -> Option<u64> {
+    const EACH: u64 = u64::MAX / 255;
+    // Digits are 0x30 to 0x39: the upper half of each byte is 3, and stays so when 6 is added.
+    let upper = word & (EACH * 0xf0);
+    let raised = word.wrapping_add(EACH * 6) & (EACH * 0xf0);
+    if upper != EACH * 0x30 || raised != upper {
+        return None;
+    }
+    let digits = word - EACH * 0x30;
+    let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
 #[cfg(test)]
@@ -86,6 +134,39 @@ mod tests {
         check("50.00000000000000000000000000001", 50, Some(false));
         check("49.99999999999999999999999999999", 50, Some(true));
         check("99999999999999999999999999999999", 50, Some(false));
+    }
+
+    #[test]
+    fn whole_numbers_of_any_length() {
+        for number in [
+            0,
+            7,
+            12_345_678,
+            90_817_263_5,
+            1_479_413_884_655_887_836,
+            u64::MAX,
+        ] {
+            for zeros in 0..24 {
+                let text = format!("{}{number}", "0".repeat(zeros));
+                assert_eq!(parse_u64(text.as_bytes()), Some(number), "{text}");
+            }
+        }
+        for text in ["", "18446744073709551616", "99999999999999999999999"] {
+            assert_eq!(parse_u64(text.as_bytes()), None, "{text}");
+        }
+        for byte in 0..=u8::MAX {
+            for length in [1, 8, 9, 19, 20, 21] {
+                for place in 0..length {
+                    let mut text = vec![b'0'; length];
+                    text[place] = byte;
+                    let expected = std::str::from_utf8(&text)
+                        .ok()
+                        .filter(|_| byte != b'+')
+                        .and_then(|text| text.parse().ok());
+                    assert_eq!(parse_u64(&text), expected, "{}", text.escape_ascii());
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{Level, error, info};
@@ -26,6 +26,9 @@ const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often it is seen to whether the journal has grown too large, or has failed.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often starts of servers that no record is left of are forgotten.
+const PRUNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Called once a place in the journal is on disk.
 pub type OnDisk = Box<dyn FnOnce() + Send>;
@@ -114,7 +117,12 @@ fn run(herd: &Herd, syncer: &Syncer, waiters: &Receiver<Waiter>) {
 
 fn compact(herd: &Herd, stop: &Stop) {
     let mut failed_before = false;
+    let mut pruned = Instant::now();
     while !stop.wait(COMPACTION_INTERVAL) {
+        if pruned.elapsed() >= PRUNING_INTERVAL {
+            herd.prune_vector();
+            pruned = Instant::now();
+        }
         match herd.compact_journal() {
             Ok(true) => {
                 info!("journal written anew, without what is out of date");

@@ -8,9 +8,7 @@
 //! All of this is plain data: the apply lock that owns it is what makes a change here, in the
 //! cache and in the numbering one step.
 
-use std::sync::Arc;
-
-use crate::outbox::{Inlet, LinkId, Outlet, outbox};
+use crate::outbox::{Group, Inlet, LinkId, Outlet, outbox};
 
 /// Whether a link takes records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +23,7 @@ enum State {
 
 #[derive(Debug)]
 struct Link {
+    id: LinkId,
     state: State,
     inlet: Inlet,
 }
@@ -33,44 +32,59 @@ struct Link {
 #[derive(Debug, Default)]
 pub struct Flood {
     links: Vec<Link>,
+    /// How many there have ever been, so that no two have the same id: a record on its way from
+    /// a neighbor that is gone must not be taken for one from its successor.
+    added: usize,
 }
 
 impl Flood {
     /// Adds a neighbor, down at first, and hands out its queue of at most `groups` groups.
     pub fn add(&mut self, groups: usize) -> (LinkId, Outlet) {
         let (inlet, outlet) = outbox(groups);
+        let id = LinkId(self.added);
+        self.added += 1;
         self.links.push(Link {
+            id,
             state: State::Down,
             inlet,
         });
-        (LinkId(self.links.len() - 1), outlet)
+        (id, outlet)
+    }
+
+    /// Lets go of a neighbor and its queue.
+    pub fn remove(&mut self, id: LinkId) {
+        self.links.retain(|link| link.id != id);
     }
 
     /// Begins to queue for a link, from an empty queue.
     pub fn set_live(&mut self, id: LinkId) {
-        self.links[id.0].inlet.clear();
-        self.links[id.0].state = State::Live;
+        self.set(id, State::Live);
     }
 
     /// Stops queueing for a link, and lets go of what is queued.
     pub fn set_down(&mut self, id: LinkId) {
-        self.links[id.0].state = State::Down;
-        self.links[id.0].inlet.clear();
+        self.set(id, State::Down);
+    }
+
+    fn set(&mut self, id: LinkId, state: State) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.inlet.clear();
+            link.state = state;
+        }
     }
 
     /// Whether anybody but `source` is live: if not, there is nothing to write lines for.
     pub fn has_listeners(&self, source: Option<LinkId>) -> bool {
         self.links
             .iter()
-            .enumerate()
-            .any(|(index, link)| link.state == State::Live && source != Some(LinkId(index)))
+            .any(|link| link.state == State::Live && source != Some(link.id))
     }
 
     /// Queues lines for every live link but the one that they came from. Never waits.
-    pub fn hand_over(&mut self, lines: &Arc<[u8]>, source: Option<LinkId>) {
-        for (index, link) in self.links.iter_mut().enumerate() {
-            if link.state == State::Live && source != Some(LinkId(index)) {
-                let pushed = link.inlet.push(lines);
+    pub fn hand_over(&mut self, group: &Group, source: Option<LinkId>) {
+        for link in &mut self.links {
+            if link.state == State::Live && source != Some(link.id) {
+                let pushed = link.inlet.push(group);
                 if pushed.is_err() {
                     link.state = State::Dirty;
                 }
@@ -82,10 +96,10 @@ impl Flood {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::{QUEUE_BYTES, QUEUE_GROUPS, Queued};
+    use crate::outbox::{Depth, QUEUE_BYTES, QUEUE_GROUPS, Queued};
 
-    fn lines(text: &str) -> Arc<[u8]> {
-        Arc::from(text.as_bytes())
+    fn lines(text: &str) -> Group {
+        Group::new(text.into(), 1)
     }
 
     #[track_caller]
@@ -98,7 +112,8 @@ mod tests {
             });
         }
         assert_eq!(got, expected);
-        assert_eq!(outlet.queued_bytes(), 0);
+        let Depth { bytes, records, .. } = outlet.gauge().depth();
+        assert_eq!((bytes, records), (0, 0));
     }
 
     #[test]
@@ -129,8 +144,10 @@ mod tests {
             flood.hand_over(&lines(text), None);
         }
         assert!(!flood.has_listeners(None));
+        assert!(outlet.gauge().depth().overflowed);
         check(&outlet, &["overflowed"]);
         flood.set_live(slow);
+        assert!(!outlet.gauge().depth().overflowed);
         flood.hand_over(&lines("five"), None);
         check(&outlet, &["five"]);
     }
@@ -140,7 +157,7 @@ mod tests {
         let mut flood = Flood::default();
         let (slow, outlet) = flood.add(QUEUE_GROUPS);
         flood.set_live(slow);
-        let big: Arc<[u8]> = vec![b'x'; QUEUE_BYTES / 2].into();
+        let big = Group::new(vec![b'x'; QUEUE_BYTES / 2], 1);
         flood.hand_over(&big, None);
         flood.hand_over(&big, None);
         assert!(flood.has_listeners(None));
@@ -157,5 +174,39 @@ mod tests {
         flood.set_down(dead);
         flood.hand_over(&lines("two"), None);
         check(&outlet, &[]);
+    }
+
+    #[test]
+    fn what_waits_is_counted() {
+        let mut flood = Flood::default();
+        let (link, outlet) = flood.add(QUEUE_GROUPS);
+        flood.set_live(link);
+        flood.hand_over(&Group::new(b"one\ntwo\n".to_vec(), 2), None);
+        flood.hand_over(&Group::new(b"marker\n".to_vec(), 0), None);
+        let depth = |groups, bytes, records| Depth {
+            groups,
+            bytes,
+            records,
+            overflowed: false,
+        };
+        assert_eq!(outlet.gauge().depth(), depth(2, 15, 2));
+        outlet.try_take().unwrap();
+        assert_eq!(outlet.gauge().depth(), depth(1, 7, 0));
+        flood.set_down(link);
+        assert_eq!(outlet.gauge().depth(), depth(0, 0, 0));
+    }
+
+    #[test]
+    fn who_comes_later_is_not_taken_for_who_is_gone() {
+        let mut flood = Flood::default();
+        let (gone, outlet_gone) = flood.add(QUEUE_GROUPS);
+        flood.set_live(gone);
+        flood.remove(gone);
+        let (new, outlet) = flood.add(QUEUE_GROUPS);
+        flood.set_live(new);
+        flood.set_live(gone);
+        flood.hand_over(&lines("one"), Some(gone));
+        check(&outlet, &["one"]);
+        check(&outlet_gone, &[]);
     }
 }

@@ -6,9 +6,9 @@
 //! is no socket and no clock here.
 
 mod durable;
+mod epochs;
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -16,9 +16,9 @@ use crate::command::Report;
 use crate::config::Ack;
 use crate::flood::Flood;
 use crate::journal::{Journal, JournalError, Position};
-use crate::locations::Locations;
-use crate::outbox::{LinkId, Outlet, QUEUE_GROUPS};
-use crate::record::{MAX_AHEAD_SECONDS, Record, RecordView};
+use crate::locations::{Key, Locations};
+use crate::outbox::{Group, LinkId, Outlet, QUEUE_GROUPS};
+use crate::record::{MAX_AHEAD_SECONDS, RecordView};
 use crate::time::Timestamp;
 use crate::vector::Vector;
 use durable::Durable;
@@ -55,9 +55,32 @@ struct Apply {
     /// The last sequence number given out in this epoch.
     sequence: u64,
     vector: Vector,
+    /// What the last pruning took out of it.
+    pruned: Vector,
     flood: Flood,
     /// `None` where nothing is to survive the process, as in tests.
     durable: Option<Durable>,
+}
+
+/// The records of a group that are greater than the stored ones.
+struct Winners<'a> {
+    /// Where each of them is stored.
+    keys: Vec<Key>,
+    records: Vec<RecordView<'a>>,
+}
+
+impl<'a> Winners<'a> {
+    fn with_capacity(records: usize) -> Winners<'a> {
+        Winners {
+            keys: Vec::with_capacity(records),
+            records: Vec::with_capacity(records),
+        }
+    }
+
+    fn push(&mut self, key: Key, record: RecordView<'a>) {
+        self.keys.push(key);
+        self.records.push(record);
+    }
 }
 
 impl Herd {
@@ -72,6 +95,7 @@ impl Herd {
             apply: Mutex::new(Apply {
                 sequence: 0,
                 vector: Vector::default(),
+                pruned: Vector::default(),
                 flood: Flood::default(),
                 durable: None,
             }),
@@ -118,11 +142,12 @@ impl Herd {
         outcomes: &mut Vec<Outcome>,
     ) -> Option<Position> {
         let first_outcome = outcomes.len();
-        // Which of the reports hang on this group's being stored.
+        // Which of the reports hang on this group's being stored: those that would be, and those
+        // that lost to one of them.
         let mut hanging: Vec<usize> = Vec::new();
         let mut apply_guard = self.apply.lock();
         let apply = &*apply_guard;
-        let mut winners: Vec<RecordView<'_>> = Vec::with_capacity(reports.len());
+        let mut winners = Winners::with_capacity(reports.len());
         let mut new_clients = 0;
         for report in reports {
             if report.time.is_ahead_of(received, MAX_AHEAD_SECONDS) {
@@ -132,44 +157,50 @@ impl Herd {
             // Reports earlier in the group are not in the cache yet. A turn has at most a few
             // reports, so looking through them costs less than a table would.
             let in_group = winners
+                .records
                 .iter()
                 .rev()
                 .find(|winner| winner.client == report.client)
                 .map(|winner| winner.time);
+            let key = self.locations.key(report.client);
             let stored = in_group.or_else(|| {
-                self.locations
-                    .with(report.client, |stored| stored.map(Record::time))
+                self.locations.with(key, report.client, |stored| {
+                    stored.map(|stored| stored.time)
+                })
             });
-            if in_group.is_some() {
-                hanging.push(outcomes.len());
-            }
             match stored {
-                Some(time) if report.time <= time => {}
+                Some(time) if report.time <= time => {
+                    if in_group.is_some() {
+                        hanging.push(outcomes.len());
+                    }
+                }
                 None if self.locations.len() + new_clients >= self.max_records => {
                     outcomes.push(Outcome::Full);
                     continue;
                 }
                 stored => {
+                    hanging.push(outcomes.len());
                     new_clients += usize::from(stored.is_none());
-                    let sequence = apply.sequence + winners.len() as u64 + 1;
+                    let sequence = apply.sequence + winners.records.len() as u64 + 1;
                     let origin = self.name.as_bytes();
-                    winners.push(RecordView::of_report(
-                        report, received, origin, self.epoch, sequence,
-                    ));
+                    winners.push(
+                        key,
+                        RecordView::of_report(report, received, origin, self.epoch, sequence),
+                    );
                 }
             }
             outcomes.push(Outcome::Acknowledged);
         }
         let apply = &mut *apply_guard;
         let appended = match &mut apply.durable {
-            Some(durable) if !winners.is_empty() => durable.append(&winners, true),
+            Some(durable) if !winners.records.is_empty() => durable.append(&winners.records, true),
             _ => Ok(()),
         };
         let stored = appended.is_ok();
         if stored {
             self.commit(apply, &winners, None);
-            apply.sequence += winners.len() as u64;
-            if !winners.is_empty() {
+            apply.sequence += winners.records.len() as u64;
+            if !winners.records.is_empty() {
                 apply
                     .vector
                     .advance(self.name.as_bytes(), self.epoch, apply.sequence);
@@ -185,7 +216,7 @@ impl Herd {
             .filter(|durable| durable.ack == Ack::Disk && outcomes.len() > first_outcome)
             .map(|durable| durable.journal.position());
         let change = durable
-            .filter(|_| !winners.is_empty())
+            .filter(|_| !winners.records.is_empty())
             .and_then(|durable| durable.change(appended));
         drop(apply_guard);
         if let Some(change) = change {
@@ -198,20 +229,22 @@ impl Herd {
     /// forwarded to the other neighbors. Says how many were.
     pub fn adopt(&self, records: &[RecordView<'_>], from: LinkId) -> usize {
         let mut apply = self.apply.lock();
-        let mut winners: Vec<RecordView<'_>> = Vec::with_capacity(records.len());
+        let mut winners = Winners::with_capacity(records.len());
         for record in records {
-            let greater = self.locations.with(record.client, |stored| {
-                stored.is_none_or(|stored| record.order(&stored.view()) == Ordering::Greater)
+            let key = self.locations.key(record.client);
+            let greater = self.locations.with(key, record.client, |stored| {
+                stored.is_none_or(|stored| record.order(&stored) == Ordering::Greater)
             });
             if greater {
-                winners.push(*record);
+                winners.push(key, *record);
             }
         }
         // A journal that can't be written refuses reports, but what other servers have accepted is
         // held all the same: the journal claims none of it until it has been written anew.
-        let durable = apply.durable.as_mut().filter(|_| !winners.is_empty());
+        let durable = apply.durable.as_mut();
+        let durable = durable.filter(|_| !winners.records.is_empty());
         let change = durable.and_then(|durable| {
-            let appended = durable.append(&winners, false);
+            let appended = durable.append(&winners.records, false);
             durable.change(appended)
         });
         self.commit(&mut apply, &winners, Some(from));
@@ -219,34 +252,38 @@ impl Herd {
         if let Some(change) = change {
             change.log();
         }
-        winners.len()
+        winners.records.len()
     }
 
     /// Stores what has won and queues it for everybody but the link that it came from.
-    fn commit(&self, apply: &mut Apply, winners: &[RecordView<'_>], source: Option<LinkId>) {
-        if winners.is_empty() {
+    fn commit(&self, apply: &mut Apply, winners: &Winners<'_>, source: Option<LinkId>) {
+        if winners.records.is_empty() {
             return;
         }
-        for winner in winners {
-            self.locations.store(winner);
+        for (key, winner) in winners.keys.iter().zip(&winners.records) {
+            self.locations.store(*key, winner);
         }
         if apply.flood.has_listeners(source) {
-            let mut lines = Vec::with_capacity(winners.len() * 128);
-            for winner in winners {
+            let mut lines = Vec::with_capacity(winners.records.len() * 128);
+            for winner in &winners.records {
                 winner.write_line(&mut lines);
             }
-            apply.flood.hand_over(&Arc::from(lines), source);
+            apply
+                .flood
+                .hand_over(&Group::new(lines, winners.records.len()), source);
         }
     }
 
     /// Shows a client's record, or that there is none, to `look`, which must only copy.
-    pub fn locate<R>(&self, client: &[u8], look: impl FnOnce(Option<&Record>) -> R) -> R {
-        self.locations.with(client, look)
+    pub fn locate<R>(&self, client: &[u8], look: impl FnOnce(Option<RecordView<'_>>) -> R) -> R {
+        self.locations
+            .with(self.locations.key(client), client, look)
     }
 
     /// Takes a record back from an earlier start, before any link is there to hear of it.
     pub fn restore(&self, record: &RecordView<'_>) {
-        self.locations.store(record);
+        self.locations
+            .store(self.locations.key(record.client), record);
     }
 
     /// Takes back what an earlier start held, once all its records have been restored.
@@ -259,6 +296,11 @@ impl Herd {
         self.add_link_bounded(QUEUE_GROUPS)
     }
 
+    /// Lets go of a neighbor and its queue.
+    pub fn remove_link(&self, link: LinkId) {
+        self.apply.lock().flood.remove(link);
+    }
+
     /// The same with a queue of at most `groups` groups.
     pub fn add_link_bounded(&self, groups: usize) -> (LinkId, Outlet) {
         self.apply.lock().flood.add(groups)
@@ -269,7 +311,7 @@ impl Herd {
     pub fn scan<S>(
         &self,
         state: &mut S,
-        show: impl FnMut(&mut S, &Record),
+        show: impl FnMut(&mut S, &RecordView<'_>),
         between: impl FnMut(&mut S) -> bool,
     ) {
         self.locations.scan(state, show, between);
@@ -296,10 +338,15 @@ impl Herd {
     /// Takes a neighbor's marker: every record that it covers has been applied.
     pub fn advance(&self, marker: &Vector) {
         let mut apply = self.apply.lock();
-        apply.vector.merge(marker);
+        let mut marker = marker.clone();
+        if !apply.pruned.is_empty() {
+            marker.split_off(|origin, epoch| apply.pruned.has_epoch(origin, epoch));
+        }
+        apply.vector.merge(&marker);
         let change = apply.durable.as_mut().and_then(|durable| {
-            let appended = durable.append_marker(marker);
-            durable.change(appended)
+            // That it went well says nothing: a frozen journal leaves markers out.
+            let failed = durable.append_marker(&marker).err()?;
+            durable.change(Err(failed))
         });
         drop(apply);
         if let Some(change) = change {
@@ -358,7 +405,7 @@ impl Herd {
         let mut state = (begun, Ok(()));
         self.locations.scan(
             &mut state,
-            |(compaction, _), record| compaction.push(&record.view()),
+            |(compaction, _), record| compaction.push(record),
             |(compaction, result)| {
                 *result = compaction.write(&mut with);
                 result.is_ok()
@@ -376,8 +423,19 @@ impl Herd {
         if apply.flood.has_listeners(None) {
             let mut lines = Vec::new();
             apply.vector.write_lines("MARKER", &mut lines);
-            apply.flood.hand_over(&Arc::from(lines), None);
+            apply.flood.hand_over(&Group::new(lines, 0), None);
         }
+    }
+
+    /// Whether any neighbor hears of what is applied now.
+    pub fn has_live_links(&self) -> bool {
+        self.apply.lock().flood.has_listeners(None)
+    }
+
+    /// Queues lines that are no records for all live links, behind the records of before.
+    pub fn tell(&self, lines: Vec<u8>) {
+        let group = Group::new(lines, 0);
+        self.apply.lock().flood.hand_over(&group, None);
     }
 
     /// Shows all records that `vector` does not cover to `show`; `between` runs now and then
@@ -392,9 +450,8 @@ impl Herd {
         self.locations.scan(
             state,
             |state, record| {
-                let view = record.view();
-                if !vector.covers(view.origin, view.epoch, view.sequence) {
-                    show(state, &view);
+                if !vector.covers(record.origin, record.epoch, record.sequence) {
+                    show(state, record);
                 }
             },
             between,
@@ -428,7 +485,7 @@ mod tests {
     #[track_caller]
     fn check_stored(herd: &Herd, client: &str, location: Option<&str>) {
         let got = herd.locate(client.as_bytes(), |found| {
-            found.map(|record| String::from_utf8_lossy(record.view().location).into_owned())
+            found.map(|record| String::from_utf8_lossy(record.location).into_owned())
         });
         assert_eq!(got.as_deref(), location, "{client}");
     }

@@ -12,12 +12,12 @@
 //!
 //! At most one of `next` and `previous` is there, and only during a rotation. A rotation takes
 //! three steps, `key` → `key, next` → `key, previous` → `key`, and servers whose files are one
-//! step apart accept what the others dial with: so a herd whose servers are restarted one after
+//! step apart accept what the others dial with: so a herd whose servers change theirs one after
 //! another is never split. Two steps apart they are not, so every server must have taken one
 //! step before the next is made.
 //!
-//! Keys show in no log, no error and no `Debug`. What is read once is not read again while a
-//! server runs.
+//! Keys show in no log, no error and no `Debug`. A server reads its file at its start, and again
+//! when it is told to.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};

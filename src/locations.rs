@@ -8,14 +8,15 @@
 //!
 //! No guard leaves this module, and nothing is sent or logged under one.
 
+mod shard;
+
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use parking_lot::RwLock;
 
-use crate::record::{Record, RecordView};
+use crate::record::RecordView;
+use shard::{Shard, Stored};
 
 /// How many tables the clients are dealt over. A power of two.
 const SHARDS: usize = 64;
@@ -25,10 +26,14 @@ const SHARDS: usize = 64;
 /// The hash is seeded anew in every process: ids are chosen by strangers, who could otherwise
 /// choose them all alike.
 pub struct Locations {
-    shards: [RwLock<HashTable<Record>>; SHARDS],
+    shards: [RwLock<Shard>; SHARDS],
     hasher: foldhash::quality::RandomState,
     len: AtomicUsize,
 }
+
+/// A client's hash: where it is looked for, computed once for several looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Key(u64);
 
 impl std::fmt::Debug for Locations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -48,7 +53,7 @@ impl Locations {
     /// An empty cache.
     pub fn new() -> Locations {
         Locations {
-            shards: std::array::from_fn(|_| RwLock::new(HashTable::new())),
+            shards: std::array::from_fn(|_| RwLock::default()),
             hasher: foldhash::quality::RandomState::default(),
             len: AtomicUsize::new(0),
         }
@@ -64,40 +69,31 @@ impl Locations {
         self.len() == 0
     }
 
-    /// Shows a client's record, or that there is none, to `look`.
+    /// Where a client is looked for.
+    pub fn key(&self, client: &[u8]) -> Key {
+        Key(self.hasher.hash_one(client))
+    }
+
+    /// Shows a client's record, or that there is none, to `look`. `key` must be the client's.
     ///
     /// `look` runs under the shard's read lock: it may copy, and must not call back.
-    pub fn with<R>(&self, client: &[u8], look: impl FnOnce(Option<&Record>) -> R) -> R {
-        let hash = self.hash(client);
-        let table = self.shard(hash).read();
-        look(table.find(hash, |record| record.client() == client))
+    pub fn with<R>(
+        &self,
+        key: Key,
+        client: &[u8],
+        look: impl FnOnce(Option<RecordView<'_>>) -> R,
+    ) -> R {
+        look(self.shard(key).read().find(key.tag(), client))
     }
 
     /// Stores a record if it is greater than the client's stored one in the order between
-    /// servers, or the client's first. Says whether it was stored.
-    pub fn store(&self, view: &RecordView<'_>) -> bool {
-        let hash = self.hash(view.client);
-        let mut table = self.shard(hash).write();
-        match table.entry(
-            hash,
-            |record| record.client() == view.client,
-            |record| self.hash(record.client()),
-        ) {
-            Entry::Occupied(mut entry) => {
-                if view.order(&entry.get().view()).is_le() {
-                    return false;
-                }
-                let replaced = std::mem::replace(entry.get_mut(), Record::new(view));
-                drop(table);
-                drop(replaced);
-            }
-            Entry::Vacant(entry) => {
-                entry.insert(Record::new(view));
-                drop(table);
-                self.len.fetch_add(1, Ordering::Relaxed);
-            }
+    /// servers, or the client's first. Says whether it was stored. `key` must be the client's.
+    pub fn store(&self, key: Key, record: &RecordView<'_>) -> bool {
+        let stored = self.shard(key).write().store(key.tag(), record);
+        if stored == Stored::New {
+            self.len.fetch_add(1, Ordering::Relaxed);
         }
-        true
+        stored != Stored::Not
     }
 
     /// Shows every record once, a shard at a time; after each shard `between` runs with no lock
@@ -108,13 +104,13 @@ impl Locations {
     pub fn scan<S>(
         &self,
         state: &mut S,
-        mut show: impl FnMut(&mut S, &Record),
+        mut show: impl FnMut(&mut S, &RecordView<'_>),
         mut between: impl FnMut(&mut S) -> bool,
     ) {
         for shard in &self.shards {
             let table = shard.read();
             for record in table.iter() {
-                show(state, record);
+                show(state, &record);
             }
             drop(table);
             if !between(state) {
@@ -123,19 +119,22 @@ impl Locations {
         }
     }
 
-    fn hash(&self, client: &[u8]) -> u64 {
-        self.hasher.hash_one(client)
+    fn shard(&self, key: Key) -> &RwLock<Shard> {
+        // Within a shard the low half tells clients apart.
+        &self.shards[(key.0 >> 48) as usize % SHARDS]
     }
+}
 
-    fn shard(&self, hash: u64) -> &RwLock<HashTable<Record>> {
-        // The tables take their buckets from the low bits and their tags from the top seven.
-        &self.shards[(hash >> 48) as usize % SHARDS]
+impl Key {
+    fn tag(self) -> u32 {
+        self.0 as u32
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Record;
     use crate::time::Timestamp;
 
     fn record(client: &str, time: u64, origin: &'static str) -> Record {
@@ -153,7 +152,12 @@ mod tests {
 
     #[track_caller]
     fn check(cache: &Locations, record: &Record, stored: bool) {
-        assert_eq!(cache.store(&record.view()), stored, "{record:?}");
+        let view = record.view();
+        assert_eq!(
+            cache.store(cache.key(view.client), &view),
+            stored,
+            "{record:?}"
+        );
     }
 
     #[test]
@@ -167,10 +171,13 @@ mod tests {
         check(&cache, &record("a", 6, "Alford"), true);
         check(&cache, &record("b", 1, "Alford"), true);
         assert_eq!(cache.len(), 2);
-        cache.with(b"a", |found| {
-            assert_eq!(found.map(Record::time), Some(Timestamp::from_nanos(6)))
-        });
-        cache.with(b"c", |found| assert_eq!(found, None));
+        let time = |client: &[u8]| {
+            cache.with(cache.key(client), client, |found| {
+                found.map(|record| record.time.as_nanos())
+            })
+        };
+        assert_eq!(time(b"a"), Some(6));
+        assert_eq!(time(b"c"), None);
     }
 
     #[test]
@@ -182,7 +189,7 @@ mod tests {
         let mut seen = Vec::new();
         cache.scan(
             &mut seen,
-            |seen, record| seen.push(record.client().to_vec()),
+            |seen, record| seen.push(record.client.to_vec()),
             |_| true,
         );
         seen.sort();

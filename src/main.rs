@@ -15,7 +15,7 @@ use cli::{Command, Early, Serve};
 use herd::keys::KeyErrorKind;
 use herd::server::{Server, Sockets};
 use log::{error, info};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// A stop that takes longer than this is given up, and the process ends all the same.
@@ -27,6 +27,8 @@ enum Failure {
     Usage(String),
     /// Anything else.
     Failed(String),
+    /// What is wrong has been said on standard output.
+    Said,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,14 @@ fn main() -> ExitCode {
                 .report()
                 .map_err(Failure::Usage)
                 .and_then(|report| print(&report)),
+            Some(Command::Status(status)) => match status.survey() {
+                Ok(survey) => print(&survey.to_string()).and(if survey.is_whole() {
+                    Ok(())
+                } else {
+                    Err(Failure::Said)
+                }),
+                Err(error) => Err(Failure::Usage(error)),
+            },
             Some(Command::Key(key)) => match key.run() {
                 Ok(said) => print(&said),
                 Err(error) => Err(match error.kind {
@@ -58,6 +68,7 @@ fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::Failed(text)) => (text, 1),
+        Err(Failure::Said) => return ExitCode::FAILURE,
     };
     // With standard error gone there is nobody left to tell.
     let _ = writeln!(io::stderr(), "herd: {text}");
@@ -76,11 +87,18 @@ fn failed(what: impl Display) -> Failure {
     Failure::Failed(what.to_string())
 }
 
+/// Reads again what may change while the server runs, and says what it changed.
+fn reload(serve: &Serve, server: &mut Server) -> Result<String, String> {
+    let (topology, keys) = serve.reread()?;
+    let changes = server.reload(&topology, keys);
+    changes.map_err(|error| error.to_string())
+}
+
 fn run(serve: &Serve) -> Result<(), Failure> {
     let config = serve.config().map_err(Failure::Usage)?;
     let name = &config.server.name;
     let upstream = serve.upstream().map_err(Failure::Usage)?;
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let sockets = Sockets::bind(&config.server, config.bind)
         .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
     let _log = herd::logging::start(&serve.log_dir, name, serve.log_level).map_err(|error| {
@@ -92,7 +110,7 @@ fn run(serve: &Serve) -> Result<(), Failure> {
     let places = serve
         .places(upstream)
         .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
-    let server = Server::start(&config, sockets, places)
+    let mut server = Server::start(&config, sockets, places)
         .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
     print(&format!(
         "{name} is ready: clients {}, peers {}\n",
@@ -100,8 +118,18 @@ fn run(serve: &Serve) -> Result<(), Failure> {
         server.peer_address()
     ))?;
 
-    if let Some(signal) = signals.forever().next() {
+    for signal in signals.forever() {
         info!("signal {signal}");
+        if signal != SIGHUP {
+            break;
+        }
+        match reload(serve, &mut server) {
+            Ok(changes) => info!("servers.txt and the key file read again: {changes}"),
+            Err(reason) => error!(
+                "servers.txt and the key file are not taken over, and what they said before stays in force: {}",
+                reason.replace('\n', "; ")
+            ),
+        }
     }
     // Who asks twice does not want to wait.
     let at_once = Arc::new(AtomicBool::new(true));

@@ -5,8 +5,9 @@
 
 use std::cmp::Ordering;
 
-use crate::command::{MAX_CLIENT_BYTES, Report, fields};
-use crate::decimal::MAX_FIELD_BYTES;
+use crate::command::{MAX_CLIENT_BYTES, Report};
+use crate::decimal::{MAX_FIELD_BYTES, parse_u64};
+use crate::fields::{has_white_space, split_exactly};
 use crate::geo::Position;
 use crate::time::{Timestamp, write_u64};
 use crate::topology::MAX_NAME_BYTES;
@@ -86,31 +87,37 @@ impl<'a> RecordView<'a> {
     /// `None` for anything that no server of the herd would have accepted from a client: the
     /// neighbor that sent it is broken.
     pub fn parse_line(line: &'a [u8]) -> Option<RecordView<'a>> {
-        let mut fields = fields(line);
-        let mut field = || fields.next();
-        if field()? != b"RECORD" {
-            return None;
-        }
-        let origin = field()?;
-        let epoch = parse_u64(field()?)?;
-        let sequence = parse_u64(field()?)?;
-        let received = Timestamp::from_nanos(parse_u64(field()?)?);
-        let (client, location, time_text) = (field()?, field()?, field()?);
+        let [
+            keyword,
+            origin,
+            epoch,
+            sequence,
+            received,
+            client,
+            location,
+            time_text,
+        ] = split_exactly(line)?;
+        let received = Timestamp::from_nanos(parse_u64(received)?);
         let time = Timestamp::parse(time_text)?;
-        let valid = fields.next().is_none()
+        let valid = keyword == b"RECORD"
             && origin.len() <= MAX_NAME_BYTES
             && client.len() <= MAX_CLIENT_BYTES
+            && !has_white_space(origin)
+            && !has_white_space(client)
             && Position::is_valid(location)
             && !time.is_ahead_of(received, MAX_AHEAD_SECONDS);
-        valid.then_some(RecordView {
+        if !valid {
+            return None;
+        }
+        Some(RecordView {
             client,
             location,
             time_text,
             time,
             received,
             origin,
-            epoch,
-            sequence,
+            epoch: parse_u64(epoch)?,
+            sequence: parse_u64(sequence)?,
         })
     }
 
@@ -135,86 +142,93 @@ impl<'a> RecordView<'a> {
     }
 }
 
-/// Reads a whole number in plain digits.
-pub fn parse_u64(text: &[u8]) -> Option<u64> {
-    let decimal = crate::decimal::Decimal::parse(text)?;
-    decimal
-        .fraction
-        .is_empty()
-        .then(|| decimal.integer_part())
-        .flatten()
+/// Bytes that four numbers and the lengths of four texts take, before the texts themselves.
+const HEADER_BYTES: usize = 4 * 8 + 4;
+
+/// How records lie in memory, little-endian: `time`, `received`,
+/// `epoch` and `sequence` of 8 bytes each; the lengths of origin, client, location and time text
+/// of one byte each; then those texts.
+impl<'a> RecordView<'a> {
+    /// Bytes that the record takes when it is stored.
+    pub fn stored_bytes(&self) -> usize {
+        HEADER_BYTES + self.texts().iter().map(|text| text.len()).sum::<usize>()
+    }
+
+    /// Writes the record to the beginning of `bytes`, which must have room. Its texts must be
+    /// within their limits, which parsing ensures.
+    pub fn store(&self, bytes: &mut [u8]) {
+        let (header, mut rest) = bytes.split_at_mut(HEADER_BYTES);
+        header.copy_from_slice(&self.header());
+        for text in self.texts() {
+            let (room, behind) = rest.split_at_mut(text.len());
+            room.copy_from_slice(text);
+            rest = behind;
+        }
+    }
+
+    /// The record at the beginning of bytes that [`store`](Self::store) has written.
+    ///
+    /// Panics where none can be.
+    pub fn stored(bytes: &'a [u8]) -> RecordView<'a> {
+        let (header, texts) = bytes.split_at(HEADER_BYTES);
+        let (origin, texts) = texts.split_at(usize::from(header[32]));
+        let (client, texts) = texts.split_at(usize::from(header[33]));
+        let (location, texts) = texts.split_at(usize::from(header[34]));
+        RecordView {
+            client,
+            location,
+            time_text: &texts[..usize::from(header[35])],
+            time: Timestamp::from_nanos(number(header, 0)),
+            received: Timestamp::from_nanos(number(header, 1)),
+            origin,
+            epoch: number(header, 2),
+            sequence: number(header, 3),
+        }
+    }
+
+    fn texts(&self) -> [&'a [u8]; 4] {
+        [self.origin, self.client, self.location, self.time_text]
+    }
+
+    fn header(&self) -> [u8; HEADER_BYTES] {
+        let mut header = [0; HEADER_BYTES];
+        for (room, number) in header.chunks_exact_mut(8).zip([
+            self.time.as_nanos(),
+            self.received.as_nanos(),
+            self.epoch,
+            self.sequence,
+        ]) {
+            room.copy_from_slice(&number.to_le_bytes());
+        }
+        for (room, text) in header[4 * 8..].iter_mut().zip(self.texts()) {
+            debug_assert!(text.len() <= MAX_CLIENT_BYTES);
+            *room = text.len() as u8;
+        }
+        header
+    }
 }
 
-/// A record in one allocation of its own: a million of them are what a server's memory is.
-///
-/// Layout, little-endian: `time`, `received`, `epoch` and `sequence` of 8 bytes each; the
-/// lengths of origin, client, location and time text of one byte each; then those texts.
+fn number(header: &[u8], index: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&header[index * 8..index * 8 + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+/// A record in one allocation of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record(Box<[u8]>);
 
-const NUMBERS: usize = 4 * 8;
-const HEADER: usize = NUMBERS + 4;
-
 impl Record {
-    /// Copies what the view shows. Its texts must be within their limits, which parsing ensures.
+    /// Copies what the view shows.
     pub fn new(view: &RecordView<'_>) -> Record {
-        let texts = [view.origin, view.client, view.location, view.time_text];
-        let total = texts.iter().map(|text| text.len()).sum::<usize>();
-        let mut bytes = Vec::with_capacity(HEADER + total);
-        for number in [
-            view.time.as_nanos(),
-            view.received.as_nanos(),
-            view.epoch,
-            view.sequence,
-        ] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        for text in texts {
-            debug_assert!(text.len() <= MAX_CLIENT_BYTES);
-            bytes.push(text.len() as u8);
-        }
-        for text in texts {
-            bytes.extend_from_slice(text);
-        }
+        let mut bytes = vec![0; view.stored_bytes()];
+        view.store(&mut bytes);
         Record(bytes.into_boxed_slice())
-    }
-
-    /// Who reported; what the cache is keyed by.
-    pub fn client(&self) -> &[u8] {
-        let start = HEADER + self.length(0);
-        &self.0[start..start + self.length(1)]
-    }
-
-    /// When, by the client's clock.
-    pub fn time(&self) -> Timestamp {
-        Timestamp::from_nanos(self.number(0))
     }
 
     /// All of it.
     pub fn view(&self) -> RecordView<'_> {
-        let (origin, rest) = self.0[HEADER..].split_at(self.length(0));
-        let (client, rest) = rest.split_at(self.length(1));
-        let (location, time_text) = rest.split_at(self.length(2));
-        RecordView {
-            client,
-            location,
-            time_text,
-            time: self.time(),
-            received: Timestamp::from_nanos(self.number(1)),
-            origin,
-            epoch: self.number(2),
-            sequence: self.number(3),
-        }
-    }
-
-    fn number(&self, index: usize) -> u64 {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.0[index * 8..index * 8 + 8]);
-        u64::from_le_bytes(bytes)
-    }
-
-    fn length(&self, index: usize) -> usize {
-        usize::from(self.0[NUMBERS + index])
+        RecordView::stored(&self.0)
     }
 }
 
@@ -234,7 +248,6 @@ mod tests {
     fn lines_and_stored_records_keep_every_field() {
         let stored = Record::new(&view());
         assert_eq!(stored.view(), view());
-        assert_eq!(stored.client(), b"kiwi.cs.ucla.edu");
         let mut line = Vec::new();
         stored.view().write_line(&mut line);
         assert_eq!(line, [LINE, b"\n"].concat());
@@ -312,6 +325,9 @@ mod tests {
             ("+34", "34"),
             (" 1479413884.392014450", ""),
             (" 1479413884.392014450", " 1479413884.392014450 1"),
+            ("kiwi.cs", "kiwi\tcs"),
+            ("Ball ", "Ba\x0bll "),
+            ("Ball ", "Ball  "),
             // More than 300 s after its own receipt: no origin accepts that.
             (" 1479413884.392014450", " 1479414184.655887837"),
         ] {

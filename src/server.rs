@@ -1,6 +1,6 @@
 //! Binds, wires and stops one server. Every thread has its owner here, and is joined here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -15,16 +15,18 @@ use crate::config::Config;
 use crate::durability::Durability;
 use crate::herd::Herd;
 use crate::journal::{Journal, JournalError, Syncer};
+use crate::keys::KeyFile;
 use crate::limits::{TooManyThreads, check_threads, raise_descriptor_limit};
-use crate::link::receiver::{Known, Receivers};
-use crate::link::sender::{Neighbor, Sender};
+use crate::link::keyring::{AnotherHerd, Keyring};
+use crate::link::monitor::LinkStatus;
+use crate::links::{self, Links};
 use crate::listener::{self, Clients, Listener, Peers, Refusals};
 use crate::places::Places;
 use crate::pool::{Admission, Hall, Pool};
 use crate::session::Services;
 use crate::shutdown::{self, Stop, Stopper};
 use crate::time::{COARSE_STEP, CoarseClock, Timestamp};
-use crate::topology::{Address, Server as Entry};
+use crate::topology::{Address, Server as Entry, Topology};
 
 /// How often connections are looked through for deadlines that have passed.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -95,6 +97,52 @@ impl std::error::Error for StartError {
     }
 }
 
+/// Why what was read anew is not taken over. But for the last one, nothing has been changed.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// This server is not in it.
+    NotNamed(String),
+    /// It gives this server other addresses than those that it listens on.
+    OwnAddress {
+        /// What is listened on now, for clients and for peers.
+        old: [Address; 2],
+        /// What is asked for.
+        new: [Address; 2],
+    },
+    /// The key is another herd's.
+    AnotherHerd(AnotherHerd),
+    /// The machine gives no thread for a new neighbor. What could be changed has been; reading
+    /// it once more tries the rest again.
+    Threads(io::Error),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::NotNamed(name) => write!(f, "it no longer names this server, {name}"),
+            ReloadError::OwnAddress { old, new } => write!(
+                f,
+                "this server's own addresses are {} {} now and would be {} {}, which takes a restart",
+                old[0], old[1], new[0], new[1]
+            ),
+            ReloadError::AnotherHerd(error) => write!(f, "{error}"),
+            ReloadError::Threads(error) => {
+                write!(f, "there is no thread for a new neighbor: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ReloadError::Threads(error) => Some(error),
+            ReloadError::AnotherHerd(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// A server's two sockets, bound.
 #[derive(Debug)]
 pub struct Sockets {
@@ -135,14 +183,15 @@ fn resolve(address: &Address) -> Result<SocketAddr, StartError> {
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
+    /// Its own line of `servers.txt`, as it was at the start.
+    entry: Entry,
     services: Arc<Services>,
     herd: Arc<Herd>,
     clients: Listener,
     peers: Listener,
     pool: Pool,
-    senders: Vec<Sender>,
-    receivers: Receivers,
-    links: Stopper,
+    links: Links,
+    listeners: Stopper,
     timer: Timer,
 }
 
@@ -170,28 +219,13 @@ impl Server {
             None => None,
         };
         let clock = CoarseClock::default();
-        let (links, stop) = shutdown::pair();
-        let keys = Arc::new(config.keys.clone());
-
-        let mut senders = Vec::new();
-        let mut known = HashMap::new();
-        for neighbor in &config.server.neighbors {
-            let Some(entry) = config.topology.server(neighbor) else {
-                continue;
-            };
-            let (link, outlet) = herd.add_link();
-            let neighbor = Neighbor {
-                link,
-                name: entry.name.clone(),
-                address: entry.peer.clone(),
-            };
-            let (herd, keys) = (Arc::clone(&herd), Arc::clone(&keys));
-            let sender = Sender::start(herd, keys, neighbor, outlet, stop.clone())?;
-            let waker = sender.waker();
-            known.insert(entry.name.clone(), Known { link, waker });
-            senders.push(sender);
-        }
-        let receivers = Receivers::start(Arc::clone(&herd), keys, known)?;
+        let (listeners, stop) = shutdown::pair();
+        let keys = Arc::new(Keyring::new(config.keys.clone()));
+        let admission = Admission::new(max_clients);
+        let connected = admission.connected();
+        let interval = config.digest_interval;
+        let mut links = Links::start(Arc::clone(&herd), keys, connected, interval)?;
+        links.set_neighbors(&links::neighbors(&config.topology, name))?;
 
         let services = Arc::new(Services {
             herd: Arc::clone(&herd),
@@ -209,11 +243,11 @@ impl Server {
             refusals.clone(),
             clock.clone(),
         )?;
-        let peers = Peers(receivers.door());
+        let peers = Peers(links.door());
         let peers = Listener::start("peer-listener", sockets.peers, stop.clone(), peers)?;
         let clients = Clients {
             hall: pool.hall(),
-            admission: Admission::new(max_clients),
+            admission,
             refusals,
             clock,
         };
@@ -226,14 +260,14 @@ impl Server {
             config.pool,
         );
         Ok(Server {
+            entry: config.server.clone(),
             services,
             herd,
             clients,
             peers,
             pool,
-            senders,
-            receivers,
             links,
+            listeners,
             timer,
         })
     }
@@ -248,6 +282,16 @@ impl Server {
         self.peers.address()
     }
 
+    /// The records, for who must look at them past the protocol.
+    pub fn herd(&self) -> &Herd {
+        &self.herd
+    }
+
+    /// How its links are doing, by the neighbors' names.
+    pub fn links(&self) -> BTreeMap<String, LinkStatus> {
+        self.links.status()
+    }
+
     /// How many clients' locations are known.
     pub fn records(&self) -> usize {
         self.herd.len()
@@ -255,7 +299,35 @@ impl Server {
 
     /// How many connections to the peer port were refused, or broken off for what came over them.
     pub fn peers_refused(&self) -> u64 {
-        self.receivers.refused()
+        self.links.refused()
+    }
+
+    /// Takes over a `servers.txt` and a key file that were read anew: neighbors come, go and move,
+    /// and the next handshakes use the new keys. Links that stay are not touched. Says what it
+    /// changed.
+    ///
+    /// Waits until neighbors that are gone have been left, which takes seconds where one of them
+    /// is frozen.
+    pub fn reload(&mut self, topology: &Topology, keys: KeyFile) -> Result<String, ReloadError> {
+        let name = &self.entry.name;
+        let Some(entry) = topology.server(name) else {
+            return Err(ReloadError::NotNamed(name.clone()));
+        };
+        let addresses = |entry: &Entry| [entry.client.clone(), entry.peer.clone()];
+        let (old, new) = (addresses(&self.entry), addresses(entry));
+        if old != new {
+            return Err(ReloadError::OwnAddress { old, new });
+        }
+        let changed = self.links.replace_keys(keys);
+        let keys = if changed.map_err(ReloadError::AnotherHerd)? {
+            "changed"
+        } else {
+            "the same as before"
+        };
+        let neighbors = links::neighbors(topology, name);
+        let changes = self.links.set_neighbors(&neighbors);
+        let changes = changes.map_err(ReloadError::Threads)?;
+        Ok(format!("neighbors: {changes}; keys: {keys}"))
     }
 
     /// Stops accepting, finishes requests in hand, sends what is queued for neighbors, and joins
@@ -266,11 +338,8 @@ impl Server {
         self.peers.stop();
         self.pool.stop();
         self.herd.send_markers();
+        self.listeners.stop();
         self.links.stop();
-        for sender in self.senders {
-            sender.join();
-        }
-        self.receivers.stop();
         if let Some(durability) = &self.services.durability {
             durability.stop();
         }

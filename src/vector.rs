@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::fields;
-use crate::record::parse_u64;
+use crate::decimal::parse_u64;
+use crate::fields::fields;
 use crate::time::write_u64;
 use crate::topology::MAX_NAME_BYTES;
 
@@ -50,6 +50,34 @@ impl Vector {
         for (origin, epoch, sequence) in other.entries() {
             self.advance(origin, epoch, sequence);
         }
+    }
+
+    /// Whether there is more than one start of any server.
+    pub fn has_several_epochs(&self) -> bool {
+        self.0.values().any(|epochs| epochs.len() > 1)
+    }
+
+    /// Takes those entries out that `leaves` names by origin and epoch, and hands them out.
+    pub fn split_off(&mut self, mut leaves: impl FnMut(&[u8], u64) -> bool) -> Vector {
+        let mut gone = Vector::default();
+        for (origin, epochs) in &mut self.0 {
+            epochs.retain(|&epoch, &mut sequence| {
+                let leaves = leaves(origin, epoch);
+                if leaves {
+                    gone.advance(origin, epoch, sequence);
+                }
+                !leaves
+            });
+        }
+        self.0.retain(|_, epochs| !epochs.is_empty());
+        gone
+    }
+
+    /// Whether there is an entry for a server's start.
+    pub fn has_epoch(&self, origin: &[u8], epoch: u64) -> bool {
+        self.0
+            .get(origin)
+            .is_some_and(|epochs| epochs.contains_key(&epoch))
     }
 
     /// Appends the vector as lines `KEYWORD MORE [origin epoch sequence]...`, where `MORE` is 1

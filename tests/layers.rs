@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 12] = [
     &[
         "decimal",
+        "fields",
         "keys",
         "limits",
         "outbox",
@@ -26,7 +27,7 @@ const FLOORS: [&[&str]; 12] = [
     &["durability"],
     &["session"],
     &["link", "pool"],
-    &["listener", "logging"],
+    &["links", "listener", "logging", "status"],
     &["server"],
 ];
 

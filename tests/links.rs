@@ -245,7 +245,8 @@ fn who_has_no_key_gets_nothing_in_and_nothing_out() {
 fn dial(address: SocketAddr, keys: &KeyFile, name: &str, to: &str) -> String {
     let stream = TcpStream::connect(address).unwrap();
     let own = Hello::new(keys.herd(), name, 7, Timestamp::now());
-    match handshake::dial(&stream, keys, &own, to) {
+    let deadline = Instant::now() + PATIENCE;
+    match handshake::dial(&stream, keys, &own, to, deadline) {
         Ok(peer) => format!("ok {}", peer.hello.name),
         Err(error) => error.to_string(),
     }

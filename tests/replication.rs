@@ -142,7 +142,7 @@ fn records(herd: &Herd) -> BTreeMap<Vec<u8>, Record> {
     let mut all = BTreeMap::new();
     herd.scan(
         &mut all,
-        |all, record| drop(all.insert(record.client().to_vec(), record.clone())),
+        |all, record| drop(all.insert(record.client.to_vec(), Record::new(record))),
         |_| true,
     );
     all
@@ -290,7 +290,7 @@ impl Simulation {
             if let Some(record) = RecordView::parse_line(line) {
                 let stored = receiver
                     .herd
-                    .locate(record.client, |found| found.map(Record::time));
+                    .locate(record.client, |found| found.map(|found| found.time));
                 let refused = match self.without {
                     Without::Order2 => stored.is_some_and(|time| record.time <= time),
                     Without::Judge3 => record.time.is_ahead_of(clock, 300),
@@ -359,7 +359,7 @@ impl Simulation {
         }
         let stored = self.servers[server]
             .herd
-            .locate(report.client, |found| found.cloned());
+            .locate(report.client, |found| found.as_ref().map(Record::new));
         let stored = stored.unwrap();
         self.acknowledged
             .entry(report.client.to_vec())
@@ -403,7 +403,8 @@ impl Simulation {
             0..35 if self.servers[server].up => self.report(server),
             35..60 => drop(self.send(server, link)),
             60..85 => drop(self.receive(server, link)),
-            85..90 if self.servers[server].up => self.servers[server].herd.send_markers(),
+            85..89 if self.servers[server].up => self.servers[server].herd.send_markers(),
+            89..90 if self.servers[server].up => self.servers[server].herd.prune_vector(),
             90..94 => {
                 let possible = &mut self.servers[server].links[link].possible;
                 *possible = !*possible;

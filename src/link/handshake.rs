@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use super::noise::{self, Initiator, MESSAGE_BYTES, Message};
 use super::wire::{Reader, Writer, is_timeout, wait_until};
-use crate::command::fields;
+use crate::decimal::parse_u64;
+use crate::fields::fields;
 use crate::keys::{HerdId, KeyFile};
 use crate::printable::Printable;
-use crate::record::parse_u64;
 use crate::time::Timestamp;
 
 /// Versions of the link protocol that this server speaks, lowest and highest.
@@ -132,8 +132,8 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// What an error of a socket means while hands are shaken.
-fn failed(error: io::Error) -> HandshakeError {
+/// What an error of a socket means while hands are shaken, and when an observer asks.
+pub(super) fn failed(error: io::Error) -> HandshakeError {
     match error.kind() {
         _ if is_timeout(&error) => HandshakeError::TimedOut,
         ErrorKind::UnexpectedEof
@@ -232,14 +232,14 @@ pub struct Peer {
 }
 
 /// The dialer's side: shows that it has the key, says who it is, and hears whether the neighbor
-/// agrees.
+/// agrees. All of it before `deadline`.
 pub fn dial(
     stream: &TcpStream,
     keys: &KeyFile,
     own: &Hello,
     neighbor: &str,
+    deadline: Instant,
 ) -> Result<Peer, HandshakeError> {
-    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let (initiator, message) = Initiator::start(keys.dialed()).map_err(no_cipher)?;
     send_message(stream, &message)?;
     let answer = receive_message(stream, deadline).map_err(|error| match error {
@@ -284,8 +284,8 @@ pub fn accept(
     keys: &KeyFile,
     own: impl FnOnce() -> Hello,
     knows: impl FnOnce(&str) -> bool,
+    deadline: Instant,
 ) -> Result<Peer, HandshakeError> {
-    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let message = receive_message(stream, deadline)?;
     let (answer, ciphers) = noise::respond(keys, &message)
         .map_err(no_cipher)?
@@ -373,7 +373,9 @@ mod tests {
         let accepting = std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
             let knows = |name: &str| name == "Ball";
-            shown(accept(&stream, &acceptor.keys, || acceptor.hello, knows))
+            let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+            let own = || acceptor.hello;
+            shown(accept(&stream, &acceptor.keys, own, knows, deadline))
         });
         let dialed = dialer(TcpStream::connect(address).unwrap());
         (dialed, accepting.join().unwrap())
@@ -389,7 +391,16 @@ mod tests {
     /// What both ends of a handshake between `Ball`, who dials, and `Welsh` come to.
     #[track_caller]
     fn check(dialer: Side, acceptor: Side, expected: [&str; 2]) {
-        let dial = |stream: TcpStream| shown(dial(&stream, &dialer.keys, &dialer.hello, "Welsh"));
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let dial = |stream: TcpStream| {
+            shown(dial(
+                &stream,
+                &dialer.keys,
+                &dialer.hello,
+                "Welsh",
+                deadline,
+            ))
+        };
         let (dialed, accepted) = meet(dial, acceptor);
         assert_eq!([dialed, accepted], expected);
     }

@@ -7,12 +7,20 @@
 //! - [`sender`] keeps one neighbor fed: dial, shake hands, send what the neighbor lacks, drain
 //!   the queue; its reader thread hears the neighbor's side.
 //! - [`receiver`] takes what a neighbor floods.
+//! - [`audit`] compares what both hold, now and then.
 //! - [`handshake`] says who is who before a record is taken, and refuses with a reason.
+//! - [`keyring`] holds the keys that they are asked for.
 //! - [`noise`] is what lets in who has the herd's key, and nobody else.
+//! - [`monitor`] counts what a neighbor has yet to apply, and knows how its link is doing.
+//! - [`observe`] answers who asks how the server is.
 //! - [`wire`] is lines over the socket, encrypted.
 
+pub mod audit;
 pub mod handshake;
+pub mod keyring;
+pub mod monitor;
 pub mod noise;
+pub mod observe;
 pub mod receiver;
 pub mod sender;
 pub mod wire;
@@ -25,6 +33,9 @@ pub const PONG_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence after which the other side is taken for dead: neither keepalive nor
 /// `TCP_USER_TIMEOUT` notices a peer whose process is frozen.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(4);
+
+/// What a neighbor is told that is one no longer.
+const DISMISSED: &str = "servers.txt there no longer names this server a neighbor";
 
 /// Send buffer of a link's socket. A larger one would only hide how far behind a neighbor is.
 const SEND_BUFFER_BYTES: usize = 256 << 10;

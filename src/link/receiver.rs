@@ -1,6 +1,6 @@
 //! Takes what neighbors flood.
 //!
-//! A fixed set of threads, one for each neighbor and one for each handshake slot: strangers can
+//! A set of threads, one for each neighbor and one for each handshake slot: strangers can
 //! fill the slots for two seconds, but never take a neighbor's place. A neighbor that connects
 //! again replaces its old connection, once it has proved that it is there: whoever replays what a
 //! neighbor has sent gets no further than the handshake, and the neighbor's connection goes on.
@@ -13,20 +13,24 @@ use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver as Incoming, Sender, bounded};
+use crossbeam_channel::{Receiver as Incoming, Sender as Hand, bounded};
 use log::{Level, debug, info, log_enabled};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+use super::audit::{Claim, Claims, Comparison};
 use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
-use super::sender::Waker;
+use super::keyring::Keyring;
+use super::monitor::Monitor;
+use super::observe::{self, OBSERVER, ServerStatus};
+use super::sender::{Sender, SenderHandle};
 use super::wire::{Filled, Reader, Writer, is_timeout, prepare};
-use super::{PONG_INTERVAL, SILENCE_LIMIT};
+use super::{DISMISSED, PONG_INTERVAL, SILENCE_LIMIT};
+use crate::digest::DigestReader;
 use crate::herd::Herd;
-use crate::keys::KeyFile;
 use crate::outbox::LinkId;
 use crate::printable::Printable;
 use crate::record::RecordView;
@@ -46,17 +50,56 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Known {
     /// Its place in the flood: what comes from it does not go back to it.
-    pub link: LinkId,
-    /// Wakes the thread that dials it.
-    pub waker: Waker,
+    link: LinkId,
+    /// The thread that dials it.
+    sender: SenderHandle,
+    /// How that fares.
+    monitor: Arc<Monitor>,
+    /// When its records were last compared with this server's, and what that showed.
+    comparison: Mutex<Option<Comparison>>,
+    /// It is a neighbor no longer.
+    dismissed: AtomicBool,
+}
+
+impl Known {
+    /// A neighbor of that place in the flood, whom that sender feeds.
+    pub fn new(link: LinkId, sender: &Sender) -> Known {
+        Known {
+            link,
+            sender: sender.handle(),
+            monitor: sender.monitor(),
+            comparison: Mutex::default(),
+            dismissed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn sender(&self) -> &SenderHandle {
+        &self.sender
+    }
+
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    pub(super) fn comparison(&self) -> &Mutex<Option<Comparison>> {
+        &self.comparison
+    }
+
+    fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Acquire)
+    }
 }
 
 /// What the receiver threads share.
 #[derive(Debug)]
 struct Shared {
     herd: Arc<Herd>,
-    keys: Arc<KeyFile>,
-    neighbors: HashMap<String, Known>,
+    keys: Arc<Keyring>,
+    claims: Claims,
+    /// Clients that are connected.
+    clients: Arc<AtomicUsize>,
+    started: Instant,
+    neighbors: RwLock<HashMap<String, Arc<Known>>>,
     refusals: Arc<Refusals>,
     /// The connections being served, each with its number; by the neighbor's name once that is
     /// known, else by number.
@@ -76,7 +119,8 @@ struct Open {
 pub struct Receivers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    hand: Sender<(TcpStream, SocketAddr)>,
+    hand: Hand<(TcpStream, SocketAddr)>,
+    incoming: Incoming<(TcpStream, SocketAddr)>,
 }
 
 /// Connections that were refused, or broken off for what came over them.
@@ -121,7 +165,7 @@ impl Refusals {
 /// Where the peer listener brings its connections.
 #[derive(Clone, Debug)]
 pub struct Door {
-    hand: Sender<(TcpStream, SocketAddr)>,
+    hand: Hand<(TcpStream, SocketAddr)>,
     refusals: Arc<Refusals>,
 }
 
@@ -135,41 +179,68 @@ impl Door {
 }
 
 impl Receivers {
-    /// Makes all the threads.
+    /// Makes the threads for the handshakes; there is no neighbor yet. `clients` is how many
+    /// clients are connected, for observers.
     pub fn start(
         herd: Arc<Herd>,
-        keys: Arc<KeyFile>,
-        neighbors: HashMap<String, Known>,
+        keys: Arc<Keyring>,
+        claims: Claims,
+        clients: Arc<AtomicUsize>,
     ) -> io::Result<Receivers> {
-        let count = neighbors.len() + HANDSHAKE_SLOTS;
         let shared = Arc::new(Shared {
             herd,
             keys,
-            neighbors,
+            claims,
+            clients,
+            started: Instant::now(),
+            neighbors: RwLock::default(),
             refusals: Arc::default(),
             open: Mutex::default(),
         });
         let (hand, incoming) = bounded(0);
         let mut receivers = Receivers {
             shared,
-            threads: Vec::with_capacity(count),
+            threads: Vec::with_capacity(HANDSHAKE_SLOTS),
             hand,
+            incoming,
         };
-        for index in 0..count {
-            let (shared, incoming) = (Arc::clone(&receivers.shared), incoming.clone());
+        match receivers.make_threads(HANDSHAKE_SLOTS) {
+            Ok(()) => Ok(receivers),
+            Err(error) => {
+                receivers.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn make_threads(&mut self, count: usize) -> io::Result<()> {
+        for index in self.threads.len()..count {
+            let (shared, incoming) = (Arc::clone(&self.shared), self.incoming.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("link-receiver-{index}"))
                 .stack_size(crate::STACK_BYTES)
-                .spawn(move || shared.work(&incoming));
-            match thread {
-                Ok(thread) => receivers.threads.push(thread),
-                Err(error) => {
-                    receivers.stop();
-                    return Err(error);
-                }
-            }
+                .spawn(move || shared.work(&incoming))?;
+            self.threads.push(thread);
         }
-        Ok(receivers)
+        Ok(())
+    }
+
+    /// Lets a neighbor in from now on, with a thread of its own: what a neighbor that is gone
+    /// has left, or a new one.
+    pub fn admit(&mut self, name: &str, known: Known) -> io::Result<()> {
+        let neighbors = self.shared.neighbors.read().len() + 1;
+        self.make_threads(HANDSHAKE_SLOTS + neighbors)?;
+        let mut known_now = self.shared.neighbors.write();
+        known_now.insert(name.to_owned(), Arc::new(known));
+        Ok(())
+    }
+
+    /// Lets a neighbor in no longer, and ends its connection with the reason.
+    pub fn dismiss(&self, name: &str) {
+        if let Some(known) = self.shared.neighbors.write().remove(name) {
+            known.dismissed.store(true, Ordering::Release);
+            self.shared.open.lock().wake(name);
+        }
     }
 
     /// Where connections are brought.
@@ -194,7 +265,7 @@ impl Receivers {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
-        drop(self.hand);
+        drop((self.hand, self.incoming));
         for thread in self.threads {
             let _ = thread.join();
         }
@@ -227,32 +298,59 @@ impl Shared {
         Some(connection)
     }
 
+    /// All that is known of this server but its digest.
+    fn status(&self) -> ServerStatus {
+        let status = |(name, known): (&String, &Arc<Known>)| (name.clone(), known.monitor.status());
+        let mut links: Vec<_> = self.neighbors.read().iter().map(status).collect();
+        links.sort_by(|(one, _), (other, _)| one.cmp(other));
+        ServerStatus {
+            records: self.herd.len() as u64,
+            epoch: self.herd.epoch(),
+            uptime: self.started.elapsed(),
+            clients: self.clients.load(Ordering::Relaxed) as u64,
+            refused: self.refusals.count.load(Ordering::Relaxed),
+            links,
+            digest: None,
+        }
+    }
+
     fn serve(
         &self,
         connection: u64,
         stream: &TcpStream,
         from: SocketAddr,
     ) -> Result<(), HandshakeError> {
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         prepare(stream, HANDSHAKE_TIMEOUT)?;
-        let (herd, name, epoch) = (self.keys.herd(), self.herd.name(), self.herd.epoch());
-        let own = || Hello::new(herd, name, epoch, Timestamp::now());
-        let knows = |name: &str| self.neighbors.contains_key(name);
-        let peer = handshake::accept(stream, &self.keys, own, knows)?;
+        let keys = self.keys.current();
+        let (name, epoch) = (self.herd.name(), self.herd.epoch());
+        let own = || Hello::new(keys.herd(), name, epoch, Timestamp::now());
+        let mut known = None;
+        let knows = |name: &str| {
+            known = self.neighbors.read().get(name).cloned();
+            known.is_some() || name == OBSERVER
+        };
+        let peer = handshake::accept(stream, &keys, own, knows, deadline)?;
         let name = &*peer.hello.name;
-        let Some(known) = self.neighbors.get(name) else {
-            return Ok(());
+        let Some(known) = known else {
+            debug!("{from} asks for the status");
+            let (key, status) = (self.keys.digest_key(), self.status());
+            return observe::answer(peer, stream, &self.herd, &key, &status, deadline);
         };
         self.open.lock().replace(connection, name);
-        known.waker.wake();
+        known.sender.wake();
         info!("neighbor {name} connected from {from}");
         stream.set_read_timeout(Some(PONG_INTERVAL))?;
         let neighbor = Neighbor {
             name,
+            known: &known,
             link: known.link,
             herd: &self.herd,
             stream,
             writer: peer.writer,
+            claims: &self.claims,
             marker: Vector::default(),
+            digest: DigestReader::default(),
             records: 0,
         };
         let (reason, error) = match neighbor.receive(peer.reader) {
@@ -277,6 +375,15 @@ impl Open {
         }
     }
 
+    /// Lets the thread of a neighbor's connection see at once that it is dismissed; it can still
+    /// write.
+    fn wake(&self, name: &str) {
+        let connection = self.by_neighbor.get(name);
+        if let Some(stream) = connection.and_then(|number| self.streams.get(number)) {
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+    }
+
     fn remove(&mut self, connection: u64) {
         self.streams.remove(&connection);
         self.by_neighbor
@@ -287,12 +394,16 @@ impl Open {
 /// A neighbor while it is connected.
 struct Neighbor<'a> {
     name: &'a str,
+    known: &'a Arc<Known>,
+    claims: &'a Claims,
     link: LinkId,
     herd: &'a Herd,
     stream: &'a TcpStream,
     writer: Writer,
     /// The lines of a marker that have come so far.
     marker: Vector,
+    /// The same of a digest.
+    digest: DigestReader,
     /// Records received over this connection.
     records: u64,
 }
@@ -315,6 +426,11 @@ impl Neighbor<'_> {
         let mut heard = Instant::now();
         let mut pong_due = Instant::now();
         loop {
+            if self.known.is_dismissed() {
+                let bye = format!("BYE {DISMISSED}\n");
+                self.writer.write(self.stream, bye.as_bytes())?;
+                return Ok("a neighbor no longer".to_owned());
+            }
             let now = Instant::now();
             if now >= pong_due {
                 let pong = format!("PONG {}\n", self.records);
@@ -330,6 +446,7 @@ impl Neighbor<'_> {
                     // Only what has been decrypted is by the neighbor.
                     Ok(Filled::Frames) => heard = Instant::now(),
                     Ok(Filled::Part) => {}
+                    Ok(Filled::End) if self.known.is_dismissed() => {}
                     Ok(Filled::End) => return Ok("closed by the neighbor".to_owned()),
                     Err(error) if is_timeout(&error) => {}
                     Err(error) => return Err(error),
@@ -345,7 +462,8 @@ impl Neighbor<'_> {
     /// Applies one block of lines: records in a row are one group. A reason, if it ends the
     /// connection.
     fn apply(&mut self, block: &[u8]) -> io::Result<Option<String>> {
-        let mut records: Vec<RecordView<'_>> = Vec::new();
+        // Room for as many as there mostly are: growing would copy them again and again.
+        let mut records: Vec<RecordView<'_>> = Vec::with_capacity(1 + block.len() / 96);
         for line in lines(block) {
             if line.starts_with(b"RECORD") {
                 if log_enabled!(Level::Info) {
@@ -364,6 +482,8 @@ impl Neighbor<'_> {
                     Some(false) => {}
                     None => return Err(self.broken(line)),
                 }
+            } else if line.starts_with(b"DIGEST") {
+                self.take_digest(line)?;
             } else if line == b"RESYNC" {
                 self.send_vector()?;
             } else if let Some(reason) = line.strip_prefix(b"BYE ") {
@@ -374,6 +494,19 @@ impl Neighbor<'_> {
         }
         self.adopt(&mut records);
         Ok(None)
+    }
+
+    /// Takes a line of what the neighbor says that it holds; the last one has it compared.
+    fn take_digest(&mut self, line: &[u8]) -> io::Result<()> {
+        let whole = self.digest.read_line(line);
+        if let Some(digest) = whole.map_err(|_| self.broken(line))? {
+            self.claims.bring(Claim {
+                name: self.name.to_owned(),
+                known: Arc::clone(self.known),
+                digest,
+            });
+        }
+        Ok(())
     }
 
     fn send_vector(&mut self) -> io::Result<()> {

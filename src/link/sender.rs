@@ -3,10 +3,11 @@
 //! Every connection starts from the neighbor's version vector: what it lacks is written from
 //! the cache straight to the socket, then a marker that says so, then whatever the flood has
 //! queued meanwhile. So a record lost in a dying socket, or in a queue that overflowed, costs a
-//! delay and not a hole. A connection that breaks is dialed again for as long as the server
-//! runs; a neighbor that is away holds nothing up and costs no memory.
+//! delay and not a hole. A connection that breaks is dialed again for as long as the sender is
+//! wanted; a neighbor that is away holds nothing up and costs no memory.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -17,13 +18,15 @@ use crossbeam_channel::{Receiver, Sender as Channel, bounded, never, select};
 use log::{Level, debug, info, log_enabled, warn};
 
 use super::SILENCE_LIMIT;
-use super::handshake::{self, HandshakeError, Hello};
+use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
+use super::keyring::Keyring;
+use super::monitor::{Monitor, Phase};
 use super::wire::{Filled, Reader, Writer, is_timeout, prepare, wait_until};
+use crate::decimal::parse_u64;
 use crate::herd::Herd;
-use crate::keys::KeyFile;
 use crate::outbox::{LinkId, Outlet, Queued};
 use crate::printable::Printable;
-use crate::shutdown::Stop;
+use crate::record::RecordView;
 use crate::time::Timestamp;
 use crate::topology::Address;
 use crate::vector::Vector;
@@ -48,6 +51,10 @@ const WRITE_BYTES: usize = 256 << 10;
 /// vector is dropped, and the neighbor is asked again.
 const CONTROL_MESSAGES: usize = 8;
 
+/// Orders that a sender holds while it is in a write or dials; past this who orders waits, for
+/// as long as that takes.
+const ORDERS: usize = 4;
+
 /// The neighbor that a sender feeds.
 #[derive(Clone, Debug)]
 pub struct Neighbor {
@@ -66,19 +73,57 @@ enum Control {
     Wake,
     /// The neighbor says what it holds.
     Vector { connection: u64, held: Vector },
+    /// The neighbor lacks records of these buckets that its vector covers.
+    Repair(Box<[usize]>),
     /// Nothing more will be heard over that connection.
     Lost { connection: u64, reason: String },
 }
 
-/// Wakes a sender that waits to dial again.
-#[derive(Clone, Debug)]
-pub struct Waker(Channel<Control>);
+/// What a sender's owner orders.
+#[derive(Debug)]
+enum Order {
+    /// The neighbor is somewhere else.
+    Redial(Address),
+    /// Send what is queued, take leave, and end.
+    End(Farewell),
+}
 
-impl Waker {
+/// Why a sender takes leave; the neighbor is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The server stops.
+    Stopping,
+    /// The neighbor is one no longer.
+    Dismissed,
+    /// The neighbor is looked for at another address from now on.
+    Moved,
+}
+
+impl fmt::Display for Farewell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Farewell::Stopping => "stopping",
+            Farewell::Dismissed => super::DISMISSED,
+            Farewell::Moved => "servers.txt there has another address for this server",
+        })
+    }
+}
+
+/// What others than its owner tell a sender.
+#[derive(Clone, Debug)]
+pub struct SenderHandle(Channel<Control>);
+
+impl SenderHandle {
     /// Says that the neighbor is there.
     pub fn wake(&self) {
         // A sender with messages waiting is awake.
         let _ = self.0.try_send(Control::Wake);
+    }
+
+    /// Has all records of these buckets of the digest sent, whatever the neighbor says it holds.
+    pub fn repair(&self, buckets: &[usize]) {
+        // What can't be told now is found again at the next comparisons.
+        let _ = self.0.try_send(Control::Repair(buckets.into()));
     }
 }
 
@@ -107,29 +152,35 @@ impl Wire {
 #[derive(Debug)]
 pub struct Sender {
     threads: [JoinHandle<()>; 2],
-    waker: Waker,
+    handle: SenderHandle,
+    monitor: Arc<Monitor>,
+    orders: Channel<Order>,
+    address: Address,
 }
 
 impl Sender {
     /// Starts to dial, and to feed whoever answers.
     pub fn start(
         herd: Arc<Herd>,
-        keys: Arc<KeyFile>,
+        keys: Arc<Keyring>,
         neighbor: Neighbor,
         outlet: Outlet,
-        stop: Stop,
     ) -> io::Result<Sender> {
         let (control, told) = bounded(CONTROL_MESSAGES);
+        let (orders, ordered) = bounded(ORDERS);
+        let address = neighbor.address.clone();
         let (reader, connections) = bounded::<Reading>(0);
-        let waker = Waker(control.clone());
+        let handle = SenderHandle(control.clone());
         let thread = |role: &str| {
             std::thread::Builder::new()
                 .name(format!("{role}-{}", neighbor.name))
                 .stack_size(crate::STACK_BYTES)
         };
+        let monitor = Arc::new(Monitor::new(outlet.gauge()));
+        let heard = Arc::clone(&monitor);
         let hear = thread("link-reader").spawn(move || {
             for reading in connections {
-                read(reading, &control);
+                read(reading, &heard, &control);
             }
         })?;
         let feeder = Feeder {
@@ -137,22 +188,49 @@ impl Sender {
             keys,
             neighbor: neighbor.clone(),
             outlet,
+            monitor: Arc::clone(&monitor),
             told,
             reader,
-            stop,
+            ordered,
             connections: 0,
+            is_live: false,
             resync_allowed: Instant::now(),
         };
         let feed = thread("link-sender").spawn(move || feeder.run())?;
         Ok(Sender {
             threads: [feed, hear],
-            waker,
+            handle,
+            monitor,
+            orders,
+            address,
         })
     }
 
-    /// What wakes it when its neighbor is known to be there.
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
+    /// What others may tell it.
+    pub fn handle(&self) -> SenderHandle {
+        self.handle.clone()
+    }
+
+    /// How the link is doing.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        Arc::clone(&self.monitor)
+    }
+
+    /// Where it dials.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Leaves the neighbor's old address, and dials this one at once.
+    pub fn redial(&mut self, address: Address) {
+        self.address = address.clone();
+        // A sender that is gone has said why.
+        let _ = self.orders.send(Order::Redial(address));
+    }
+
+    /// Tells it to send what is queued, to take leave of the neighbor, and to end.
+    pub fn end(&self, farewell: Farewell) {
+        let _ = self.orders.send(Order::End(farewell));
     }
 
     /// Waits for both threads to end, after they have been told to.
@@ -166,7 +244,7 @@ impl Sender {
 /// Why feeding a neighbor ended.
 enum End {
     Lost(String),
-    Stopped,
+    Ordered(Order),
 }
 
 impl From<io::Error> for End {
@@ -178,14 +256,17 @@ impl From<io::Error> for End {
 /// The sender thread's state.
 struct Feeder {
     herd: Arc<Herd>,
-    keys: Arc<KeyFile>,
+    keys: Arc<Keyring>,
     neighbor: Neighbor,
     outlet: Outlet,
+    monitor: Arc<Monitor>,
     told: Receiver<Control>,
     reader: Channel<Reading>,
-    stop: Stop,
+    ordered: Receiver<Order>,
     /// How many connections there have been; the current one's number.
     connections: u64,
+    /// Whether the neighbor has been sent what it lacked since it was connected.
+    is_live: bool,
     /// When the cache may be scanned for this neighbor again.
     resync_allowed: Instant,
 }
@@ -195,7 +276,8 @@ impl Feeder {
         let mut pause = BACK_OFF.0;
         let mut failed_before = false;
         let started = Instant::now();
-        while !self.stop.is_set() {
+        loop {
+            self.monitor.enter(Phase::Connecting);
             match self.dial() {
                 Ok(mut wire) => {
                     info!("connected to neighbor {}", self.neighbor.name);
@@ -204,8 +286,13 @@ impl Feeder {
                     // The reader blocks on the same socket.
                     let _ = wire.stream.shutdown(Shutdown::Both);
                     match end {
-                        End::Stopped => return,
+                        End::Ordered(Order::End(_)) => return,
+                        End::Ordered(Order::Redial(address)) => {
+                            self.neighbor.address = address;
+                            continue;
+                        }
                         End::Lost(reason) => {
+                            self.monitor.lost(Timestamp::now(), &reason);
                             warn!(
                                 "connection to neighbor {} lost: {reason}",
                                 self.neighbor.name
@@ -215,6 +302,7 @@ impl Feeder {
                     (pause, failed_before) = (BACK_OFF.0, false);
                 }
                 Err(error) => {
+                    self.monitor.lost(Timestamp::now(), &error.to_string());
                     let starting = started.elapsed() < START_GRACE;
                     let level = match (failed_before, starting) {
                         (true, _) => Level::Debug,
@@ -229,25 +317,32 @@ impl Feeder {
                     failed_before = !starting;
                 }
             }
-            if self.pause(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) {
-                return;
+            match self.pause(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) {
+                Some(Order::End(_)) => return,
+                Some(Order::Redial(address)) => {
+                    self.neighbor.address = address;
+                    (pause, failed_before) = (BACK_OFF.0, false);
+                }
+                None => pause = (pause * 2).min(BACK_OFF.1),
             }
-            pause = (pause * 2).min(BACK_OFF.1);
         }
     }
 
-    /// Waits before dialing again; `true` if it is time to stop.
-    fn pause(&self, pause: Duration) -> bool {
+    /// Waits before dialing again, or until there is an order.
+    fn pause(&self, pause: Duration) -> Option<Order> {
         let until = Instant::now() + pause;
         loop {
             select! {
-                recv(self.stop.channel()) -> _ => return true,
+                recv(self.ordered) -> order => {
+                    // An owner that is gone wants no sender.
+                    return Some(order.unwrap_or(Order::End(Farewell::Stopping)));
+                }
                 recv(self.told) -> message => {
                     if let Ok(Control::Wake) = message {
-                        return false;
+                        return None;
                     }
                 }
-                default(until.saturating_duration_since(Instant::now())) => return false,
+                default(until.saturating_duration_since(Instant::now())) => return None,
             }
         }
     }
@@ -267,9 +362,12 @@ impl Feeder {
     fn shake_hands(&mut self, stream: TcpStream) -> Result<Wire, HandshakeError> {
         prepare(&stream, SILENCE_LIMIT)?;
         let (name, epoch) = (self.herd.name(), self.herd.epoch());
-        let own = Hello::new(self.keys.herd(), name, epoch, Timestamp::now());
-        let peer = handshake::dial(&stream, &self.keys, &own, &self.neighbor.name)?;
+        let keys = self.keys.current();
+        let own = Hello::new(keys.herd(), name, epoch, Timestamp::now());
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let peer = handshake::dial(&stream, &keys, &own, &self.neighbor.name, deadline)?;
         self.connections += 1;
+        self.monitor.enter(Phase::Resyncing);
         let reading = Reading {
             connection: self.connections,
             stream: stream.try_clone()?,
@@ -291,6 +389,7 @@ impl Feeder {
 
     fn try_feed(&mut self, wire: &mut Wire) -> Result<End, End> {
         let mut lacking: Option<Vector> = None;
+        self.is_live = false;
         loop {
             let until_resync = match &lacking {
                 Some(_) => crossbeam_channel::at(self.resync_allowed),
@@ -299,12 +398,13 @@ impl Feeder {
             select! {
                 recv(self.outlet.channel()) -> queued => match queued {
                     Ok(queued) => self.send_queued(self.outlet.taken(queued), wire)?,
-                    Err(_) => return Ok(End::Stopped),
+                    Err(_) => return Ok(End::Ordered(Order::End(Farewell::Stopping))),
                 },
                 recv(self.told) -> message => match message {
                     Ok(Control::Vector { connection, held }) if connection == self.connections => {
                         lacking = Some(held);
                     }
+                    Ok(Control::Repair(buckets)) if self.is_live => self.repair(&buckets, wire)?,
                     Ok(Control::Lost { connection, reason }) if connection == self.connections => {
                         return Ok(End::Lost(reason));
                     }
@@ -316,24 +416,73 @@ impl Feeder {
                         self.resync(&held, wire)?;
                     }
                 }
-                recv(self.stop.channel()) -> _ => {
-                    while let Ok(queued) = self.outlet.try_take() {
-                        self.send_queued(queued, wire)?;
-                    }
-                    wire.write(b"BYE stopping\n")?;
-                    return Ok(End::Stopped);
+                recv(self.ordered) -> order => {
+                    let order = order.unwrap_or(Order::End(Farewell::Stopping));
+                    // A neighbor that can't be told is left all the same.
+                    let _ = self.take_leave(&order, wire);
+                    return Ok(End::Ordered(order));
                 }
             }
         }
     }
 
+    /// Sends what is queued, and says why nothing more comes.
+    fn take_leave(&self, order: &Order, wire: &mut Wire) -> io::Result<()> {
+        let farewell = match order {
+            Order::End(farewell) => *farewell,
+            Order::Redial(_) => Farewell::Moved,
+        };
+        while let Ok(queued) = self.outlet.try_take() {
+            self.send_queued(queued, wire)?;
+        }
+        wire.write(format!("BYE {farewell}\n").as_bytes())
+    }
+
     /// Sends what the neighbor lacks from the cache. The link is live from before the scan, so
     /// what is applied meanwhile queues behind it.
     fn resync(&mut self, held: &Vector, wire: &mut Wire) -> io::Result<()> {
+        self.monitor.enter(Phase::Resyncing);
         let captured = self.herd.set_live(self.neighbor.link);
+        let records = self.send_from_cache(held, |_| true, wire)?;
+        let mut marker = Vec::new();
+        captured.write_lines("MARKER", &mut marker);
+        wire.write(&marker)?;
+        self.is_live = true;
+        self.monitor.resynced();
+        self.resync_allowed = Instant::now() + RESYNC_INTERVAL;
+        info!(
+            "sent {records} records that neighbor {} lacked",
+            self.neighbor.name
+        );
+        Ok(())
+    }
+
+    /// Sends all records of these buckets, among what is sent anyway.
+    fn repair(&self, buckets: &[usize], wire: &mut Wire) -> io::Result<()> {
+        let key = self.keys.digest_key();
+        let is_in_them = |record: &RecordView<'_>| buckets.contains(&key.bucket(record.client));
+        let records = self.send_from_cache(&Vector::default(), is_in_them, wire)?;
+        info!(
+            "sent all {records} records of {} buckets in which neighbor {} differs",
+            buckets.len(),
+            self.neighbor.name
+        );
+        Ok(())
+    }
+
+    /// Writes the records that `held` does not cover, as far as they are wanted, straight to the
+    /// socket; how many there were.
+    fn send_from_cache(
+        &self,
+        held: &Vector,
+        is_wanted: impl Fn(&RecordView<'_>) -> bool,
+        wire: &mut Wire,
+    ) -> io::Result<usize> {
         let mut scan = Scan {
             lines: Vec::with_capacity(WRITE_BYTES),
+            gathered: 0,
             records: 0,
+            monitor: &self.monitor,
             wire,
             written: Ok(()),
         };
@@ -341,22 +490,17 @@ impl Feeder {
             held,
             &mut scan,
             |scan, record| {
-                record.write_line(&mut scan.lines);
-                scan.records += 1;
+                if is_wanted(record) {
+                    record.write_line(&mut scan.lines);
+                    scan.gathered += 1;
+                }
             },
             Scan::write,
         );
-        if scan.written.is_ok() {
-            captured.write_lines("MARKER", &mut scan.lines);
-            Scan::write(&mut scan);
-        }
-        scan.written?;
-        self.resync_allowed = Instant::now() + RESYNC_INTERVAL;
-        info!(
-            "sent {} records that neighbor {} lacked",
-            scan.records, self.neighbor.name
-        );
-        Ok(())
+        let Scan {
+            records, written, ..
+        } = scan;
+        written.map(|()| records)
     }
 
     /// Writes what came out of the queue, together with all that is there behind it.
@@ -365,6 +509,7 @@ impl Feeder {
             return self.ask_for_vector(wire);
         };
         let mut gathered = Vec::new();
+        let mut records = lines.records();
         while gathered.len() + lines.len() < WRITE_BYTES {
             match self.outlet.try_take() {
                 Ok(Queued::Lines(more)) => {
@@ -372,6 +517,7 @@ impl Feeder {
                         gathered.extend_from_slice(&lines);
                     }
                     gathered.extend_from_slice(&more);
+                    records += more.records();
                 }
                 Ok(Queued::Overflowed) => return self.ask_for_vector(wire),
                 Err(_) => break,
@@ -394,10 +540,12 @@ impl Feeder {
                 );
             }
         }
+        self.monitor.writing(records);
         wire.write(block)
     }
 
     fn ask_for_vector(&self, wire: &mut Wire) -> io::Result<()> {
+        self.monitor.enter(Phase::Dirty);
         warn!(
             "the queue for neighbor {} overflowed: sending from the cache",
             self.neighbor.name
@@ -409,13 +557,18 @@ impl Feeder {
 /// A scan of the cache on its way to a neighbor.
 struct Scan<'a> {
     lines: Vec<u8>,
+    /// Records among the lines, and in all.
+    gathered: usize,
     records: usize,
+    monitor: &'a Monitor,
     wire: &'a mut Wire,
     written: io::Result<()>,
 }
 
 impl Scan<'_> {
     fn write(scan: &mut Scan<'_>) -> bool {
+        scan.monitor.writing(scan.gathered);
+        scan.records += std::mem::take(&mut scan.gathered);
         scan.written = scan.wire.write(&scan.lines);
         scan.lines.clear();
         scan.written.is_ok()
@@ -424,9 +577,10 @@ impl Scan<'_> {
 
 /// The reader thread's work with one connection: hears the neighbor until it falls silent, then
 /// shuts the socket, which also frees a sender that is blocked in a write.
-fn read(mut reading: Reading, control: &Channel<Control>) {
+fn read(mut reading: Reading, monitor: &Monitor, control: &Channel<Control>) {
     let connection = reading.connection;
-    let Err(error) = hear(&mut reading, control);
+    monitor.count_anew();
+    let Err(error) = hear(&mut reading, monitor, control);
     let reason = if is_timeout(&error) {
         format!("not heard of for {} s", SILENCE_LIMIT.as_secs())
     } else {
@@ -438,14 +592,22 @@ fn read(mut reading: Reading, control: &Channel<Control>) {
 }
 
 /// Takes what the neighbor says until it says no more.
-fn hear(reading: &mut Reading, control: &Channel<Control>) -> io::Result<Infallible> {
+fn hear(
+    reading: &mut Reading,
+    monitor: &Monitor,
+    control: &Channel<Control>,
+) -> io::Result<Infallible> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "it sent what makes no sense");
     let mut held = Vector::default();
     let mut heard = Instant::now();
     loop {
         while let Some(line) = reading.reader.take_line()? {
-            if line.starts_with(b"PONG") {
+            if let Some(applied) = line.strip_prefix(b"PONG ") {
                 debug!("heard {}", Printable(line));
+                let applied = parse_u64(applied).ok_or_else(broken)?;
+                if !monitor.acknowledge(applied) {
+                    return Err(broken());
+                }
             } else if line.starts_with(b"VECTOR") {
                 if held.read_line("VECTOR", line).ok_or_else(broken)? {
                     let held = std::mem::take(&mut held);

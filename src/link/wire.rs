@@ -16,7 +16,7 @@ use socket2::SockRef;
 
 use super::SEND_BUFFER_BYTES;
 use super::noise::Ciphers;
-use crate::{record, vector};
+use crate::{digest, record, vector};
 
 /// The longest line that any message takes; a longer one is no neighbor's.
 const MAX_LINE_BYTES: usize = if record::MAX_LINE_BYTES > vector::MAX_LINE_BYTES {
@@ -24,6 +24,8 @@ const MAX_LINE_BYTES: usize = if record::MAX_LINE_BYTES > vector::MAX_LINE_BYTES
 } else {
     vector::MAX_LINE_BYTES
 };
+
+const _: () = assert!(digest::MAX_LINE_BYTES <= MAX_LINE_BYTES);
 
 /// Bytes that say how long a frame is.
 const LENGTH_BYTES: usize = 2;

@@ -42,6 +42,11 @@ impl Admission {
         }
     }
 
+    /// How many places are taken, now and later.
+    pub fn connected(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.connected)
+    }
+
     /// Takes a place, or `None` if there is none left.
     pub fn admit(&self) -> Option<Admitted> {
         if self.connected.fetch_add(1, Ordering::Relaxed) < self.max_clients {

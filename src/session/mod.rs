@@ -28,7 +28,7 @@ use crate::places::Places;
 use crate::places::remote::Answered;
 use crate::places::upstream::Request;
 use crate::printable::{Client, Printable};
-use crate::record::{Record, RecordView};
+use crate::record::RecordView;
 use crate::time::{CoarseClock, Tick, Timestamp};
 use lines::{Next, next_line};
 
@@ -630,7 +630,7 @@ impl<'a> Turn<'a> {
         let before = self.output.len();
         let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
         let known = self.services.herd.locate(inquiry.client, |found| {
-            let Some(view) = found.map(Record::view) else {
+            let Some(view) = found else {
                 return false;
             };
             view.write_at_line(self.output);

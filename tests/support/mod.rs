@@ -15,7 +15,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use herd::config::{Ack, Config, Discipline};
+use herd::config::{Ack, Config, DEFAULT_DIGEST_INTERVAL, Discipline};
 use herd::keys::KeyFile;
 use herd::places::Places;
 use herd::places::atlas::Atlas;
@@ -71,6 +71,7 @@ pub fn config(servers: &str, name: &str) -> Config {
         idle_timeout: Duration::from_secs(600),
         data_dir: None,
         ack: Ack::Journal,
+        digest_interval: DEFAULT_DIGEST_INTERVAL,
     }
 }
 
@@ -139,7 +140,30 @@ impl Client {
 
     /// A `WHATSAT`'s first line; its JSON text is read and dropped.
     pub fn whatsat(&mut self, client: &str) -> String {
-        let line = self.ask(&format!("WHATSAT {client} 0 0"));
+        self.send(format!("WHATSAT {client} 0 0\n"));
+        self.whatsat_reply()
+    }
+
+    /// The same for many, in few round trips.
+    pub fn whatsat_all<'a>(&mut self, clients: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let clients: Vec<_> = clients.collect();
+        let mut lines = Vec::with_capacity(clients.len());
+        // More at once could fill the sockets of both sides.
+        for some in clients.chunks(64) {
+            let questions: String = some
+                .iter()
+                .map(|client| format!("WHATSAT {client} 0 0\n"))
+                .collect();
+            self.send(questions);
+            for _ in some {
+                lines.push(self.whatsat_reply());
+            }
+        }
+        lines
+    }
+
+    fn whatsat_reply(&mut self) -> String {
+        let line = self.line();
         if line.starts_with("AT ") {
             while !self.line().is_empty() {}
         }

@@ -1,0 +1,380 @@
+//! The state of the whole herd, as seen from outside: asks every server, and holds what they say
+//! against each other.
+//!
+//! All servers are asked at the same time for a digest of the same moment. While reports
+//! come in, even servers that agree differ in what is just being replaced; so where digests differ
+//! they are asked once more, and only what differs in the same way again is wrong
+//! ([`Difference`](crate::digest::Difference)).
+
+mod table;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use crate::digest::{BUCKETS, Digest};
+use crate::keys::KeyFile;
+use crate::link::audit::settled;
+use crate::link::handshake::HandshakeError;
+use crate::link::monitor::Phase;
+use crate::link::observe::{self, ServerStatus};
+use crate::time::Timestamp;
+use crate::topology::{Server, Topology};
+
+/// How long a server may take to answer. Longer than that, it is as good as down.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Time from one comparison of digests to the next, so that what is in motion has moved.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// What came of asking one server.
+#[derive(Debug)]
+struct Answer {
+    name: String,
+    result: Result<ServerStatus, String>,
+}
+
+/// What is known of a herd at one moment.
+#[derive(Debug)]
+pub struct Survey {
+    now: Timestamp,
+    answers: Vec<Answer>,
+    problems: Vec<String>,
+    /// Buckets that could not be compared, since what is in them changes all the time.
+    moving: usize,
+}
+
+impl Survey {
+    /// Asks all servers. Takes as long as the slowest answer, but at most 2 s; where
+    /// digests differ, up to 3 s more.
+    pub fn take(topology: &Topology, keys: &KeyFile) -> Survey {
+        let keys = Arc::new(keys.clone());
+        let servers: Vec<_> = topology.servers().iter().collect();
+        let answers = ask_all(&servers, &keys);
+        let first = digests(&answers);
+        let (mut differing, mut moving) = (Vec::new(), 0);
+        if differences(&first).iter().any(|(_, buckets)| *buckets > 0) {
+            std::thread::sleep(SECOND_LOOK);
+            let with_digest = |server: &&Server| first.iter().any(|(name, _)| *name == server.name);
+            let again: Vec<_> = servers.iter().copied().filter(with_digest).collect();
+            let second = ask_all(&again, &keys);
+            (differing, moving) = lasting(&first, &digests(&second));
+        }
+        let mut problems = problems(topology, &answers);
+        problems.extend(differing);
+        Survey {
+            now: Timestamp::now(),
+            answers,
+            problems,
+            moving,
+        }
+    }
+
+    /// Whether all servers are up, all links live, and all hold the same.
+    pub fn is_whole(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        table::servers(f, &self.answers)?;
+        if self.answers.iter().any(Answer::has_links) {
+            writeln!(f)?;
+            table::links(f, &self.answers, self.now)?;
+        }
+        writeln!(f)?;
+        for problem in &self.problems {
+            writeln!(f, "{problem}")?;
+        }
+        if self.moving > 0 {
+            writeln!(
+                f,
+                "reports come in too fast to compare {} of {BUCKETS} parts of the records",
+                self.moving
+            )?;
+        }
+        let up = self.answers.iter().filter(|one| one.result.is_ok()).count();
+        let all = self.answers.len();
+        if self.is_whole() {
+            let equal = if self.moving > 0 {
+                "equal as far as can be told"
+            } else {
+                "equal"
+            };
+            writeln!(f, "the herd is whole: {up} of {all} servers up, {equal}")
+        } else {
+            writeln!(
+                f,
+                "the herd is not whole: {up} of {all} servers up, problems: {}",
+                self.problems.len()
+            )
+        }
+    }
+}
+
+impl Answer {
+    fn has_links(&self) -> bool {
+        matches!(&self.result, Ok(status) if !status.links.is_empty())
+    }
+}
+
+/// Asks servers, all at once; their answers in the servers' order.
+fn ask_all(servers: &[&Server], keys: &Arc<KeyFile>) -> Vec<Answer> {
+    let until = settled(Timestamp::now());
+    let deadline = Instant::now() + ANSWER_LIMIT;
+    let (answered, answers) = bounded(servers.len());
+    for (index, server) in servers.iter().enumerate() {
+        let (name, address) = (server.name.clone(), server.peer.clone());
+        let (keys, answered) = (Arc::clone(keys), answered.clone());
+        let ask = move || {
+            let result = observe::ask(&name, &address, &keys, until, deadline);
+            // Nobody waits for one that is late.
+            let _ = answered.send((index, result.map_err(reason)));
+        };
+        // Not joined: to find an address by its name can take longer than anybody wants to wait,
+        // and can't be broken off. The process ends with what it has heard in time.
+        let spawned = std::thread::Builder::new()
+            .name(format!("ask-{}", server.name))
+            .stack_size(crate::STACK_BYTES)
+            .spawn(ask);
+        drop(spawned);
+    }
+    drop(answered);
+    let late = reason(HandshakeError::TimedOut);
+    let mut results: Vec<_> = servers.iter().map(|_| Err(late.clone())).collect();
+    while let Ok((index, result)) = answers.recv_deadline(deadline) {
+        results[index] = result;
+    }
+    let answer = |(server, result): (&&Server, _)| Answer {
+        name: server.name.clone(),
+        result,
+    };
+    servers.iter().zip(results).map(answer).collect()
+}
+
+fn reason(error: HandshakeError) -> String {
+    match error {
+        HandshakeError::TimedOut => format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
+        HandshakeError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            "no answer: connection refused".to_owned()
+        }
+        HandshakeError::Io(error) => format!("no answer: {error}"),
+        error => format!("no status: {error}"),
+    }
+}
+
+/// What each server holds that says so.
+fn digests(answers: &[Answer]) -> Vec<(&str, &Digest)> {
+    let answered = answers.iter().filter_map(|answer| {
+        let status = answer.result.as_ref().ok()?;
+        Some((answer.name.as_str(), status.digest.as_ref()?))
+    });
+    answered.collect()
+}
+
+/// The digest that most servers have; of several, the first server's.
+fn usual<'a>(digests: &[(&'a str, &'a Digest)]) -> Option<(&'a str, &'a Digest)> {
+    let alike = |one: &Digest| digests.iter().filter(|(_, other)| one == *other).count();
+    // The last of the greatest is taken, so in the reverse order the first.
+    digests
+        .iter()
+        .rev()
+        .max_by_key(|(_, one)| alike(one))
+        .copied()
+}
+
+/// In how many buckets each server differs from the usual digest.
+fn differences<'a>(digests: &[(&'a str, &'a Digest)]) -> Vec<(&'a str, usize)> {
+    let Some((_, usual)) = usual(digests) else {
+        return Vec::new();
+    };
+    let buckets = |&(name, digest): &(&'a str, &Digest)| (name, digest.difference(usual).buckets());
+    digests.iter().map(buckets).collect()
+}
+
+/// Holds two comparisons against each other: who differs as before, and in how many buckets
+/// somebody differs otherwise than before.
+fn lasting(first: &[(&str, &Digest)], second: &[(&str, &Digest)]) -> (Vec<String>, usize) {
+    let find = |digests: &[(&str, &Digest)], wanted: &str| {
+        let found = digests.iter().find(|(name, _)| *name == wanted);
+        found.map(|&(_, digest)| digest.clone())
+    };
+    // The same server is held against in both, whatever is usual at the second time.
+    let Some((usual_name, _)) = usual(second) else {
+        return (Vec::new(), 0);
+    };
+    let (Some(usual_first), Some(usual_second)) =
+        (find(first, usual_name), find(second, usual_name))
+    else {
+        return (Vec::new(), 0);
+    };
+    let (mut wrong, mut moving) = (Vec::new(), 0);
+    for (name, digest) in second {
+        let Some(before) = find(first, name) else {
+            continue;
+        };
+        let now = digest.difference(&usual_second);
+        let lasting = now.lasting_since(&before.difference(&usual_first));
+        moving = moving.max(now.buckets() - lasting.len());
+        if !lasting.is_empty() {
+            wrong.push(format!(
+                "digests differ: {name} holds other records than {usual_name} in {} of {BUCKETS} parts",
+                lasting.len()
+            ));
+        }
+    }
+    (wrong, moving)
+}
+
+/// What is wrong, apart from the digests.
+fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let up: BTreeSet<_> = answers
+        .iter()
+        .filter(|answer| answer.result.is_ok())
+        .map(|answer| answer.name.as_str())
+        .collect();
+    for Answer { name, result } in answers {
+        let status = match result {
+            Ok(status) => status,
+            Err(reason) => {
+                problems.push(format!("{name}: {reason}"));
+                continue;
+            }
+        };
+        if status.digest.is_none() {
+            problems.push(format!(
+                "{name}: it holds more records than it can compare within {} s",
+                ANSWER_LIMIT.as_secs()
+            ));
+        }
+        let linked: BTreeSet<_> = status.links.iter().map(|(name, _)| name.as_str()).collect();
+        let listed = topology.server(name).map(|server| &server.neighbors);
+        let listed: BTreeSet<_> = listed.into_iter().flatten().map(String::as_str).collect();
+        for neighbor in listed.symmetric_difference(&linked) {
+            let what = if listed.contains(neighbor) {
+                "has no link to"
+            } else {
+                "has a link to"
+            };
+            problems.push(format!(
+                "{name}: it {what} {neighbor}: it runs with another servers.txt"
+            ));
+        }
+        for (neighbor, link) in &status.links {
+            // What is said of a server that is down need not be said of its links too.
+            if link.phase != Phase::Live && up.contains(neighbor.as_str()) {
+                let why = match &link.error {
+                    Some((_, error)) if !link.phase.is_connected() => format!(": {error}"),
+                    _ => String::new(),
+                };
+                problems.push(format!(
+                    "{name}: its link to {neighbor} is {}{why}",
+                    link.phase
+                ));
+            }
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::DigestKey;
+    use crate::link::monitor::LinkStatus;
+    use crate::record::RecordView;
+
+    fn digest(records: &[(&str, u64)]) -> Digest {
+        let mut digest = Digest::new(Timestamp::from_nanos(u64::MAX));
+        for (client, time) in records {
+            let line = format!("RECORD Ball 1 {time} 1000000000 {client} +1+1 1");
+            let record = RecordView::parse_line(line.as_bytes()).unwrap();
+            digest.add(&DigestKey::new(b"a herd"), &record);
+        }
+        digest
+    }
+
+    #[test]
+    fn what_differs_twice_alike_is_wrong_and_the_rest_is_in_motion() {
+        let (most, less) = (digest(&[("a", 1), ("b", 1)]), digest(&[("b", 1)]));
+        let first = [("Alford", &less), ("Ball", &most), ("Welsh", &most)];
+        assert_eq!(
+            differences(&first),
+            [("Alford", 1), ("Ball", 0), ("Welsh", 0)]
+        );
+        let (later_most, later_less) = (digest(&[("a", 1), ("b", 2)]), digest(&[("b", 3)]));
+        let second = [
+            ("Alford", &later_less),
+            ("Ball", &later_most),
+            ("Welsh", &later_most),
+        ];
+        let wrong = "digests differ: Alford holds other records than Ball in 1 of 256 parts";
+        assert_eq!(lasting(&first, &second), (vec![wrong.to_owned()], 1));
+        let healed = [
+            ("Alford", &later_most),
+            ("Ball", &later_most),
+            ("Welsh", &later_most),
+        ];
+        assert_eq!(lasting(&first, &healed), (vec![], 0));
+        // Who did not answer again is not judged.
+        assert_eq!(lasting(&first, &second[1..]), (vec![], 0));
+        assert_eq!(lasting(&first, &[]), (vec![], 0));
+        assert!(differences(&[]).is_empty());
+    }
+
+    #[test]
+    fn every_problem_is_named_once() {
+        let text = b"A h:1 h:2 B C\nB h:3 h:4 A C\nC h:5 h:6 A B\n";
+        let topology = Topology::parse(text).unwrap();
+        let link = |name: &str, phase, error: Option<&str>| {
+            let error = error.map(|text| (Timestamp::from_nanos(1), text.to_owned()));
+            let link = LinkStatus {
+                phase,
+                error,
+                ..LinkStatus::default()
+            };
+            (name.to_owned(), link)
+        };
+        let up = |name: &str, links, digest| Answer {
+            name: name.to_owned(),
+            result: Ok(ServerStatus {
+                links,
+                digest,
+                ..ServerStatus::default()
+            }),
+        };
+        let a = vec![
+            link("B", Phase::Down, Some("refused: another herd")),
+            link("C", Phase::Down, Some("gone")),
+        ];
+        let b = vec![
+            link("A", Phase::Dirty, Some("of before")),
+            link("X", Phase::Live, None),
+        ];
+        let answers = [
+            up("A", a, Some(digest(&[]))),
+            up("B", b, None),
+            Answer {
+                name: "C".to_owned(),
+                result: Err("no answer within 2 s".to_owned()),
+            },
+        ];
+        assert_eq!(
+            problems(&topology, &answers),
+            [
+                "A: its link to B is down: refused: another herd",
+                "B: it holds more records than it can compare within 2 s",
+                "B: it has no link to C: it runs with another servers.txt",
+                "B: it has a link to X: it runs with another servers.txt",
+                "B: its link to A is dirty",
+                "C: no answer within 2 s",
+            ]
+        );
+    }
+}

@@ -1,0 +1,259 @@
+//! Lays a survey out in columns.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use super::Answer;
+use crate::link::monitor::LinkStatus;
+use crate::time::Timestamp;
+
+/// One line of a table: its cells, and what follows them without a column.
+struct Row {
+    cells: Vec<String>,
+    rest: String,
+}
+
+/// A line for each server: what it holds, and whom it serves.
+pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Result {
+    let heads = [
+        "SERVER", "RECORDS", "DIGEST", "CLIENTS", "REFUSED", "UP FOR",
+    ];
+    let row = |answer: &Answer| match &answer.result {
+        Ok(status) => {
+            let digest = match &status.digest {
+                Some(digest) => format!("{:016x}", digest.total()),
+                None => "-".to_owned(),
+            };
+            Row {
+                cells: vec![
+                    answer.name.clone(),
+                    grouped(status.records),
+                    digest,
+                    grouped(status.clients),
+                    grouped(status.refused),
+                    span(status.uptime),
+                ],
+                rest: String::new(),
+            }
+        }
+        Err(reason) => Row {
+            cells: vec![answer.name.clone()],
+            rest: reason.clone(),
+        },
+    };
+    write_table(f, &heads, answers.iter().map(row).collect())
+}
+
+/// A line for each link: what its neighbor has yet to hear.
+pub(super) fn links(f: &mut fmt::Formatter<'_>, answers: &[Answer], now: Timestamp) -> fmt::Result {
+    let heads = [
+        "LINK",
+        "STATE",
+        "LAG",
+        "QUEUED",
+        "BYTES",
+        "RESYNCS",
+        "DIVERGED",
+        "LAST ERROR",
+    ];
+    let mut rows = Vec::new();
+    for answer in answers {
+        let links = answer.result.as_ref().map(|status| status.links.as_slice());
+        for (neighbor, link) in links.unwrap_or_default() {
+            rows.push(link_row(&answer.name, neighbor, link, now));
+        }
+    }
+    write_table(f, &heads, rows)
+}
+
+fn link_row(name: &str, neighbor: &str, link: &LinkStatus, now: Timestamp) -> Row {
+    let lag = link.lag().map_or_else(|| "-".to_owned(), grouped);
+    let error = match &link.error {
+        Some((at, text)) => {
+            let ago = Duration::from_nanos(now.as_nanos().saturating_sub(at.as_nanos()));
+            format!("{text} ({} ago)", span(ago))
+        }
+        None => "-".to_owned(),
+    };
+    Row {
+        cells: vec![
+            format!("{name} > {neighbor}"),
+            link.phase.to_string(),
+            lag,
+            grouped(link.queue.records as u64),
+            grouped(link.queue.bytes as u64),
+            grouped(link.resyncs),
+            grouped(link.diverged),
+        ],
+        rest: error,
+    }
+}
+
+/// Writes rows under their heads; what is text begins, and what is a number ends, with its column.
+fn write_table(f: &mut fmt::Formatter<'_>, heads: &[&str], rows: Vec<Row>) -> fmt::Result {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.cells.get(column));
+        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+        // A head that has no cells is over what has no column.
+        if widest == 0 {
+            0
+        } else {
+            widest.max(heads[column].len())
+        }
+    };
+    let widths: Vec<_> = (0..heads.len()).map(width).collect();
+    let is_number = |column: usize| {
+        let mut cells = rows.iter().filter_map(|row| row.cells.get(column));
+        cells.all(|cell| {
+            cell == "-"
+                || cell
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || byte == b',')
+        })
+    };
+    let mut write = |cells: &[&str], rest: &str| {
+        let mut line = String::new();
+        for (column, cell) in cells.iter().enumerate() {
+            let width = widths[column];
+            if column > 0 {
+                line.push_str("  ");
+            }
+            if is_number(column) {
+                write!(line, "{cell:>width$}")?;
+            } else {
+                write!(line, "{cell:<width$}")?;
+            }
+        }
+        if !rest.is_empty() {
+            line.push_str("  ");
+            line.push_str(rest);
+        }
+        writeln!(f, "{}", line.trim_end())
+    };
+    write(heads, "")?;
+    for row in &rows {
+        let cells: Vec<_> = row.cells.iter().map(String::as_str).collect();
+        write(&cells, &row.rest)?;
+    }
+    Ok(())
+}
+
+/// A number with a comma between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A span of time by its two largest units.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::link::monitor::Phase;
+    use crate::link::observe::ServerStatus;
+    use crate::outbox::Depth;
+
+    struct Shown<F>(F);
+
+    impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for Shown<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            (self.0)(f)
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned_and_numbers_grouped() {
+        let second = 1_000_000_000;
+        let live = LinkStatus {
+            phase: Phase::Live,
+            written: 5_000,
+            acknowledged: 3_000,
+            queue: Depth {
+                groups: 1,
+                bytes: 12_345,
+                records: 100,
+                overflowed: false,
+            },
+            resyncs: 1,
+            diverged: 0,
+            error: None,
+        };
+        let down = LinkStatus {
+            error: Some((Timestamp::from_nanos(10 * second), "gone".to_owned())),
+            ..LinkStatus::default()
+        };
+        let status = ServerStatus {
+            records: 1_234_567,
+            uptime: Duration::from_secs(3_700),
+            clients: 12,
+            links: vec![("Ball".to_owned(), down), ("Welsh".to_owned(), live)],
+            digest: Some(Digest::new(Timestamp::from_nanos(0))),
+            ..ServerStatus::default()
+        };
+        let total = Digest::new(Timestamp::from_nanos(0)).total();
+        let answers = [
+            Answer {
+                name: "Alford".to_owned(),
+                result: Ok(status),
+            },
+            Answer {
+                name: "Ball".to_owned(),
+                result: Err("no answer within 2 s".to_owned()),
+            },
+        ];
+        let now = Timestamp::from_nanos(75 * second);
+        assert_eq!(
+            Shown(|f: &mut fmt::Formatter<'_>| servers(f, &answers)).to_string(),
+            format!(
+                "SERVER    RECORDS  DIGEST            CLIENTS  REFUSED  UP FOR\n\
+                 Alford  1,234,567  {total:016x}       12        0  1 h 1 min\n\
+                 Ball    no answer within 2 s\n"
+            )
+        );
+        assert_eq!(
+            Shown(|f: &mut fmt::Formatter<'_>| links(f, &answers, now)).to_string(),
+            "LINK            STATE    LAG  QUEUED   BYTES  RESYNCS  DIVERGED  LAST ERROR\n\
+             Alford > Ball   down       -       0       0        0         0  gone (1 min 5 s ago)\n\
+             Alford > Welsh  live   2,100     100  12,345        1         0  -\n"
+        );
+    }
+
+    #[test]
+    fn spans_have_two_units_and_numbers_commas() {
+        for (seconds, expected) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (61, "1 min 1 s"),
+            (3_600, "1 h 0 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), expected);
+        }
+        for (number, expected) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Neighbors compare what they hold: records that were lost behind the herd's back are found and
+//! sent again, and not before they have been missing twice.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use herd::digest::DigestKey;
+use herd::link::monitor::Phase;
+use herd::record::RecordView;
+use herd::server::Server;
+use support::{KEYS, PATIENCE, atlas, config, free_ring};
+
+/// Two neighbors, Alford and Welsh, that compare so often.
+fn pair(interval: Duration) -> [Server; 2] {
+    let (text, mut sockets) = free_ring();
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
+    let fields = |name: &str| {
+        line(name)
+            .splitn(4, ' ')
+            .take(3)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let text = format!("{} Welsh\n{} Alford\n", fields("Alford"), fields("Welsh"));
+    [("Alford", 0), ("Welsh", 3)].map(|(name, index)| {
+        let mut config = config(&text, name);
+        config.digest_interval = interval;
+        Server::start(&config, sockets.remove(index), atlas()).unwrap()
+    })
+}
+
+/// A record of long ago that Ball, which is not there, has taken.
+fn old(client: &str, time: u64) -> Vec<u8> {
+    format!("RECORD Ball 7 {time} 1479413884000000000 {client} +1+1 {time}").into_bytes()
+}
+
+/// Puts a record into a cache past everything that would tell the neighbors.
+fn plant(server: &Server, line: &[u8]) {
+    server
+        .herd()
+        .restore(&RecordView::parse_line(line).unwrap());
+}
+
+/// Waits until the two hold the same records.
+#[track_caller]
+fn await_equal(servers: &[Server; 2]) {
+    let records = |server: &Server| {
+        let mut all = BTreeSet::new();
+        server.herd().scan(
+            &mut all,
+            |all: &mut BTreeSet<Vec<u8>>, record| {
+                let mut line = Vec::new();
+                record.write_line(&mut line);
+                all.insert(line);
+            },
+            |_| true,
+        );
+        all
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while records(&servers[0]) != records(&servers[1]) {
+        assert!(Instant::now() < deadline, "they still differ");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until both links have all that is known, and nothing on its way.
+#[track_caller]
+fn await_links(servers: &[Server; 2]) {
+    let deadline = Instant::now() + PATIENCE;
+    let is_up = |server: &Server| {
+        let mut links = server.links().into_values();
+        links.all(|link| link.phase == Phase::Live && link.lag() == Some(0))
+    };
+    while !servers.iter().all(is_up) {
+        assert!(Instant::now() < deadline, "{:?}", servers[0].links());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn diverged(server: &Server) -> u64 {
+    server.links().values().map(|link| link.diverged).sum()
+}
+
+#[test]
+fn what_is_missing_twice_is_found_counted_and_sent() {
+    let interval = Duration::from_millis(700);
+    let servers = pair(interval);
+    let [alford, welsh] = &servers;
+    for client in 0..1_000 {
+        for server in &servers {
+            plant(server, &old(&format!("same-{client}"), 5));
+        }
+    }
+    await_links(&servers);
+    // A few rounds in which there is nothing to find.
+    let quiet = Instant::now() + 3 * interval;
+    while Instant::now() < quiet {
+        assert_eq!((diverged(alford), diverged(welsh)), (0, 0));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+
+    let planted = Instant::now();
+    plant(alford, &old("only-at-alford", 5));
+    plant(welsh, &old("only-at-welsh", 5));
+    plant(alford, &old("newer-at-welsh", 5));
+    plant(welsh, &old("newer-at-welsh", 6));
+    await_equal(&servers);
+    assert!(planted.elapsed() >= interval, "{:?}", planted.elapsed());
+    assert_eq!((alford.records(), welsh.records()), (1_003, 1_003));
+    alford.herd().locate(b"newer-at-welsh", |record| {
+        assert_eq!(record.unwrap().time_text, b"6");
+    });
+    // Each has sent at least the bucket of which only it had the newest record.
+    let key = DigestKey::new(KEYS.herd().bytes());
+    let clients = ["only-at-alford", "only-at-welsh", "newer-at-welsh"];
+    let buckets: BTreeSet<_> = clients.map(|client| key.bucket(client.as_bytes())).into();
+    for server in &servers {
+        let found = diverged(server);
+        assert!((1..=buckets.len() as u64).contains(&found), "{found}");
+    }
+    // And then it is over.
+    let found = [diverged(alford), diverged(welsh)];
+    let quiet = Instant::now() + 3 * interval;
+    while Instant::now() < quiet {
+        assert_eq!([diverged(alford), diverged(welsh)], found);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    servers.into_iter().for_each(Server::stop);
+}
+
+#[test]
+fn much_that_is_missing_is_sent_over_several_rounds() {
+    let interval = Duration::from_millis(200);
+    let servers = pair(interval);
+    let [alford, welsh] = &servers;
+    await_links(&servers);
+    let planted = Instant::now();
+    for client in 0..200 {
+        plant(alford, &old(&client.to_string(), 5));
+    }
+    await_equal(&servers);
+    // At 16 buckets a round.
+    let key = DigestKey::new(KEYS.herd().bytes());
+    let buckets: BTreeSet<_> = (0..200)
+        .map(|client: u32| key.bucket(client.to_string().as_bytes()))
+        .collect();
+    let rounds = u32::try_from(buckets.len().div_ceil(16)).unwrap();
+    assert!(rounds > 5);
+    // The neighbor's rounds may come together by up to half when the machine is slow.
+    assert!(planted.elapsed() >= interval / 2 * rounds);
+    assert_eq!(welsh.records(), 200);
+    servers.into_iter().for_each(Server::stop);
+}

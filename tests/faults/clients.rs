@@ -1,0 +1,215 @@
+//! Clients that lie, and clients that disagree.
+
+use crate::fleet::Fleet;
+use crate::form::{choose, figure};
+use crate::process::wait_until;
+use crate::support::{Client, report};
+
+/// Row 11: the same client with the same time at every server at once.
+#[test]
+fn equal_times_at_all_servers_end_with_one_winner() {
+    let rounds = choose(100, 3_000);
+    let mut fleet = Fleet::ring("equal", &[]);
+    fleet.start_all();
+    let mut clients: Vec<_> = (0..fleet.len())
+        .map(|server| fleet.client(server))
+        .collect();
+    // A first report that all have shows that the links are up.
+    let up = clients[0].ask(&report("up", "+1+1"));
+    for client in &mut clients {
+        client.await_whatsat("up", &up);
+    }
+    let mut contested = 0;
+    for round in 0..rounds {
+        let line = report(&format!("client-{round}"), "@");
+        for (server, client) in clients.iter_mut().enumerate() {
+            client.send(line.replace('@', &format!("+{server}+{server}")) + "\n");
+        }
+        let replies: Vec<_> = clients.iter_mut().map(Client::line).collect();
+        let accepted = |name: &str| {
+            let own = format!("AT {name} ");
+            replies
+                .iter()
+                .filter(|reply| reply.starts_with(&own))
+                .count()
+        };
+        assert!(replies.iter().all(|reply| reply.starts_with("AT ")));
+        contested += usize::from((0..5).all(|server| accepted(fleet.name(server)) > 0));
+    }
+    let names: Vec<_> = (0..rounds).map(|round| format!("client-{round}")).collect();
+    let mut shown = |server: usize| clients[server].whatsat_all(names.iter().map(String::as_str));
+    wait_until("one winner of each", || {
+        let first = shown(0);
+        (1..5).all(|server| shown(server) == first)
+    });
+    figure(
+        "11",
+        format_args!(
+            "{rounds} clients with equal times at five servers ({contested} of them taken by all five), one winner everywhere"
+        ),
+    );
+}
+
+/// Row 14, and row 12 as far as a client can go: what no client may say changes nothing.
+#[test]
+fn poisoned_times_and_forged_lines_change_nothing() {
+    let mut fleet = Fleet::pair("poison", &[]);
+    let (ball, welsh) = (0, 1);
+    fleet.start_all();
+    let mut at_ball = fleet.client(ball);
+    let good = report("kiwi", "+1+1");
+    let reply = at_ball.ask(&good);
+    fleet.client(welsh).await_whatsat("kiwi", &reply);
+    let now = good.rsplit(' ').next().unwrap();
+    let seconds: u64 = now.split('.').next().unwrap().parse().unwrap();
+    let digits = "9".repeat(40);
+    let many = "9".repeat(4_000);
+    let ahead = format!("{}.5", seconds + 302);
+    let times = [
+        "253402300799",
+        "NaN",
+        "nan",
+        "inf",
+        "-inf",
+        "1e400",
+        "1e9",
+        "0x7fffffff",
+        "-1",
+        "+1",
+        "-0",
+        ".5",
+        "5.",
+        "1.2.3",
+        "1.0000000001",
+        "1,5",
+        "\u{663}",
+        "18446744073709551615",
+        "18446744073709551616",
+        "9223372036854775807",
+        &digits,
+        &many,
+        &ahead,
+    ];
+    let mut poison: Vec<_> = times
+        .iter()
+        .map(|time| format!("IAMAT kiwi +9+9 {time}"))
+        .collect();
+    poison.extend([
+        format!("AT Welsh +0.1 kiwi +9+9 {now}"),
+        format!("AT Ball +0.1 kiwi +9+9 {}", seconds + 100),
+        format!("RECORD Welsh 7 1 {seconds}000000000 kiwi +9+9 {now}"),
+        "MARKER 0 Ball 1 18446744073709551615".to_owned(),
+        "VECTOR 0 Ball 1 1".to_owned(),
+        "RESYNC".to_owned(),
+        "BYE stopping".to_owned(),
+        "HELLO 1 1 0 Welsh 7 0 Ball".to_owned(),
+    ]);
+    for line in &poison {
+        assert_eq!(at_ball.ask(line), format!("? {line}"));
+    }
+    let rounds = choose(1, 200);
+    let mut random = fastrand::Rng::with_seed(14);
+    for _ in 0..rounds {
+        // Any text of a time's letters that is no time.
+        let letters: String = (0..random.usize(1..40))
+            .map(|_| *random.choice(b"0123456789.eE+-").unwrap() as char)
+            .collect();
+        let line = format!("IAMAT kiwi +9+9 {letters}");
+        let told = at_ball.ask(&line);
+        let later = letters
+            .parse::<f64>()
+            .is_ok_and(|time| time > seconds as f64);
+        assert!(!later || told == format!("? {line}"), "{line}: {told}");
+    }
+    // An honest report goes the same way after them.
+    let last = at_ball.ask(&report("last", "+1+1"));
+    for server in [ball, welsh] {
+        let mut client = fleet.client(server);
+        client.await_whatsat("last", &last);
+        assert_eq!(client.whatsat("kiwi"), reply);
+    }
+    figure(
+        "14",
+        format_args!(
+            "{} poisoned times and forged lines, {rounds} random ones, 0 accepted",
+            poison.len()
+        ),
+    );
+}
+
+/// Row 25: clients without end, at all servers at once.
+#[test]
+fn invented_ids_are_refused_beyond_the_limit_and_known_clients_go_on() {
+    const MAX: usize = 2_000;
+    let ids = choose(20_000, 400_000);
+    let mut fleet = Fleet::ring("ids", &["--max-records", "2000"]);
+    fleet.start_all();
+    let mut known = fleet.client(0);
+    let reply = known.ask(&report("known", "+1+1"));
+    for server in 0..fleet.len() {
+        fleet.client(server).await_whatsat("known", &reply);
+    }
+    let attack = |each: usize, label: &str| -> usize {
+        let attackers: Vec<_> = fleet
+            .addresses()
+            .into_iter()
+            .enumerate()
+            .map(|(server, address)| {
+                let label = format!("{label}-{server}");
+                std::thread::spawn(move || invent(address, &label, each))
+            })
+            .collect();
+        attackers
+            .into_iter()
+            .map(|attacker| attacker.join().unwrap())
+            .sum()
+    };
+    let resident = || -> Vec<usize> {
+        (0..fleet.len())
+            .map(|server| fleet.process(server).resident_kib())
+            .collect()
+    };
+    // The limit is reached, and buffers are as large as they get.
+    let accepted = attack(2_000, "first");
+    assert!(accepted >= MAX - 1, "{accepted}");
+    // Each judges by what it knows; what the others take at that moment comes on top.
+    assert!(accepted <= 2 * MAX, "{accepted}");
+    let before = resident();
+    assert_eq!(attack(ids / 5, "second"), 0);
+    let grown = before.iter().zip(resident());
+    let grown = grown.map(|(before, after)| after.saturating_sub(*before));
+    let grown = grown.max().unwrap();
+    assert!(grown < 4_096, "{grown} KiB more than before");
+    let newer = known.ask(&report("known", "+2+2"));
+    assert!(newer.contains(" known +2+2 "), "{newer}");
+    for server in 0..fleet.len() {
+        fleet.client(server).await_whatsat("known", &newer);
+    }
+    figure(
+        "25",
+        format_args!(
+            "--max-records {MAX}: {accepted} invented ids taken by five servers at once, {ids} more refused, {grown} KiB grown, known clients go on"
+        ),
+    );
+}
+
+/// How many of so many new ids were taken.
+fn invent(address: std::net::SocketAddr, label: &str, ids: usize) -> usize {
+    let mut client = Client::connect(address);
+    let mut taken = 0;
+    for first in (0..ids).step_by(50) {
+        let lines: Vec<_> = (first..(first + 50).min(ids))
+            .map(|id| report(&format!("{label}-{id}"), "+1+1"))
+            .collect();
+        client.send(lines.join("\n") + "\n");
+        for line in lines {
+            let reply = client.line();
+            if reply.starts_with("AT ") {
+                taken += 1;
+            } else {
+                assert_eq!(reply, format!("? {line}"));
+            }
+        }
+    }
+    taken
+}

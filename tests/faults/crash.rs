@@ -1,0 +1,228 @@
+//! Servers that end: killed, all at once, told to stop; and clocks that say otherwise.
+
+use std::time::Duration;
+
+use crate::fleet::Fleet;
+use crate::form::{choose, figure, limit, spread};
+use crate::load::{
+    Acknowledged, FULL, Load, Pace, STEADY, assert_held, await_held, loads, missing,
+};
+use crate::process::wait_for;
+use crate::support::{PATIENCE, report};
+
+/// How long a load runs before the fault.
+fn run_on(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// Row 1, for a server without neighbors: there is only its journal.
+#[test]
+fn kill_9_under_load_loses_nothing_acknowledged() {
+    let rounds = choose(4, 50);
+    for ack in ["journal", "disk"] {
+        let mut fleet = Fleet::alone(&format!("kill-{ack}"), &["--ack", ack]);
+        let mut kept = Acknowledged::new();
+        for round in 0..rounds {
+            fleet.start(0);
+            assert_held(fleet.address(0), &kept);
+            let loads = loads([fleet.address(0); 3], &format!("{round}"), FULL);
+            loads.iter().for_each(|load| load.warm_up(FULL));
+            fleet.kill(0);
+            for load in loads {
+                kept.extend(load.end().0);
+            }
+        }
+        fleet.start(0);
+        assert_held(fleet.address(0), &kept);
+        assert_eq!(kept.len(), rounds * 3 * FULL.clients);
+        figure(
+            "1",
+            format_args!(
+                "a server alone, --ack {ack}: {rounds} kills, {} clients, 0 lost",
+                kept.len()
+            ),
+        );
+    }
+}
+
+/// Row 1, in the ring: the others' clients see nothing of it, and it catches up.
+#[test]
+fn a_server_killed_again_and_again_disturbs_nobody_and_catches_up() {
+    let kills = choose(4, 100);
+    let mut fleet = Fleet::ring("kill-one", &[]);
+    fleet.start_all();
+    let mut held = Acknowledged::new();
+    let mut catching_up = Vec::new();
+    let mut reports = 0;
+    let mut running: Vec<_> = loads(fleet.addresses(), "all", STEADY)
+        .into_iter()
+        .map(Some)
+        .collect();
+    for round in 0..kills {
+        let victim = round % fleet.len();
+        for load in running.iter().flatten() {
+            load.warm_up(STEADY);
+        }
+        fleet.kill(victim);
+        let (acknowledged, ended) = running[victim].take().unwrap().end();
+        assert_eq!(ended.refused, 0);
+        reports += ended.round_trips.len() * STEADY.burst;
+        held.extend(acknowledged);
+        run_on(choose(100, 50));
+        let mut missed = held.clone();
+        for load in running.iter().flatten() {
+            missed.extend(load.acknowledged());
+        }
+        fleet.start(victim);
+        catching_up.push(await_held(fleet.address(victim), &missed, limit(2)));
+        let prefix = format!("again-{round}");
+        running[victim] = Some(Load::start(fleet.address(victim), &prefix, STEADY));
+    }
+    for load in running.into_iter().flatten() {
+        let (acknowledged, ended) = load.finish();
+        reports += ended.round_trips.len() * STEADY.burst;
+        held.extend(acknowledged);
+    }
+    for address in fleet.addresses() {
+        await_held(address, &held, PATIENCE);
+    }
+    figure(
+        "1",
+        format_args!(
+            "{kills} kills of one of five under {reports} reports, 0 lost, 0 errors at the others, caught up in {}",
+            spread(&mut catching_up)
+        ),
+    );
+}
+
+/// Row 2.
+#[test]
+fn all_five_killed_at_once_come_back_equal_with_nothing_lost() {
+    let rounds = choose(2, 20);
+    let mut fleet = Fleet::ring("kill-five", &[]);
+    let mut kept = Acknowledged::new();
+    for round in 0..rounds {
+        fleet.start_all();
+        let loads = loads(fleet.addresses(), &format!("{round}"), FULL);
+        loads.iter().for_each(|load| load.warm_up(FULL));
+        fleet.kill_all();
+        for load in loads {
+            kept.extend(load.end().0);
+        }
+    }
+    fleet.start_all();
+    let mut equal = vec![wait_for("five equal servers", PATIENCE, || {
+        are_equal(&fleet, &kept)
+    })];
+    for address in fleet.addresses() {
+        assert_held(address, &kept);
+    }
+    figure(
+        "2",
+        format_args!(
+            "{rounds} times all five killed, {} clients, 0 lost, at the end equal after {}",
+            kept.len(),
+            spread(&mut equal)
+        ),
+    );
+}
+
+/// Whether all servers give the same lines for these clients.
+fn are_equal(fleet: &Fleet, clients: &Acknowledged) -> bool {
+    let lines = |server| {
+        fleet
+            .client(server)
+            .whatsat_all(clients.keys().map(String::as_str))
+    };
+    let first = lines(0);
+    (1..fleet.len()).all(|server| lines(server) == first)
+}
+
+/// Row 9: Alford and Hamilton dead leave Welsh and Ball on one side and Holiday on the other.
+#[test]
+fn both_sides_of_a_split_ring_go_on_and_the_newest_wins() {
+    let rounds = choose(1, 20);
+    let mut fleet = Fleet::ring("split", &[]);
+    let [alford, ball, hamilton, holiday, welsh] = [0, 1, 2, 3, 4];
+    let mut healing = Vec::new();
+    let mut held = Acknowledged::new();
+    fleet.start_all();
+    for round in 0..rounds {
+        fleet.kill(alford);
+        fleet.kill(hamilton);
+        let sides = loads(
+            [welsh, ball, holiday].map(|server| fleet.address(server)),
+            &format!("{round}"),
+            STEADY,
+        );
+        sides.iter().for_each(|load| load.warm_up(STEADY));
+        // The later one is on the one side in one round, on the other in the next.
+        let mut writers = [welsh, holiday];
+        writers.rotate_left(round % 2);
+        let replies = writers.map(|server| fleet.client(server).ask(&report("contested", "+1+1")));
+        held.extend(sides.into_iter().flat_map(|load| load.finish().0));
+        held.insert("contested".to_owned(), replies[1].clone());
+        fleet.start(alford);
+        fleet.start(hamilton);
+        healing.push(wait_for("the newest everywhere", limit(2), || {
+            (0..fleet.len()).all(|server| missing(fleet.address(server), &held).is_empty())
+        }));
+        for server in 0..fleet.len() {
+            fleet.client(server).await_whatsat("contested", &replies[1]);
+        }
+    }
+    figure(
+        "9",
+        format_args!(
+            "{rounds} splits with writes on both sides, 0 lost, equal in {}",
+            spread(&mut healing)
+        ),
+    );
+}
+
+/// Row 22: the neighbors are told before the end, and the journal has it all.
+#[test]
+fn sigterm_under_load_loses_nothing_acknowledged() {
+    let rounds = choose(1, 20);
+    let mut stopping = Vec::new();
+    for ack in ["memory", "journal", "disk"] {
+        let mut fleet = Fleet::pair(&format!("term-{ack}"), &["--ack", ack]);
+        let (ball, welsh) = (0, 1);
+        fleet.start_all();
+        let mut kept = Acknowledged::new();
+        for round in 0..rounds {
+            // What Welsh is to be told takes a link.
+            let up = fleet.client(ball).ask(&report("up", "+1+1"));
+            fleet.client(welsh).await_whatsat("up", &up);
+            let pace = Pace {
+                pause: Duration::from_millis(1),
+                ..FULL
+            };
+            let loads = loads([fleet.address(ball); 4], &format!("{round}"), pace);
+            loads.iter().for_each(|load| load.warm_up(FULL));
+            let start = std::time::Instant::now();
+            fleet.signal(ball, "TERM");
+            assert_eq!(fleet.wait(ball), Some(0), "--ack {ack}");
+            stopping.push(start.elapsed());
+            for load in loads {
+                let (acknowledged, ended) = load.end();
+                assert_eq!(ended.refused, 0);
+                kept.extend(acknowledged);
+            }
+            await_held(fleet.address(welsh), &kept, PATIENCE);
+            // What it holds now is its own, not what a neighbor tells it.
+            fleet.kill(welsh);
+            fleet.start(ball);
+            assert_held(fleet.address(ball), &kept);
+            fleet.start(welsh);
+        }
+    }
+    figure(
+        "22",
+        format_args!(
+            "{} stops under load, exit code 0, 0 lost, stopped in {}",
+            stopping.len(),
+            spread(&mut stopping)
+        ),
+    );
+}

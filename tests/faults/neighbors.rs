@@ -1,0 +1,338 @@
+//! Neighbors that are away, refuse, are slow, come and go, or live in another hour.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::fleet::Fleet;
+use crate::form::{choose, figure, limit, skipped, spread};
+use crate::load::{Ended, Load, Pace, STEADY, await_held, loads};
+use crate::process::{wait_for, wait_until};
+use crate::support::{PATIENCE, report};
+
+/// CPU time that a server may take while a neighbor is not there, in 10 ms a second: with an
+/// optimized program, and with one that is not. Spinning takes 100.
+const IDLE_TICKS: (u64, u64) = (3, 12);
+
+/// Row 7: absent, which the kernel refuses; present and resetting; present and mute.
+#[test]
+fn a_neighbor_that_is_not_there_costs_nothing_and_is_found_when_it_comes() {
+    let seconds = choose(2, 10);
+    let mut found = Vec::new();
+    let mut busiest = 0;
+    for kind in ["absent", "resetting", "mute"] {
+        let mut fleet = Fleet::pair(kind, &[]);
+        if kind != "absent" {
+            fleet = fleet.with_proxies();
+            fleet.link(0, 1).reset(kind == "resetting");
+            fleet.link(0, 1).hold(kind == "mute", kind == "mute");
+            // A proxy has somebody behind it.
+            fleet.start(1);
+        }
+        fleet.start(0);
+        let mut client = fleet.client(0);
+        let (start, before) = (Instant::now(), fleet.process(0).cpu_ticks());
+        let mut replies = Vec::new();
+        while start.elapsed() < Duration::from_secs(seconds) {
+            replies.push(client.ask(&report(&format!("{}", replies.len()), "+1+1")));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(replies.iter().all(|reply| reply.starts_with("AT Ball ")));
+        let ticks = fleet.process(0).cpu_ticks() - before;
+        busiest = busiest.max(ticks * 100 / seconds);
+        assert!(
+            ticks <= choose(IDLE_TICKS.1, IDLE_TICKS.0) * seconds,
+            "{kind}: {ticks} ticks in {seconds} s"
+        );
+        if kind == "absent" {
+            fleet.start(1);
+        } else {
+            let dials = fleet.link(0, 1).connections() as u64;
+            let most = 6 + 2 * seconds;
+            assert!((1..=most).contains(&dials), "{kind}: {dials} dials");
+            fleet.link(0, 1).reset(false);
+            fleet.link(0, 1).hold(false, false);
+        }
+        let last = replies.len() - 1;
+        found.push(wait_for("what it missed", limit(3), || {
+            fleet.client(1).whatsat(&format!("{last}")) == replies[last]
+        }));
+        for (number, reply) in replies.iter().enumerate() {
+            assert_eq!(fleet.client(1).whatsat(&format!("{number}")), *reply);
+        }
+    }
+    figure(
+        "7",
+        format_args!(
+            "absent, resetting, mute for {seconds} s: at most {:.1} % of a core, told all after {}",
+            busiest as f64 / 100.0,
+            spread(&mut found)
+        ),
+    );
+}
+
+/// What must stay flat while links are bad.
+#[derive(Debug)]
+struct Footprint {
+    threads: usize,
+    descriptors: usize,
+    resident_kib: usize,
+}
+
+impl Footprint {
+    fn of(fleet: &Fleet, server: usize) -> Footprint {
+        let process = fleet.process(server);
+        Footprint {
+            threads: process.threads(),
+            descriptors: process.descriptors(),
+            resident_kib: process.resident_kib(),
+        }
+    }
+}
+
+/// One client that reports now and then beside a load; how long it waits for its replies.
+fn measure(fleet: &Fleet, label: &str, seconds: u64) -> Ended {
+    let pace = Pace {
+        clients: 10,
+        burst: 1,
+        pause: Duration::from_millis(2),
+    };
+    let single = Load::start(fleet.address(0), label, pace);
+    std::thread::sleep(Duration::from_secs(seconds));
+    single.finish().1
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Clients of a server with a bad link wait no longer: within noise, for other processes share
+/// the machine.
+#[track_caller]
+fn assert_unchanged(good: Duration, bad: Duration) {
+    let noise = Duration::from_millis(choose(50, 5));
+    assert!(bad <= 2 * good + noise, "p99 {bad:?}, before {good:?}");
+}
+
+/// Row 10: one neighbor behind 1 Mbit/s, under a load that fills its queue again and again.
+#[test]
+fn a_slow_neighbor_is_no_burden_and_gets_all_in_the_end() {
+    let seconds = choose(2, 30);
+    let mut fleet = Fleet::pair("slow", &[]).with_proxies();
+    let (ball, welsh) = (0, 1);
+    fleet.start_all();
+    let pace = Pace {
+        clients: 2_000,
+        burst: 64,
+        pause: Duration::from_millis(choose(1, 4)),
+    };
+    let running = loads([fleet.address(ball); 3], "storm", pace);
+    running.iter().for_each(|load| load.warm_up(pace));
+    let good = measure(&fleet, "good", choose(1, 5)).quantile(0.99);
+    let before = Footprint::of(&fleet, ball);
+
+    let link = fleet.link(ball, welsh);
+    link.slow_down(125_000);
+    // The next connection gets the small buffers of a slow wire.
+    link.cut();
+    let start = Instant::now();
+    wait_for("the queue overflows", Duration::from_secs(20), || {
+        fleet.logged(ball, "overflowed") > 0
+    });
+    let bad = measure(&fleet, "bad", seconds / 2).quantile(0.99);
+    let half = Footprint::of(&fleet, ball);
+    std::thread::sleep(Duration::from_secs(seconds - seconds / 2));
+    let full = Footprint::of(&fleet, ball);
+    let overflows = fleet.logged(ball, "overflowed");
+    let most = start.elapsed().as_secs() as usize + 2;
+    assert!((1..=most).contains(&overflows), "{overflows} overflows");
+    // The queue for one neighbor holds 16 MiB.
+    assert!(
+        full.resident_kib < before.resident_kib + (48 << 10),
+        "{before:?} {full:?}"
+    );
+    assert!(
+        full.resident_kib < half.resident_kib + (16 << 10),
+        "{half:?} {full:?}"
+    );
+    assert_eq!(full.threads, before.threads);
+    assert!(
+        full.descriptors <= before.descriptors + 2,
+        "{before:?} {full:?}"
+    );
+    assert_unchanged(good, bad);
+
+    fleet.link(ball, welsh).slow_down(0);
+    let held: Vec<_> = running.into_iter().map(|load| load.finish().0).collect();
+    let start = Instant::now();
+    for held in &held {
+        await_held(fleet.address(welsh), held, PATIENCE);
+    }
+    figure(
+        "10",
+        format_args!(
+            "a neighbor behind 1 Mbit/s for {seconds} s: {overflows} overflows, memory {} MiB before, {} after half, {} at the end, p99 {:.2} ms, before {:.2} ms, all sent {:.2} s after",
+            before.resident_kib >> 10,
+            half.resident_kib >> 10,
+            full.resident_kib >> 10,
+            milliseconds(bad),
+            milliseconds(good),
+            start.elapsed().as_secs_f64()
+        ),
+    );
+}
+
+/// Row 10: all links break ten times a second.
+#[test]
+fn flapping_links_cost_at_most_a_scan_a_second_and_no_report() {
+    let seconds = choose(3, 30);
+    let mut fleet = Fleet::pair("flap", &["--log-level", "info"]).with_proxies();
+    let (ball, welsh) = (0, 1);
+    fleet.start_all();
+    let running = loads(fleet.addresses(), "flap", STEADY);
+    running.iter().for_each(|load| load.warm_up(STEADY));
+    let good = measure(&fleet, "good", 1).quantile(0.99);
+    let scans = |dialer: usize, neighbor: usize| {
+        let name = fleet.name(neighbor);
+        let log = fleet.log(dialer);
+        log.lines()
+            .filter(|line| line.contains("] sent ") && line.ends_with(&format!("{name} lacked")))
+            .count()
+    };
+    let before = [Footprint::of(&fleet, ball), Footprint::of(&fleet, welsh)];
+    let scans_before = [scans(ball, welsh), scans(welsh, ball)];
+    let dialed_before = fleet.link(ball, welsh).connections();
+
+    let over = AtomicBool::new(false);
+    let bad = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                fleet.link(ball, welsh).cut();
+                fleet.link(welsh, ball).cut();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let bad = measure(&fleet, "bad", seconds);
+        over.store(true, Ordering::Relaxed);
+        bad.quantile(0.99)
+    });
+    let after = [Footprint::of(&fleet, ball), Footprint::of(&fleet, welsh)];
+    // Each server's log has it within a second.
+    std::thread::sleep(Duration::from_millis(1_000));
+    let counts = [scans(ball, welsh), scans(welsh, ball)];
+    for side in [0, 1] {
+        let (before, after) = (&before[side], &after[side]);
+        let scans = counts[side] - scans_before[side];
+        assert!(scans <= seconds as usize + 3, "{scans} in {seconds} s");
+        assert_eq!(after.threads, before.threads);
+        assert!(
+            after.descriptors <= before.descriptors + 8,
+            "{before:?} {after:?}"
+        );
+        let grown = after.resident_kib.saturating_sub(before.resident_kib);
+        assert!(grown < 16 << 10, "{before:?} {after:?}");
+    }
+    assert_unchanged(good, bad);
+    let dialed = fleet.link(ball, welsh).connections() - dialed_before;
+    assert!(dialed as u64 >= seconds, "{dialed} connections");
+    let held: Vec<_> = running.into_iter().map(|load| load.finish().0).collect();
+    let start = Instant::now();
+    for address in fleet.addresses() {
+        for held in &held {
+            await_held(address, held, limit(3));
+        }
+    }
+    figure(
+        "10",
+        format_args!(
+            "links cut each 100 ms for {seconds} s: {dialed} connections, {} scans, {} KiB grown, p99 {:.2} ms, before {:.2} ms, equal {:.2} s after",
+            counts[0] - scans_before[0],
+            after[0].resident_kib.saturating_sub(before[0].resident_kib),
+            milliseconds(bad),
+            milliseconds(good),
+            start.elapsed().as_secs_f64()
+        ),
+    );
+}
+
+/// The library that makes a process believe in another time.
+fn faketime() -> Option<PathBuf> {
+    let mut folders = vec![PathBuf::from("/usr/lib"), PathBuf::from("/usr/lib64")];
+    if let Ok(entries) = std::fs::read_dir("/usr/lib") {
+        folders.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    let mut paths = folders
+        .iter()
+        .map(|folder| folder.join("faketime/libfaketime.so.1"));
+    paths.find(|path| path.exists())
+}
+
+/// Row 13.
+#[test]
+fn a_clock_an_hour_off_is_refused_with_the_reason_and_nothing_diverges() {
+    let Some(library) = faketime() else {
+        return skipped("row 13", "libfaketime is not installed");
+    };
+    let mut fleet = Fleet::pair("clock", &[]);
+    let (ball, welsh) = (0, 1);
+    let mut healing = Vec::new();
+    for offset in ["+3600", "-3600"] {
+        fleet.start(ball);
+        let mut command = fleet.command(welsh);
+        command
+            .env("LD_PRELOAD", &library)
+            .env("FAKETIME", format!("{offset}s"))
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1");
+        fleet.start_as(welsh, command);
+        for server in [ball, welsh] {
+            wait_until("the reason in the log", || {
+                let log = fleet.log(server);
+                log.lines()
+                    .any(|line| line.contains("its clock differs by") && line.contains("3600"))
+                    || log
+                        .lines()
+                        .any(|line| line.contains("its clock differs by") && line.contains("3599"))
+            });
+        }
+        let (early, late) = (format!("early{offset}"), format!("late{offset}"));
+        let at_ball = fleet.client(ball).ask(&report(&early, "+1+1"));
+        assert!(at_ball.starts_with("AT Ball "), "{at_ball}");
+        // An hour ahead by Ball's clock, which does not judge it; now by Welsh's.
+        let mut line = report(&late, "+2+2");
+        if offset == "+3600" {
+            let now = line.rsplit(' ').next().unwrap().to_owned();
+            let (seconds, fraction) = now.split_once('.').unwrap();
+            let ahead = seconds.parse::<u64>().unwrap() + 3_500;
+            line = line.replace(&now, &format!("{ahead}.{fraction}"));
+            assert_eq!(fleet.client(ball).ask(&line), format!("? {line}"));
+        } else {
+            // Now is an hour ahead for it.
+            assert_eq!(fleet.client(welsh).ask(&line), format!("? {line}"));
+            line = format!("IAMAT {late} +2+2 1479413884.5");
+        }
+        let at_welsh = fleet.client(welsh).ask(&line);
+        assert!(at_welsh.starts_with("AT Welsh "), "{at_welsh}");
+        let unknown = |client: &str| format!("? WHATSAT {client} 0 0");
+        assert_eq!(fleet.client(welsh).whatsat(&early), unknown(&early));
+        assert_eq!(fleet.client(ball).whatsat(&late), unknown(&late));
+        // With the right time both end with both.
+        fleet.signal(welsh, "TERM");
+        assert_eq!(fleet.wait(welsh), Some(0));
+        fleet.start(welsh);
+        healing.push(wait_for("the same at both", limit(3), || {
+            [ball, welsh].iter().all(|&server| {
+                let mut client = fleet.client(server);
+                client.whatsat(&early) == at_ball && client.whatsat(&late) == at_welsh
+            })
+        }));
+        fleet.kill_all();
+    }
+    figure(
+        "13",
+        format_args!(
+            "an hour ahead and behind: refused with the reason at both ends, equal with the right time after {}",
+            spread(&mut healing)
+        ),
+    );
+}

@@ -1,0 +1,211 @@
+//! Those without the key, on the peer port and between two servers.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::fleet::Fleet;
+use crate::form::{choose, figure, limit};
+use crate::process::{herd, wait_for, wait_until};
+use crate::support::{PATIENCE, report};
+
+/// Bytes of each of the two messages that prove the key, with their length before them.
+const MESSAGE_BYTES: usize = 50;
+
+/// What a peer port says to somebody who sends this and no more.
+fn tell(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Whoever closes before it has read all resets the connection.
+    let _ = stream.write_all(bytes);
+    let mut told = Vec::new();
+    let _ = stream.read_to_end(&mut told);
+    told
+}
+
+/// How many a server has refused by now, as its log counts them.
+fn refused(fleet: &Fleet, server: usize) -> usize {
+    let log = fleet.log(server);
+    let counts = log
+        .split("(refused so far: ")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next()?.parse().ok());
+    counts.max().unwrap_or(0)
+}
+
+#[track_caller]
+fn await_refused(fleet: &Fleet, server: usize, count: usize) {
+    wait_until(&format!("{count} refusals in the log"), || {
+        refused(fleet, server) >= count
+    });
+}
+
+/// Reports at one, and waits until the other says the same.
+#[track_caller]
+fn flood(fleet: &Fleet, from: usize, to: usize, client: &str) {
+    let reply = fleet.client(from).ask(&report(client, "+1+1"));
+    assert!(reply.starts_with("AT "), "{reply}");
+    fleet.client(to).await_whatsat(client, &reply);
+}
+
+/// Row 12: a server of another herd, by its key.
+#[test]
+fn a_wrong_key_is_refused_and_told_at_both_ends() {
+    let mut fleet = Fleet::pair("key", &["--log-level", "debug"]);
+    let (ball, welsh) = (0, 1);
+    let made = herd(&fleet.directory, &["key", "new", "--key-file", "other.key"]).output();
+    assert!(made.unwrap().status.success());
+    fleet.start(ball);
+    let mut command = fleet.command(welsh);
+    command.args(["--key-file", "other.key"]);
+    fleet.start_as(welsh, command);
+    let reply = fleet.client(ball).ask(&report("kiwi", "+1+1"));
+    for server in [ball, welsh] {
+        fleet.await_logged(server, "refused: wrong key or not a peer");
+        fleet.await_logged(server, "it probably has another key");
+        await_refused(&fleet, server, 3);
+    }
+    assert_eq!(fleet.client(welsh).whatsat("kiwi"), "? WHATSAT kiwi 0 0");
+    fleet.kill(welsh);
+    fleet.start(welsh);
+    fleet.client(welsh).await_whatsat("kiwi", &reply);
+    figure("12", "a wrong key: refused, counted and told at both ends");
+}
+
+/// Row 12: what was recorded, what is changed on its way, and what is only large.
+#[test]
+fn recorded_altered_and_huge_streams_get_nothing_in() {
+    let rounds = choose(1, 20);
+    let mut fleet = Fleet::pair("forged", &["--log-level", "debug"]).with_proxies();
+    let (ball, welsh) = (0, 1);
+    fleet.link(ball, welsh).record();
+    fleet.start_all();
+    flood(&fleet, ball, welsh, "first");
+    flood(&fleet, welsh, ball, "second");
+    let link = fleet.link(ball, welsh);
+    let (connections, mut told) = (link.connections(), 0);
+    let recorded = link.recorded().pop().unwrap();
+    assert!(recorded.len() > 2 * MESSAGE_BYTES);
+    for round in 0..rounds {
+        let before = refused(&fleet, welsh);
+        assert!(tell(fleet.peer(welsh), &recorded).len() <= MESSAGE_BYTES);
+        assert!(tell(fleet.peer(ball), &recorded).len() <= MESSAGE_BYTES);
+        for from in [MESSAGE_BYTES, MESSAGE_BYTES + 7, 1] {
+            assert_eq!(tell(fleet.peer(welsh), &recorded[from..]), b"");
+        }
+        await_refused(&fleet, welsh, before + 4);
+        told += 5;
+        flood(&fleet, ball, welsh, &format!("after-{round}"));
+    }
+    assert_eq!(link.connections(), connections, "the link was cut");
+
+    // A byte of the length, of the ciphertext, of the tag.
+    let bytes = [1, 2, 9, 17];
+    for round in 0..rounds * bytes.len() {
+        let before = (link.connections(), refused(&fleet, welsh));
+        link.flip(bytes[round % bytes.len()]);
+        flood(&fleet, ball, welsh, &format!("altered-{round}"));
+        // What was altered may have been a marker; then it takes another second.
+        wait_for("the link is made anew", limit(3), || {
+            link.connections() > before.0
+        });
+        await_refused(&fleet, welsh, before.1 + 1);
+        flood(&fleet, ball, welsh, &format!("healed-{round}"));
+    }
+
+    let strangers = choose(200, 5_000);
+    let huge = vec![0xff; 70_000];
+    let resident = fleet.process(welsh).resident_kib();
+    let before = refused(&fleet, welsh);
+    for _ in 0..strangers {
+        assert_eq!(tell(fleet.peer(welsh), &huge), b"");
+    }
+    await_refused(&fleet, welsh, before + strangers);
+    let grown = fleet.process(welsh).resident_kib().saturating_sub(resident);
+    assert!(grown < 8 << 10, "{grown} KiB for {strangers} strangers");
+    for client in ["first", "second", "altered-0", "healed-0"] {
+        let lines = [ball, welsh].map(|server| fleet.client(server).whatsat(client));
+        assert!(lines[0].starts_with("AT "), "{lines:?}");
+        assert_eq!(lines[0], lines[1]);
+    }
+    figure(
+        "12",
+        format_args!(
+            "{told} replays, {} altered frames, {strangers} huge sizes: 0 accepted, all counted, {grown} KiB grown",
+            rounds * bytes.len()
+        ),
+    );
+}
+
+/// Row 26: strangers take every handshake slot again and again.
+#[test]
+fn strangers_on_the_peer_port_touch_no_live_link() {
+    let seconds = choose(3, 30);
+    let mut fleet = Fleet::pair("slots", &[]).with_proxies();
+    let (ball, welsh) = (0, 1);
+    fleet.start_all();
+    flood(&fleet, ball, welsh, "up");
+    flood(&fleet, welsh, ball, "up-too");
+    let dialed = || fleet.link(ball, welsh).connections() + fleet.link(welsh, ball).connections();
+    let connections = dialed();
+    let (threads, resident) = {
+        let process = fleet.process(welsh);
+        (process.threads(), process.resident_kib())
+    };
+    let (over, came) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut longest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        for stranger in 0..40 {
+            let (over, came, peers) = (&over, &came, fleet.peer(welsh));
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let Ok(mut stream) = TcpStream::connect(peers) else {
+                        continue;
+                    };
+                    came.fetch_add(1, Ordering::Relaxed);
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    // Some say nothing, some begin a message. Until they are put out, they stay.
+                    let _ = stream.write_all(&b"\x00\x30unfinished"[..stranger % 3 * 4]);
+                    let _ = stream.read_to_end(&mut Vec::new());
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+        }
+        let start = Instant::now();
+        let mut most = 0;
+        for number in 0.. {
+            if start.elapsed() > Duration::from_secs(seconds) {
+                break;
+            }
+            let sent = Instant::now();
+            flood(&fleet, ball, welsh, &format!("meanwhile-{number}"));
+            flood(&fleet, welsh, ball, &format!("back-{number}"));
+            longest = longest.max(sent.elapsed());
+            most = most.max(fleet.process(welsh).descriptors());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(most < 150, "{most} descriptors");
+    });
+    assert_eq!(dialed(), connections, "a link was cut");
+    assert_eq!(fleet.process(welsh).threads(), threads);
+    let grown = fleet.process(welsh).resident_kib().saturating_sub(resident);
+    assert!(grown < 8 << 10, "{grown} KiB");
+    // With the strangers gone, a neighbor that starts anew gets in.
+    fleet.kill(ball);
+    fleet.start(ball);
+    let back = Instant::now();
+    flood(&fleet, ball, welsh, "again");
+    let back = back.elapsed();
+    assert!(back < limit(3), "{back:?}");
+    figure(
+        "26",
+        format_args!(
+            "{} strangers in {seconds} s: no link cut, the longest flood there and back {:.3} s, {grown} KiB grown, a restarted neighbor in after {:.2} s",
+            came.load(Ordering::Relaxed),
+            longest.as_secs_f64(),
+            back.as_secs_f64()
+        ),
+    );
+}

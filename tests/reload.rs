@@ -1,0 +1,324 @@
+//! SIGHUP in a running herd, with real processes: neighbors come, go and move, keys change, and
+//! a bad file changes nothing.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "support/process.rs"]
+mod process;
+mod support;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use process::{Directory, Running, free_addresses, herd, signal, start_named};
+use support::{Client, PATIENCE, report};
+
+/// What a `servers.txt` says of one server.
+#[derive(Clone)]
+struct Entry {
+    name: &'static str,
+    addresses: [SocketAddr; 2],
+    neighbors: &'static str,
+}
+
+fn entry(name: &'static str, neighbors: &'static str) -> Entry {
+    Entry {
+        name,
+        addresses: free_addresses(),
+        neighbors,
+    }
+}
+
+/// Servers that run in one directory, and so with one `servers.txt`.
+struct Herd {
+    directory: Directory,
+    entries: Vec<Entry>,
+    servers: Vec<(&'static str, Running)>,
+}
+
+impl Herd {
+    fn start(name: &str, entries: Vec<Entry>) -> Herd {
+        let mut herd = Herd {
+            directory: Directory::new(name),
+            entries,
+            servers: Vec::new(),
+        };
+        herd.write();
+        for index in 0..herd.entries.len() {
+            herd.run(herd.entries[index].name);
+        }
+        herd
+    }
+
+    /// Writes `servers.txt`.
+    fn write(&self) {
+        let line = |entry: &Entry| {
+            let [client, peer] = entry.addresses;
+            format!("{} {client} {peer} {}\n", entry.name, entry.neighbors)
+        };
+        let text: String = self.entries.iter().map(line).collect();
+        self.directory.servers(&text);
+    }
+
+    fn run(&mut self, name: &'static str) {
+        let (running, _) = start_named(&self.directory, name, &[]);
+        self.servers.push((name, running));
+    }
+
+    fn process(&self, name: &str) -> &Running {
+        let found = self.servers.iter().find(|(other, _)| *other == name);
+        &found.unwrap().1
+    }
+
+    fn log(&self, name: &str) -> String {
+        let path = self
+            .directory
+            .path()
+            .join("logs")
+            .join(format!("{name}.log"));
+        String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
+    }
+
+    /// How often the log says it.
+    fn said(&self, name: &str, text: &str) -> usize {
+        self.log(name).matches(text).count()
+    }
+
+    #[track_caller]
+    fn await_log(&self, name: &str, text: &str, times: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.said(name, text) < times {
+            assert!(
+                Instant::now() < deadline,
+                "{text:?} not in {}",
+                self.log(name)
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Has a server read its files again, and waits until its log says what came of it.
+    #[track_caller]
+    fn reload(&self, name: &str, outcome: &str) {
+        let times = self.said(name, outcome) + 1;
+        signal(self.process(name), "HUP");
+        self.await_log(name, outcome, times);
+    }
+
+    fn client(&self, name: &str) -> Client {
+        let entry = self.entries.iter().find(|entry| entry.name == name);
+        Client::connect(entry.unwrap().addresses[0])
+    }
+
+    /// Reports at one server, and waits until the others say the same.
+    #[track_caller]
+    fn flood(&self, client: &str, from: &str, to: &[&str]) {
+        let reply = self.client(from).ask(&report(client, "+1+1"));
+        assert!(reply.starts_with(&format!("AT {from} ")), "{reply}");
+        for name in to {
+            self.client(name).await_whatsat(client, &reply);
+        }
+    }
+
+    fn set_neighbors(&mut self, name: &str, neighbors: &'static str) {
+        let entry = self.entries.iter_mut().find(|entry| entry.name == name);
+        entry.unwrap().neighbors = neighbors;
+    }
+
+    /// The names of a server's threads for that neighbor.
+    fn threads(&self, name: &str, neighbor: &str) -> Vec<String> {
+        let tasks = format!("/proc/{}/task", self.process(name).0.id());
+        let mut names: Vec<_> = std::fs::read_dir(tasks)
+            .unwrap()
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .map(|name| name.trim_end().to_owned())
+            .filter(|name| name.starts_with("link-") && name.ends_with(neighbor))
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[track_caller]
+    fn await_whole(&self) {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        loop {
+            let output = herd(&self.directory, &["status"]).output().unwrap();
+            if output.status.success() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn a_neighbor_comes_and_goes_and_comes_again() {
+    let mut herd = Herd::start(
+        "reload-neighbor",
+        vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
+    );
+    herd.flood("before", "Alford", &["Ball"]);
+
+    herd.entries.push(entry("Zed", "Ball"));
+    herd.set_neighbors("Ball", "Alford Zed");
+    herd.write();
+    herd.run("Zed");
+    herd.reload("Ball", "neighbors: new: Zed; keys: the same as before");
+    herd.reload(
+        "Alford",
+        "neighbors: the same as before; keys: the same as before",
+    );
+    assert_eq!(
+        herd.threads("Ball", "Zed"),
+        ["link-reader-Zed", "link-sender-Zed"]
+    );
+    // Also what was reported before it came.
+    let known = herd.client("Ball").whatsat("before");
+    herd.client("Zed").await_whatsat("before", &known);
+    herd.flood("from-alford", "Alford", &["Ball", "Zed"]);
+    herd.flood("from-zed", "Zed", &["Ball", "Alford"]);
+    herd.await_whole();
+
+    // Ball is told, Zed is not: both of its connections are closed with the reason.
+    herd.set_neighbors("Ball", "Alford");
+    herd.set_neighbors("Zed", "");
+    herd.write();
+    let lost = herd.said("Alford", "lost");
+    herd.reload("Ball", "neighbors: gone: Zed");
+    assert!(herd.threads("Ball", "Zed").is_empty());
+    let reason = "servers.txt there no longer names this server a neighbor";
+    herd.await_log("Zed", &format!("neighbor Ball gone: {reason}"), 1);
+    herd.await_log(
+        "Zed",
+        &format!("connection to neighbor Ball lost: {reason}"),
+        1,
+    );
+    herd.await_log("Zed", "refused: servers.txt here names no neighbor Zed", 1);
+    herd.flood("without-zed", "Alford", &["Ball"]);
+    assert_eq!(
+        herd.client("Zed").whatsat("without-zed"),
+        "? WHATSAT without-zed 0 0"
+    );
+    assert_eq!(
+        herd.said("Alford", "lost"),
+        lost,
+        "a link that stays was cut"
+    );
+
+    // And back, with what it has missed.
+    herd.set_neighbors("Ball", "Alford Zed");
+    herd.set_neighbors("Zed", "Ball");
+    herd.write();
+    herd.reload("Ball", "neighbors: new: Zed");
+    let known = herd.client("Ball").whatsat("without-zed");
+    herd.client("Zed").await_whatsat("without-zed", &known);
+    herd.flood("again", "Zed", &["Alford", "Ball"]);
+    herd.await_whole();
+}
+
+#[test]
+fn a_neighbor_that_moves_is_dialed_at_its_new_address() {
+    let mut herd = Herd::start(
+        "reload-moved",
+        vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
+    );
+    herd.flood("before", "Alford", &["Ball"]);
+    // At first the old one goes on: it is left for nobody at the new address.
+    let old = std::mem::replace(&mut herd.entries[1].addresses, free_addresses());
+    herd.write();
+    herd.reload("Alford", "neighbors: moved: Ball");
+    let reason = "neighbor Alford gone: servers.txt there has another address for this server";
+    herd.await_log("Ball", reason, 1);
+    let [client, peer] = old;
+    herd.reload(
+        "Ball",
+        &format!("this server's own addresses are {client} {peer} now"),
+    );
+    herd.servers.retain(|(name, _)| *name != "Ball");
+    herd.run("Ball");
+    herd.flood("after", "Alford", &["Ball"]);
+    herd.flood("and-back", "Ball", &["Alford"]);
+    herd.await_whole();
+}
+
+#[test]
+fn a_bad_file_is_refused_with_its_reason_and_the_old_one_stays_in_force() {
+    let mut herd = Herd::start(
+        "reload-bad",
+        vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
+    );
+    herd.flood("before", "Alford", &["Ball"]);
+    let refused = "not taken over, and what they said before stays in force: ";
+    let lost = herd.said("Alford", "lost");
+    let good = herd.entries.clone();
+
+    std::fs::remove_file(herd.directory.path().join("servers.txt")).unwrap();
+    herd.reload("Alford", &format!("{refused}servers.txt: cannot be read"));
+    herd.set_neighbors("Ball", "");
+    herd.write();
+    let fault = "servers.txt:1: Alford names Ball as a neighbor, but Ball (line 2) does not";
+    herd.reload("Alford", &format!("{refused}{fault}"));
+    herd.entries.clone_from(&good);
+    herd.entries[0].name = "Alfred";
+    herd.entries[1].neighbors = "Alfred";
+    herd.write();
+    let fault = format!("{refused}it no longer names this server, Alford");
+    herd.reload("Alford", &fault);
+    herd.entries.clone_from(&good);
+    herd.write();
+    let key = herd.directory.path().join("herd.key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    herd.reload(
+        "Alford",
+        &format!("{refused}herd.key: there is no such file"),
+    );
+    let new = process::herd(&herd.directory, &["key", "new"]).output();
+    assert!(new.unwrap().status.success());
+    herd.reload(
+        "Alford",
+        &format!("{refused}the key file names another herd"),
+    );
+    std::fs::write(&key, right).unwrap();
+
+    herd.flood("after", "Alford", &["Ball"]);
+    herd.flood("and-back", "Ball", &["Alford"]);
+    assert_eq!(herd.said("Alford", "lost"), lost, "a link was cut");
+    herd.reload(
+        "Alford",
+        "neighbors: the same as before; keys: the same as before",
+    );
+}
+
+#[test]
+fn keys_are_rotated_without_a_restart() {
+    let mut herd = Herd::start(
+        "reload-keys",
+        vec![
+            entry("Alford", "Ball Welsh"),
+            entry("Ball", "Alford Welsh"),
+            entry("Welsh", "Alford Ball"),
+        ],
+    );
+    let key = herd.directory.path().join("herd.key");
+    let first = std::fs::read(&key).unwrap();
+    for _ in 0..3 {
+        let rotated = process::herd(&herd.directory, &["key", "rotate"]).output();
+        assert!(rotated.unwrap().status.success());
+        for name in ["Alford", "Ball", "Welsh"] {
+            herd.reload(name, "keys: changed");
+        }
+        herd.await_whole();
+    }
+    assert_eq!(herd.said("Alford", "lost"), 0, "a link was cut");
+    // A server that starts now has only the new key, and the others let it in.
+    assert_ne!(std::fs::read(&key).unwrap(), first);
+    herd.servers.retain(|(name, _)| *name != "Welsh");
+    herd.run("Welsh");
+    herd.flood("with-the-new-key", "Welsh", &["Alford", "Ball"]);
+    // And not one that has the old one.
+    std::fs::write(&key, first).unwrap();
+    herd.servers.retain(|(name, _)| *name != "Welsh");
+    herd.run("Welsh");
+    herd.await_log("Alford", "refused: wrong key or not a peer", 1);
+}

@@ -1,0 +1,169 @@
+//! `herd status` against real processes: a whole herd, one with a dead server, one that does not
+//! answer, a wrong key, and files that are wrong.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "support/process.rs"]
+mod process;
+mod support;
+
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use process::{Directory, Running, free_addresses, herd, signal, start_named};
+use support::{Client, PATIENCE, report};
+
+const NAMES: [&str; 3] = ["Alford", "Ball", "Welsh"];
+
+/// Three servers, each the others' neighbor.
+struct Herd {
+    directory: Directory,
+    servers: Vec<Running>,
+    client: std::net::SocketAddr,
+}
+
+fn start(name: &str) -> Herd {
+    let directory = Directory::new(name);
+    let mut text = String::new();
+    for name in NAMES {
+        let [client, peer] = free_addresses();
+        let others = NAMES.into_iter().filter(|other| *other != name);
+        let others: Vec<_> = others.collect();
+        text += &format!("{name} {client} {peer} {}\n", others.join(" "));
+    }
+    directory.servers(&text);
+    let (servers, addresses): (Vec<_>, Vec<_>) = NAMES
+        .iter()
+        .map(|name| start_named(&directory, name, &[]))
+        .unzip();
+    Herd {
+        directory,
+        servers,
+        client: addresses[0],
+    }
+}
+
+impl Herd {
+    fn status(&self, flags: &[&str]) -> Output {
+        let mut command = herd(&self.directory, &[&["status"], flags].concat());
+        command.output().unwrap()
+    }
+
+    /// Asks until the exit code and a line of what is said are as wanted; says all of it.
+    #[track_caller]
+    fn await_status(&self, code: i32, wanted: &str) -> String {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        loop {
+            let output = self.status(&[]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.code() == Some(code) && said.contains(wanted) {
+                assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+                return said;
+            }
+            assert!(Instant::now() < deadline, "{output:?}");
+        }
+    }
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(out.contains(stdout), "{stdout:?} is not in {out}");
+    assert!(err.contains(stderr), "{stderr:?} is not in {err}");
+    assert_eq!(output.status.code(), Some(code), "{out}{err}");
+}
+
+#[test]
+fn a_whole_herd_and_what_is_missing_of_it() {
+    let mut herd = start("status-whole");
+    let mut client = Client::connect(herd.client);
+    for index in 0..20 {
+        client.ask(&report(&format!("client-{index}"), "+1+1"));
+    }
+    let said = herd.await_status(0, "the herd is whole: 3 of 3 servers up, equal\n");
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[0].starts_with("SERVER  RECORDS  DIGEST"), "{said}");
+    for (index, name) in NAMES.iter().enumerate() {
+        let fields: Vec<_> = lines[1 + index].split_whitespace().collect();
+        assert_eq!((fields[0], fields[1]), (*name, "20"), "{said}");
+        assert_eq!(fields[2].len(), 16, "{said}");
+        // The client that has reported is connected to the first.
+        assert_eq!(fields[3], if index == 0 { "1" } else { "0" }, "{said}");
+    }
+    let links = lines.iter().filter(|line| line.contains(" > "));
+    let live = links.filter(|line| line.split_whitespace().nth(3) == Some("live"));
+    assert_eq!(live.count(), 6, "{said}");
+
+    // Another key, and none.
+    let foreign = Directory::new("status-foreign");
+    let key = foreign.path().join("herd.key");
+    let made = process::herd(&foreign, &["key", "new"]).output().unwrap();
+    assert!(made.status.success());
+    let output = herd.status(&["--key-file", key.to_str().unwrap()]);
+    let wrong = "Ball: no status: it closed during the handshake: it probably has another key";
+    check(&output, 1, wrong, "");
+    check(&output, 1, "the herd is not whole: 0 of 3 servers up", "");
+    std::fs::remove_file(&key).unwrap();
+    let output = herd.status(&["--key-file", key.to_str().unwrap()]);
+    check(&output, 2, "", "herd.key: there is no such file");
+    assert!(!key.exists(), "status never makes a key");
+
+    // One that is stopped by a debugger, or swapped out, holds nothing up.
+    signal(&herd.servers[1], "STOP");
+    let asked = Instant::now();
+    let output = herd.status(&[]);
+    check(&output, 1, "Ball: no answer within 2 s\n", "");
+    assert!(
+        asked.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        asked.elapsed()
+    );
+    signal(&herd.servers[1], "CONT");
+    herd.await_status(0, "the herd is whole");
+
+    herd.servers[1].kill();
+    let said = herd.await_status(1, "Alford > Ball   down");
+    assert!(
+        said.contains("Ball: no answer: connection refused\n"),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("the herd is not whole: 2 of 3 servers up, problems: 1\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_files_ends_with_2_and_a_reason() {
+    let directory = Directory::new("status-files");
+    let run = |arguments: &[&str]| herd(&directory, arguments).output().unwrap();
+    check(&run(&["status"]), 2, "", "servers.txt: cannot be read");
+    directory.servers("Ball 127.0.0.1:1 127.0.0.1:2 Welsh\n");
+    check(
+        &run(&["status"]),
+        2,
+        "",
+        "servers.txt:1: Ball's neighbor Welsh is no server",
+    );
+    let [client, peer] = free_addresses();
+    directory.servers(&format!("Ball {client} {peer}\n"));
+    check(&run(&["status"]), 2, "", "herd.key: there is no such file");
+    assert!(!directory.path().join("herd.key").exists());
+    check(&run(&["status", "--colour"]), 2, "", "--colour");
+    check(
+        &run(&["status", "--help"]),
+        0,
+        "Exit codes: 0 all servers are up",
+        "",
+    );
+    check(&run(&["key", "new"]), 0, "herd.key", "");
+    check(
+        &run(&["status"]),
+        1,
+        "Ball: no answer: connection refused",
+        "",
+    );
+}

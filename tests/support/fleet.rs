@@ -1,0 +1,272 @@
+//! A herd as processes: the servers of one `servers.txt` in one directory, each started, killed
+//! and looked at by its place there.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    reason = "each test program uses a part of it, and a panic is the report"
+)]
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::process::{Directory, Running, herd, signal, spawn, wait, wait_until};
+use crate::proxy::Proxy;
+use crate::support::{Client, RING};
+
+pub struct Fleet {
+    pub directory: Directory,
+    servers: Vec<Server>,
+    flags: Vec<String>,
+}
+
+struct Server {
+    name: &'static str,
+    neighbors: Vec<usize>,
+    client: SocketAddr,
+    peer: SocketAddr,
+    /// Between this server and its neighbors, in their order, if at all.
+    proxies: Vec<Proxy>,
+    process: Option<Running>,
+}
+
+/// The next port for a server.
+static PORT: AtomicU16 = AtomicU16::new(12_000);
+
+/// An address that no other process listens on: a loopback address of this process's own. A port
+/// that is only free for now could be taken while its server is down.
+fn own_address() -> SocketAddr {
+    let pid = std::process::id();
+    let [_, high, middle, low] = pid.to_be_bytes();
+    let port = PORT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, 64 | (high & 0x3f), middle, low], port))
+}
+
+impl Fleet {
+    /// None of them is started. `flags` are for every server; warnings and worse are logged unless
+    /// they say otherwise.
+    pub fn new(label: &str, servers: &[(&'static str, &[&str])], flags: &[&str]) -> Fleet {
+        let place = |name: &&str| servers.iter().position(|(other, _)| other == name);
+        let servers = servers
+            .iter()
+            .map(|(name, neighbors)| Server {
+                name,
+                neighbors: neighbors.iter().map(|name| place(name).unwrap()).collect(),
+                client: own_address(),
+                peer: own_address(),
+                proxies: Vec::new(),
+                process: None,
+            })
+            .collect();
+        let mut flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        if !flags.iter().any(|flag| flag == "--log-level") {
+            flags.extend(["--log-level", "warn"].map(str::to_owned));
+        }
+        let fleet = Fleet {
+            directory: Directory::new(label),
+            servers,
+            flags,
+        };
+        fleet.write_servers();
+        fleet
+    }
+
+    /// The report's ring of five.
+    pub fn ring(label: &str, flags: &[&str]) -> Fleet {
+        let servers: Vec<(&'static str, &[&str])> = RING
+            .iter()
+            .map(|(name, neighbors)| (*name, &neighbors[..]))
+            .collect();
+        Fleet::new(label, &servers, flags)
+    }
+
+    /// Two neighbors.
+    pub fn pair(label: &str, flags: &[&str]) -> Fleet {
+        let servers: [(&str, &[&str]); 2] = [("Ball", &["Welsh"]), ("Welsh", &["Ball"])];
+        Fleet::new(label, &servers, flags)
+    }
+
+    /// A server without neighbors.
+    pub fn alone(label: &str, flags: &[&str]) -> Fleet {
+        Fleet::new(label, &[("Alone", &[])], flags)
+    }
+
+    /// Puts a proxy between each server and each neighbor that it dials.
+    pub fn with_proxies(mut self) -> Fleet {
+        let peers: Vec<_> = self.servers.iter().map(|server| server.peer).collect();
+        for server in &mut self.servers {
+            let start = |&neighbor: &usize| Proxy::start(peers[neighbor]);
+            server.proxies = server.neighbors.iter().map(start).collect();
+        }
+        self.write_servers();
+        self
+    }
+
+    /// A `servers.txt` for each, as it sees the others.
+    fn write_servers(&self) {
+        for seer in &self.servers {
+            let mut text = String::new();
+            for (index, server) in self.servers.iter().enumerate() {
+                let place = seer.neighbors.iter().position(|&other| other == index);
+                let proxy = place.and_then(|place| seer.proxies.get(place));
+                let peer = proxy.map_or(server.peer, |proxy| proxy.address);
+                let names: Vec<_> = server
+                    .neighbors
+                    .iter()
+                    .map(|&neighbor| self.servers[neighbor].name)
+                    .collect();
+                let (name, client) = (server.name, server.client);
+                text += &format!("{name} {client} {peer} {}\n", names.join(" "));
+            }
+            std::fs::write(self.directory.0.join(servers_file(seer.name)), text).unwrap();
+        }
+    }
+
+    /// What stands between a server and a neighbor that it dials.
+    pub fn link(&self, from: usize, to: usize) -> &Proxy {
+        let server = &self.servers[from];
+        let place = server.neighbors.iter().position(|&other| other == to);
+        &server.proxies[place.unwrap()]
+    }
+
+    pub fn len(&self) -> usize {
+        self.servers.len()
+    }
+
+    pub fn name(&self, server: usize) -> &'static str {
+        self.servers[server].name
+    }
+
+    pub fn address(&self, server: usize) -> SocketAddr {
+        self.servers[server].client
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.client).collect()
+    }
+
+    pub fn peer(&self, server: usize) -> SocketAddr {
+        self.servers[server].peer
+    }
+
+    pub fn client(&self, server: usize) -> Client {
+        Client::connect(self.address(server))
+    }
+
+    /// What starts a server.
+    pub fn command(&self, server: usize) -> Command {
+        let name = self.servers[server].name;
+        let mut command = herd(&self.directory, &["serve", name, "--servers"]);
+        command.arg(servers_file(name)).args(&self.flags);
+        command
+    }
+
+    #[track_caller]
+    pub fn start(&mut self, server: usize) {
+        let command = self.command(server);
+        self.start_as(server, command);
+    }
+
+    /// Starts it in another way; its notices go to a file.
+    #[track_caller]
+    pub fn start_as(&mut self, server: usize, mut command: Command) {
+        assert!(self.servers[server].process.is_none(), "it runs already");
+        let notices = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.directory.0.join("notices"))
+            .unwrap();
+        command.stderr(notices);
+        self.servers[server].process = Some(spawn(command).0);
+    }
+
+    #[track_caller]
+    pub fn start_all(&mut self) {
+        (0..self.len()).for_each(|server| self.start(server));
+    }
+
+    pub fn process(&self, server: usize) -> &Running {
+        self.servers[server].process.as_ref().unwrap()
+    }
+
+    pub fn process_mut(&mut self, server: usize) -> &mut Running {
+        self.servers[server].process.as_mut().unwrap()
+    }
+
+    pub fn kill(&mut self, server: usize) {
+        self.servers[server].process.take().unwrap().kill();
+    }
+
+    /// Kills those at the same moment.
+    pub fn kill_all(&mut self) {
+        let mut killed: Vec<_> = self
+            .servers
+            .iter_mut()
+            .filter_map(|server| server.process.take())
+            .collect();
+        for process in &mut killed {
+            process.0.kill().unwrap();
+        }
+    }
+
+    pub fn signal(&self, server: usize, name: &str) {
+        signal(self.process(server), name);
+    }
+
+    /// Waits for the end of a server that was told to, or must; its exit code.
+    #[track_caller]
+    pub fn wait(&mut self, server: usize) -> Option<i32> {
+        wait(&mut self.servers[server].process.take().unwrap())
+    }
+
+    /// Where a server keeps its records.
+    pub fn data(&self, server: usize) -> PathBuf {
+        self.directory.0.join("data").join(self.name(server))
+    }
+
+    pub fn log(&self, server: usize) -> String {
+        let path = self.directory.0.join("logs");
+        let path = path.join(format!("{}.log", self.name(server)));
+        let bytes = std::fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// How many lines of its log have that in them.
+    pub fn logged(&self, server: usize, what: &str) -> usize {
+        let log = self.log(server);
+        log.lines().filter(|line| line.contains(what)).count()
+    }
+
+    #[track_caller]
+    pub fn await_logged(&self, server: usize, what: &str) {
+        wait_until(&format!("{what:?} in the log"), || {
+            self.logged(server, what) > 0
+        });
+    }
+}
+
+impl Drop for Fleet {
+    /// A test that fails shows what the servers had to say.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut out = std::io::stderr().lock();
+            for server in 0..self.len() {
+                let log = self.log(server);
+                let lines: Vec<_> = log.lines().rev().take(15).collect();
+                for line in lines.iter().rev() {
+                    let _ = writeln!(out, "{}: {line}", self.name(server));
+                }
+            }
+        }
+    }
+}
+
+fn servers_file(name: &str) -> String {
+    format!("servers-{name}.txt")
+}

@@ -1,0 +1,205 @@
+//! Stands between who dials and who is dialed, and does to the connection what a bad network or
+//! a bad person would.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    reason = "each test program uses a part of it, and a panic is the report"
+)]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::SockRef;
+
+/// No byte of a stream, for [`Settings::flip`].
+const NONE: usize = usize::MAX;
+
+/// Bytes that the proxy's own sockets buffer while it is slow; what waits beyond waits at the
+/// servers, as it would before a slow wire.
+const SLOW_BUFFER_BYTES: usize = 16 << 10;
+
+/// What is being done to the connections, all of them.
+#[derive(Default)]
+struct Settings {
+    /// Nothing is passed on: by the dialer, by the one dialed.
+    held: [AtomicBool; 2],
+    /// Bytes a second each way; 0 is as fast as it goes.
+    rate: AtomicUsize,
+    /// New connections are reset at once.
+    reset: AtomicBool,
+    /// Whether what the dialer sends is recorded.
+    record: AtomicBool,
+    recorded: Mutex<Vec<Vec<u8>>>,
+    /// The byte of the dialer's next part of which a bit is changed, once.
+    flip: AtomicUsize,
+    connections: AtomicUsize,
+    open: Mutex<Vec<TcpStream>>,
+    ended: AtomicBool,
+}
+
+pub struct Proxy {
+    pub address: SocketAddr,
+    settings: Arc<Settings>,
+}
+
+impl Proxy {
+    /// Accepts on a free port of loopback, and dials `to` for each connection.
+    pub fn start(to: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = Arc::new(Settings {
+            flip: AtomicUsize::new(NONE),
+            ..Settings::default()
+        });
+        let shared = Arc::clone(&settings);
+        std::thread::spawn(move || {
+            for dialer in listener.incoming() {
+                if shared.ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Ok(dialer) = dialer {
+                    connect(dialer, to, &shared);
+                }
+            }
+        });
+        Proxy { address, settings }
+    }
+
+    /// Passes nothing on, or again: what the dialer sends, and what the other side sends. Nobody
+    /// is told.
+    pub fn hold(&self, dialer: bool, dialed: bool) {
+        self.settings.held[0].store(dialer, Ordering::Relaxed);
+        self.settings.held[1].store(dialed, Ordering::Relaxed);
+    }
+
+    /// Passes on so many bytes a second, each way; 0 is as fast as it goes.
+    pub fn slow_down(&self, rate: usize) {
+        self.settings.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// Resets new connections at once, or lets them be.
+    pub fn reset(&self, reset: bool) {
+        self.settings.reset.store(reset, Ordering::Relaxed);
+    }
+
+    /// Breaks all connections.
+    pub fn cut(&self) {
+        for stream in self.settings.open.lock().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Connections that there have been.
+    pub fn connections(&self) -> usize {
+        self.settings.connections.load(Ordering::Relaxed)
+    }
+
+    /// Begins to record.
+    pub fn record(&self) {
+        self.settings.record.store(true, Ordering::Relaxed);
+    }
+
+    /// What the dialer sent over each connection since.
+    pub fn recorded(&self) -> Vec<Vec<u8>> {
+        self.settings.recorded.lock().clone()
+    }
+
+    /// Changes a bit of that byte of the next part that the dialer sends.
+    pub fn flip(&self, byte: usize) {
+        self.settings.flip.store(byte, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.settings.ended.store(true, Ordering::Relaxed);
+        self.hold(false, false);
+        self.slow_down(0);
+        self.cut();
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn connect(dialer: TcpStream, to: SocketAddr, settings: &Arc<Settings>) {
+    let connection = settings.connections.fetch_add(1, Ordering::Relaxed);
+    if settings.reset.load(Ordering::Relaxed) {
+        let _ = SockRef::from(&dialer).set_linger(Some(Duration::ZERO));
+        return;
+    }
+    let Ok(dialed) = TcpStream::connect(to) else {
+        return;
+    };
+    for stream in [&dialer, &dialed] {
+        let _ = stream.set_nodelay(true);
+        if settings.rate.load(Ordering::Relaxed) > 0 {
+            let socket = SockRef::from(stream);
+            let _ = socket.set_recv_buffer_size(SLOW_BUFFER_BYTES);
+            let _ = socket.set_send_buffer_size(SLOW_BUFFER_BYTES);
+        }
+    }
+    {
+        let mut open = settings.open.lock();
+        open.retain(|stream| stream.peer_addr().is_ok());
+        open.extend([&dialer, &dialed].map(|stream| stream.try_clone().unwrap()));
+    }
+    let ways = [
+        (dialer.try_clone().unwrap(), dialed.try_clone().unwrap()),
+        (dialed, dialer),
+    ];
+    for (way, (from, to)) in ways.into_iter().enumerate() {
+        let settings = Arc::clone(settings);
+        std::thread::spawn(move || pass(from, to, way, connection, &settings));
+    }
+}
+
+/// Copies from one socket to the other until either ends.
+fn pass(mut from: TcpStream, mut to: TcpStream, way: usize, connection: usize, set: &Settings) {
+    let mut part = [0; 16_384];
+    loop {
+        let rate = set.rate.load(Ordering::Relaxed);
+        // A slow wire is slow in small steps.
+        let step = if rate == 0 { part.len() } else { 1_400 };
+        let Ok(bytes @ 1..) = from.read(&mut part[..step]) else {
+            break;
+        };
+        if rate > 0 {
+            std::thread::sleep(Duration::from_secs_f64(bytes as f64 / rate as f64));
+        }
+        while set.held[way].load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if way == 0 {
+            see(&mut part[..bytes], connection, set);
+        }
+        if to.write_all(&part[..bytes]).is_err() {
+            break;
+        }
+    }
+    for stream in [from, to] {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn see(part: &mut [u8], connection: usize, settings: &Settings) {
+    if settings.record.load(Ordering::Relaxed) {
+        let mut recorded = settings.recorded.lock();
+        if recorded.len() <= connection {
+            recorded.resize(connection + 1, Vec::new());
+        }
+        recorded[connection].extend_from_slice(part);
+    }
+    let at = settings.flip.load(Ordering::Relaxed);
+    if at < part.len() {
+        part[at] ^= 1;
+        settings.flip.store(NONE, Ordering::Relaxed);
+    }
+}
