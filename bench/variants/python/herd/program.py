@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -110,6 +111,7 @@ def open_log(path: Path) -> logging.Logger:
     except OSError as error:
         fail(f"can't write the log {path}: {error}", 2)
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    logging.Formatter.converter = time.gmtime
     log = logging.getLogger("herd")
     log.setLevel(logging.INFO)
     log.addHandler(handler)
