@@ -28,7 +28,7 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Look:
 
 LOOKS = {
     "herd": Look("herd (lobby)", "#0072B2", "o"),
-    "herd-seats": Look("herd (seats)", "#3A9BD0", "s"),
+    "herd-seats": Look("herd (seats)", "#3388BB", "s"),
     "tokio": Look("tokio", "#D55E00", "^"),
     "uvloop": Look("uvloop", "#A8578A", "D"),
     "asyncio": Look("asyncio", "#00855F", "v"),
@@ -109,10 +109,14 @@ class Results:
             self.void.add((row["scenario"], row["variant"], replace(point, fraction=fraction)))
 
     def variants(self, scenario: str, *metrics: str) -> list[str]:
-        """Variants with a figure of these metrics in a scenario, in the order of `LOOKS`."""
+        """Who took part in a scenario, void or not, in the order of `LOOKS`.
+
+        Raises `LeftOut` if nobody has a figure of these metrics.
+        """
         found = {variant for s, variant, metric, _ in self.values if s == scenario and metric in metrics}
         if not found:
             raise LeftOut(f"no {' or '.join(metrics)} in the scenario {scenario}")
+        found |= {variant for s, variant, _ in self.void if s == scenario}
         order = list(LOOKS)
         return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
 
@@ -333,9 +337,11 @@ def capacity_chart(results: Results, metric: str, title: str, y_label: str, text
     has_void = False
     for axes, depth in zip(panels, depths, strict=True):
         counts = sorted({p.connections for p in results.points("capacity") if p.depth == depth and p.connections})
-        has_void |= by_x(
-            results, "capacity", metric, axes, lambda p, depth=depth: p.connections if p.depth == depth else None
-        )
+
+        def position(point: Point, depth: int = depth) -> int | None:
+            return point.connections if point.depth == depth else None
+
+        has_void |= by_x(results, "capacity", metric, axes, position)
         what = "one request at a time" if depth == 1 else f"{depth} requests in flight on each"
         style_axis(axes, "connections", y_label, title=what)
         log_axis(axes, "x", [float(count) for count in counts], lambda value: f"{value:,.0f}")
@@ -399,8 +405,12 @@ def memory_chart(results: Results) -> Figure:
     has_void = by_x(results, "idle", "server_rss", axes, lambda point: point.idle)
     style_axis(axes, "clients that are connected and say nothing", "resident memory of the server")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: mebibytes(value)))
     finish_lines(axes, from_zero=True)
+    # Steps of 1, 2 or 5 MiB, ten times that, and so on, of which eight or fewer are enough.
+    highest = axes.get_ylim()[1] / (1 << 20)
+    step = next(m * 10**d for d in range(9) for m in (1, 2, 5) if highest <= 8 * m * 10**d)
+    axes.yaxis.set_major_locator(MultipleLocator(step << 20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: mebibytes(value)))
     footnote(figure, has_void=has_void)
     return figure
 
@@ -525,8 +535,9 @@ def main_chart(results: Results) -> Figure:
 
         style_axis(axes, "", "", title=what)
         has_void |= draw_rows(axes, variants, draw)
-        axes.set_xlim(left=0)
         axes.margins(x=0.16)
+        axes.autoscale_view()
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _, text=text: text(value) if value else "0"))
     footnote(figure, has_void=has_void)
     return figure

@@ -5,6 +5,7 @@ is done step by step, keeping up a link and asking for places, are coroutines.
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -394,7 +395,7 @@ class Herd:
                     partial(protocol, self), address.host, address.port, backlog=BACKLOG
                 )
             except OSError as error:
-                fail(f"{me.name} can't listen on {address}: {error.strerror or error}", 1)
+                fail(f"{me.name} can't listen on {address}: {os.strerror(error.errno) if error.errno else error}", 1)
             listeners.append(listener)
         links = [loop.create_task(self.keep_link(neighbor)) for neighbor in self.settings.neighbors]
         self.keep_flushing()

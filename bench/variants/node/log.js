@@ -9,8 +9,8 @@ const UNPRINTABLE = /[^\x20-\x5b\x5d-\x7e]/g;
 const escape = (character) =>
   character === '\\' ? '\\\\' : `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
 
-/** A line for the log: bytes outside printable ASCII are escaped. */
-export const printable = (line) => line.replace(UNPRINTABLE, escape);
+/** A line for the log: bytes outside printable ASCII are escaped, its end is left out. */
+export const printable = (line) => line.replace(/\n+$/, '').replace(UNPRINTABLE, escape);
 
 /** A log file. */
 export class Log {

@@ -22,7 +22,7 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.basic import LineOnlyReceiver, LineReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, readBody
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
@@ -75,7 +75,9 @@ class Client(LineReceiver, TimeoutMixin):
         self.ended = False  # The client sends nothing more.
         self.closing = False  # Nothing more is answered.
         self.line_timer: DelayedCall | None = None
-        self.unsent_since: float | None = None
+        self.produced = 0  # Bytes of replies so far.
+        self.overdue_bytes = 0  # How many there were at `overdue_since`.
+        self.overdue_since = 0.0
         self.searching: Deferred[None] | None = None
 
     def connectionMade(self) -> None:
@@ -157,6 +159,7 @@ class Client(LineReceiver, TimeoutMixin):
         """Sends a reply; the transport gathers those of one turn of the reactor."""
         if self.log:
             self.log.info("client %s < %s", self.name, printable(reply))
+        self.produced += len(reply)
         self.transport.write(reply)
 
     def hold(self, why: str) -> None:
@@ -178,20 +181,21 @@ class Client(LineReceiver, TimeoutMixin):
         """The transport is empty again."""
         self.release("transport")
 
-    def check_unsent(self, now: float) -> None:
-        """Looks whether the client takes its replies; called every second.
+    def unsent(self) -> int:
+        """Bytes that the client has yet to take. The transport tells nobody, so this looks inside."""
+        transport = self.transport
+        return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
 
-        A client that has not taken everything for a moment gets no new replies until it has, so
-        that what is unsent is never younger than `unsent_since`.
+    def check_unsent(self, now: float) -> None:
+        """Drops a client that does not take its replies; called every second.
+
+        Once those that were unsent at one look are sent, the time of the later ones counts.
         """
-        if not self.transport.dataBuffer:
-            if self.unsent_since is not None:
-                self.unsent_since = None
-                self.release("unsent")
-        elif self.unsent_since is None:
-            self.unsent_since = now
-            self.hold("unsent")
-        elif now - self.unsent_since > REPLY_TIMEOUT:
+        unsent = self.unsent()
+        if not unsent or self.produced - unsent >= self.overdue_bytes:
+            self.overdue_bytes = self.produced
+            self.overdue_since = now
+        elif now - self.overdue_since > REPLY_TIMEOUT:
             if self.log:
                 self.log.info("client %s closed: reply not taken in time", self.name)
             self.transport.abortConnection()
@@ -238,7 +242,7 @@ class Client(LineReceiver, TimeoutMixin):
 
     def end_drain(self) -> None:
         """Closes, once the replies are sent."""
-        if self.transport.dataBuffer:
+        if self.unsent():
             reactor.callLater(DRAIN_TIMEOUT, self.end_drain)
         else:
             self.close()
@@ -391,6 +395,29 @@ class LinkFactory(ReconnectingClientFactory):
         super().clientConnectionFailed(connector, reason)
 
 
+class Body(Protocol):
+    """An answer of the places provider; `read` calls back with its bytes."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray()
+        self.read: Deferred[bytes] = Deferred(lambda _: self.transport.loseConnection())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Gathers the bytes, up to a limit."""
+        self.bytes += data
+        if len(self.bytes) > MAX_BODY:
+            self.read.cancel()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The body is whole, or broken off."""
+        if self.read.called:
+            return
+        if reason.check(ResponseDone):
+            self.read.callback(bytes(self.bytes))
+        else:
+            self.read.errback(reason)
+
+
 class Herd:
     """One server: its records, its clients, its neighbors."""
 
@@ -419,10 +446,9 @@ class Herd:
         assert provider
 
         def received(response: IResponse) -> Deferred[bytes]:
-            if isinstance(response.length, int) and response.length > MAX_BODY:
-                response.abortConnection()
-                raise ResponseFailed([Failure(ValueError("answer too long"))])
-            return readBody(response)
+            body = Body()
+            response.deliverBody(body)
+            return body.read
 
         def failed(reason: Failure) -> bytes:
             self.note("places: %s", reason.type.__name__)

@@ -126,8 +126,8 @@ def flush(log: logging.Logger) -> None:
 
 
 def printable(line: bytes) -> str:
-    """A line for the log: bytes outside printable ASCII are escaped."""
-    return repr(line)[2:-1]
+    """A line for the log: bytes outside printable ASCII are escaped, its end is left out."""
+    return repr(line.rstrip(b"\n"))[2:-1]
 
 
 def ready(me: Server) -> None:
