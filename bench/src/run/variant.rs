@@ -71,6 +71,33 @@ pub(crate) fn version(name: &str) -> String {
     }
 }
 
+/// The flags of `herd serve` for an entry: its own come last.
+fn flags(
+    entry: &Entry,
+    workers: Option<usize>,
+    clients: usize,
+) -> Result<BTreeMap<String, String>, String> {
+    let mut flags = BTreeMap::new();
+    let mut set = |flag: &str, value: &str| flags.insert(flag.to_owned(), value.to_owned());
+    set("--ack", "memory");
+    set("--log-level", if entry.log { "info" } else { "warn" });
+    if entry.variant() == "herd-seats" {
+        set("--pool", "seats");
+        // Whoever finds no seat waits until another leaves, which no client of a run does.
+        set("--workers", &clients.to_string());
+    }
+    if let Some(workers) = workers {
+        set("--workers", &workers.to_string());
+    }
+    for pair in entry.flags.chunks(2) {
+        let [flag, value] = pair else {
+            return Err(format!("`{}`: a flag without its value", entry.name));
+        };
+        set(flag, value);
+    }
+    Ok(flags)
+}
+
 impl Variant {
     /// What an entry starts, for so many clients at a time.
     pub(crate) fn new(
@@ -91,28 +118,10 @@ impl Variant {
                 log: entry.log,
             });
         }
-        let mut flags = BTreeMap::new();
-        let mut set = |flag: &str, value: &str| flags.insert(flag.to_owned(), value.to_owned());
-        set("--ack", "memory");
-        set("--log-level", if entry.log { "info" } else { "warn" });
-        if name == "herd-seats" {
-            set("--pool", "seats");
-            // Whoever finds no seat waits until another leaves, which no client of a run does.
-            set("--workers", &clients.to_string());
-        }
-        if let Some(workers) = workers {
-            set("--workers", &workers.to_string());
-        }
-        for pair in entry.flags.chunks(2) {
-            let [flag, value] = pair else {
-                return Err(format!("`{}`: a flag without its value", entry.name));
-            };
-            set(flag, value);
-        }
         Ok(Variant {
             name: entry.name.clone(),
             program,
-            flags: Some(flags),
+            flags: Some(flags(entry, workers, clients)?),
             log: entry.log,
         })
     }
@@ -149,5 +158,53 @@ impl Variant {
             }
         }
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(entry: &Entry, workers: Option<usize>, expected: &str) {
+        let flags = flags(entry, workers, 72).expect("flags");
+        let flags: Vec<String> = flags.iter().map(|(k, v)| format!("{k} {v}")).collect();
+        assert_eq!(flags.join(" "), expected);
+    }
+
+    #[test]
+    fn an_entrys_own_flags_come_last() {
+        let mut entry = Entry::plain("herd");
+        check(&entry, None, "--ack memory --log-level warn");
+        entry.log = true;
+        entry.flags = vec!["--ack".to_owned(), "disk".to_owned()];
+        check(&entry, Some(8), "--ack disk --log-level info --workers 8");
+        entry.flags.pop();
+        assert!(flags(&entry, None, 72).is_err());
+    }
+
+    #[test]
+    fn every_client_has_a_seat() {
+        let seats = "--ack memory --log-level warn --pool seats --workers";
+        check(&Entry::plain("herd-seats"), None, &format!("{seats} 72"));
+        check(&Entry::plain("herd-seats"), Some(4), &format!("{seats} 4"));
+    }
+
+    #[test]
+    fn a_variants_command_has_its_log_only_if_it_is_wanted() {
+        let mut variant = Variant {
+            name: "node".to_owned(),
+            program: PathBuf::from("/v/node/serve"),
+            flags: None,
+            log: false,
+        };
+        let folder = Path::new("/f");
+        let plain = ["/v/node/serve", "Ball", "--servers", "/f/servers.txt"];
+        assert_eq!(variant.command("Ball", folder), plain);
+        variant.log = true;
+        assert_eq!(
+            variant.command("Ball", folder)[4..],
+            ["--log", "/f/Ball.log"]
+        );
     }
 }

@@ -15,7 +15,7 @@ use herd::config::DEFAULT_IDLE_TIMEOUT;
 use herd::decimal::MAX_FIELD_BYTES;
 use herd::herd::Outcome;
 use herd::printable::Printable;
-use herd::record::{Record, RecordView};
+use herd::record::RecordView;
 use herd::time::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -281,7 +281,7 @@ impl<'a> Turn<'a> {
     fn inquire(&mut self, inquiry: &Inquiry<'_>, line: &[u8]) {
         let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
         let known = self.shared.herd.locate(inquiry.client, |found| {
-            let Some(view) = found.map(Record::view) else {
+            let Some(view) = found else {
                 return false;
             };
             view.write_at_line(self.output);
