@@ -1,12 +1,10 @@
 //! A herd in small, of the real cache, queues and vector, that does the right thing, or does it
 //! in one of several wrong ways that the tests must notice.
 
-use std::sync::Arc;
-
 use crate::command::Report;
 use crate::flood::Flood;
 use crate::locations::Locations;
-use crate::outbox::{LinkId, Outlet};
+use crate::outbox::{Group, LinkId, Outlet};
 use crate::record::RecordView;
 use crate::sync::Mutex;
 use crate::time::Timestamp;
@@ -81,7 +79,7 @@ impl Server for Broken {
         }
         let mut line = Vec::new();
         record.write_line(&mut line);
-        apply.flood.hand_over(&Arc::from(line), None);
+        apply.flood.hand_over(&Group::new(line, 1), None);
     }
 
     fn add_link(&self, groups: usize) -> (LinkId, Outlet) {
@@ -106,7 +104,7 @@ impl Server for Broken {
         let mut apply = self.apply.lock();
         let mut lines = Vec::new();
         apply.vector.write_lines("MARKER", &mut lines);
-        apply.flood.hand_over(&Arc::from(lines), None);
+        apply.flood.hand_over(&Group::new(lines, 0), None);
     }
 
     fn all_above(&self, vector: &Vector, show: &mut dyn FnMut(&RecordView<'_>)) {

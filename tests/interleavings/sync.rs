@@ -85,6 +85,10 @@ impl<T> Receiver<T> {
         self.queue.lock().pop_front().ok_or(TryRecvError::Empty)
     }
 
+    pub fn len(&self) -> usize {
+        self.queue.lock().len()
+    }
+
     /// There is no time here: it is always over.
     pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
         self.try_recv().map_err(|_| RecvTimeoutError::Timeout)
