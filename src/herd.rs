@@ -344,7 +344,7 @@ impl Herd {
         apply.vector.merge(&marker);
         let change = apply.durable.as_mut().and_then(|durable| {
             // That it went well says nothing: a frozen journal leaves markers out.
-            let failed = durable.append_marker(&marker).err()?;
+            let failed = durable.journal.append_marker(&marker).err()?;
             durable.change(Err(failed))
         });
         drop(apply);
@@ -365,9 +365,9 @@ impl Herd {
         let change = apply
             .durable
             .as_mut()
-            .filter(|durable| durable.is_behind())
+            .filter(|durable| durable.journal.is_behind())
             .and_then(|durable| {
-                let result = durable.catch_up();
+                let result = durable.journal.flush();
                 durable.change(result)
             });
         drop(apply);
@@ -386,7 +386,7 @@ impl Herd {
             let clients = self.locations.len();
             match durable {
                 Some(durable) if durable.journal.wants_compaction(clients) => {
-                    durable.catch_up()?;
+                    durable.journal.flush()?;
                     durable.journal.begin_compaction(vector, clients)?
                 }
                 _ => return Ok(false),

@@ -44,6 +44,10 @@ const MAX_LINGERING: usize = 64;
 /// Between two notices that clients are refused; those between are counted.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Bytes of replies that the kernel holds for a client that does not read, before its session
+/// carries the rest and it gets no more turns. The kernel doubles it for its own bookkeeping.
+const REPLY_BYTES: usize = 64 << 10;
+
 /// Listens on an address. A port of 0 takes a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
@@ -57,6 +61,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Bounds the replies that wait in the kernel for each client of a listener. By itself the kernel
+/// lets them grow to megabytes, and a thousand clients that send and never read are then a load of
+/// gigabytes before the last of them has to wait.
+pub fn bound_replies(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).set_send_buffer_size(REPLY_BYTES)
 }
 
 /// What became of a connection.

@@ -38,8 +38,8 @@ const MARKER_INTERVAL: Duration = Duration::from_secs(1);
 /// Descriptors that are not for clients: links, listeners, files.
 const RESERVED_DESCRIPTORS: usize = 256;
 
-/// Threads whose number does not depend on the settings, rounded up: for handshakes, listeners,
-/// the timer.
+/// Threads whose number does not depend on the settings, rounded up: 16 for handshakes, two
+/// listeners, two behind the journal, the timer, the audit, the log, and those for signals.
 const OTHER_THREADS: usize = 32;
 
 /// Why a server can't start.
@@ -251,6 +251,7 @@ impl Server {
             refusals,
             clock,
         };
+        listener::bound_replies(&sockets.clients)?;
         let clients = Listener::start("client-listener", sockets.clients, stop, clients)?;
         info!(
             "{name} serves clients on {} and peers on {}, {} workers, {:?}, at most {max_clients} clients",

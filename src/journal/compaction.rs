@@ -108,7 +108,8 @@ impl Compaction {
         with(&mut |journal| {
             self.check(journal)?;
             syncer = Some(journal.syncer());
-            journal.append_claims(&self.vector)
+            journal.put_claims(&self.vector);
+            journal.write_out()
         })?;
         let syncer = syncer.ok_or(JournalError::Interrupted)?;
         // Complete is written only once everything before it is on disk, else a loss of power

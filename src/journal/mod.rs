@@ -91,6 +91,9 @@ const CLAIMS: &str = "CLAIMS";
 /// Bytes up to which a journal is left alone, however little of it is live.
 const SMALL_BYTES: u64 = 4 << 20;
 
+/// Bytes of appends that wait for a flush; past this an append writes them all.
+const LAZY_BYTES: usize = 512 << 10;
+
 /// Bytes that the buffer for a write may keep; a greater one is given back after use.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
 
@@ -122,6 +125,8 @@ pub struct Journal {
     /// What the last compaction wrote.
     compacted_bytes: u64,
     buffer: Vec<u8>,
+    /// Whether appends wait in `buffer` for a flush.
+    lazy: bool,
     syncer: Syncer,
     /// Keeps the lock on the folder.
     _lock: recovery::Lock,
@@ -173,9 +178,28 @@ impl Journal {
         if merged == self.claimed {
             return Ok(());
         }
-        self.append_claims(marker)?;
+        self.put_claims(marker);
+        self.end_append()?;
         self.claimed = merged;
         Ok(())
+    }
+
+    /// From now on appends gather in memory, up to [`LAZY_BYTES`], until [`flush`](Self::flush).
+    pub fn set_lazy(&mut self) {
+        self.lazy = true;
+    }
+
+    /// Whether there is anything to flush.
+    pub fn is_behind(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Writes what has gathered, in one append. After an error nothing of it is in the journal.
+    pub fn flush(&mut self) -> Result<(), JournalError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.write_out()
     }
 
     /// Appends the epoch of this start and brings it to disk before it returns.
@@ -236,6 +260,7 @@ impl Journal {
         if records.is_empty() {
             return Ok(());
         }
+        let before = self.buffer.len();
         let mut rest = records.iter().peekable();
         while rest.peek().is_some() {
             self.put(kind, |out| {
@@ -247,21 +272,28 @@ impl Journal {
                 }
             });
         }
-        let bytes = self.buffer.len() as u64;
-        self.write_out()?;
+        let bytes = (self.buffer.len() - before) as u64;
+        self.end_append()?;
         self.records += records.len() as u64;
         self.record_bytes += bytes;
         Ok(())
     }
 
     /// Each entry of a vector is true by itself, so a vector of many lines needs no bracket.
-    fn append_claims(&mut self, vector: &Vector) -> Result<(), JournalError> {
+    fn put_claims(&mut self, vector: &Vector) {
         let mut lines = Vec::new();
         vector.write_lines(CLAIMS, &mut lines);
         for line in lines.split(|&byte| byte == b'\n') {
             if !line.is_empty() {
                 self.put(Kind::Claims, |out| out.extend_from_slice(line));
             }
+        }
+    }
+
+    /// Writes what was put, unless that may wait.
+    fn end_append(&mut self) -> Result<(), JournalError> {
+        if self.lazy && self.buffer.len() < LAZY_BYTES {
+            return Ok(());
         }
         self.write_out()
     }

@@ -228,6 +228,7 @@ pub(super) fn open(
         record_bytes,
         compacted_bytes: 0,
         buffer: Vec::new(),
+        lazy: false,
         _lock: lock,
         #[cfg(test)]
         room: None,

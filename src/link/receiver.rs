@@ -37,6 +37,10 @@ use crate::record::RecordView;
 use crate::time::Timestamp;
 use crate::vector::Vector;
 
+/// How long a read waits before it is looked at whether the neighbor has been silent for too long,
+/// or a `PONG` is due.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Connections that may be shaking hands at once; past this they are closed unheard.
 const HANDSHAKE_SLOTS: usize = 16;
 
@@ -340,7 +344,7 @@ impl Shared {
         self.open.lock().replace(connection, name);
         known.sender.wake();
         info!("neighbor {name} connected from {from}");
-        stream.set_read_timeout(Some(PONG_INTERVAL))?;
+        stream.set_read_timeout(Some(WATCH_INTERVAL))?;
         let neighbor = Neighbor {
             name,
             known: &known,
