@@ -10,8 +10,6 @@ mod epochs;
 
 use std::cmp::Ordering;
 
-use parking_lot::Mutex;
-
 use crate::command::Report;
 use crate::config::Ack;
 use crate::flood::Flood;
@@ -19,6 +17,7 @@ use crate::journal::{Journal, JournalError, Position};
 use crate::locations::{Key, Locations};
 use crate::outbox::{Group, LinkId, Outlet, QUEUE_GROUPS};
 use crate::record::{MAX_AHEAD_SECONDS, RecordView};
+use crate::sync::Mutex;
 use crate::time::Timestamp;
 use crate::vector::Vector;
 use durable::Durable;

@@ -26,6 +26,7 @@ pub mod server;
 pub mod session;
 pub mod shutdown;
 pub mod status;
+pub mod sync;
 pub mod time;
 pub mod topology;
 pub mod vector;

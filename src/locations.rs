@@ -11,11 +11,9 @@
 mod shard;
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::RwLock;
 
 use crate::record::RecordView;
+use crate::sync::{AtomicUsize, Ordering, RwLock};
 use shard::{Shard, Stored};
 
 /// How many tables the clients are dealt over. A power of two.

@@ -5,10 +5,11 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crate::sync::{
+    AtomicBool, AtomicUsize, Ordering, Receiver, RecvTimeoutError, Sender, TryRecvError, bounded,
+};
 
 /// Groups of records held for one neighbor; past this its link is dirty.
 pub const QUEUE_GROUPS: usize = 16_384;

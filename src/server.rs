@@ -102,13 +102,9 @@ impl std::error::Error for StartError {
 pub enum ReloadError {
     /// This server is not in it.
     NotNamed(String),
-    /// It gives this server other addresses than those that it listens on.
-    OwnAddress {
-        /// What is listened on now, for clients and for peers.
-        old: [Address; 2],
-        /// What is asked for.
-        new: [Address; 2],
-    },
+    /// It gives this server other addresses than those that it listens on: the old ones and the
+    /// new, for clients and for peers.
+    OwnAddress(Box<[[Address; 2]; 2]>),
     /// The key is another herd's.
     AnotherHerd(AnotherHerd),
     /// The machine gives no thread for a new neighbor. What could be changed has been; reading
@@ -120,11 +116,15 @@ impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReloadError::NotNamed(name) => write!(f, "it no longer names this server, {name}"),
-            ReloadError::OwnAddress { old, new } => write!(
-                f,
-                "this server's own addresses are {} {} now and would be {} {}, which takes a restart",
-                old[0], old[1], new[0], new[1]
-            ),
+            ReloadError::OwnAddress(addresses) => {
+                let [old, new] = addresses
+                    .each_ref()
+                    .map(|[one, two]| format!("{one} {two}"));
+                write!(
+                    f,
+                    "this server's own addresses are {old} now and would be {new}, which takes a restart"
+                )
+            }
             ReloadError::AnotherHerd(error) => write!(f, "{error}"),
             ReloadError::Threads(error) => {
                 write!(f, "there is no thread for a new neighbor: {error}")
@@ -316,7 +316,7 @@ impl Server {
         let addresses = |entry: &Entry| [entry.client.clone(), entry.peer.clone()];
         let (old, new) = (addresses(&self.entry), addresses(entry));
         if old != new {
-            return Err(ReloadError::OwnAddress { old, new });
+            return Err(ReloadError::OwnAddress(Box::new([old, new])));
         }
         let changed = self.links.replace_keys(keys);
         let keys = if changed.map_err(ReloadError::AnotherHerd)? {

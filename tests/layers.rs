@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 12] = [
         "outbox",
         "printable",
         "shutdown",
+        "sync",
     ],
     &["geo", "time"],
     &["command", "topology"],

@@ -4,112 +4,54 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/process.rs"]
+mod process;
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use process::{Directory, Running, free_addresses, herd, signal, spawn, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use support::{Client, PATIENCE};
+use support::Client;
 
 const FULL: &[u8] = b"? server full\n";
 
 /// A server alone in a directory of its own; both end with it.
 struct Herd {
-    child: Child,
-    directory: PathBuf,
+    process: Running,
+    directory: Directory,
     address: SocketAddr,
 }
 
 impl Herd {
-    fn start(name: &str, flags: &[&str], prepare: impl FnOnce(&PathBuf)) -> Herd {
-        let (mut command, directory, address) = Herd::command(name);
-        prepare(&directory);
-        let mut child = command.args(flags).stdout(Stdio::piped()).spawn().unwrap();
-        let mut ready = String::new();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut ready).unwrap();
-        assert!(ready.contains("is ready"), "{ready:?}");
+    fn start(name: &str, flags: &[&str], prepare: impl FnOnce(&Path)) -> Herd {
+        let directory = Herd::directory(name);
+        prepare(directory.path());
+        let mut command = herd(&directory, &[&["serve", "Alone"], flags].concat());
+        command.stderr(Stdio::null());
+        let (process, address) = spawn(command);
         Herd {
-            child,
+            process,
             directory,
             address,
         }
     }
 
-    fn command(name: &str) -> (Command, PathBuf, SocketAddr) {
-        let directory = std::env::temp_dir().join(format!("herd-{name}-{}", std::process::id()));
-        fs::create_dir_all(directory.join("logs")).unwrap();
-        // Ports that were free a moment ago.
-        let held = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [client, peer] = held.map(|listener| listener.local_addr().unwrap());
-        fs::write(
-            directory.join("servers.txt"),
-            format!("Alone {client} {peer}\n"),
-        )
-        .unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
-        command
-            .args(["serve", "Alone"])
-            .current_dir(&directory)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        (command, directory, client)
-    }
-
-    fn proc(&self, what: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{what}", self.child.id())).unwrap()
-    }
-
-    fn descriptors(&self) -> usize {
-        let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
-        entries.unwrap().count()
-    }
-
-    fn resident_kib(&self) -> usize {
-        let status = self.proc("status");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS"))
-            .unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    /// CPU time so far, in clock ticks of 10 ms.
-    fn cpu_ticks(&self) -> u64 {
-        let stat = self.proc("stat");
-        let fields: Vec<_> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    fn directory(name: &str) -> Directory {
+        let directory = Directory::new(name);
+        fs::create_dir_all(directory.path().join("logs")).unwrap();
+        let [client, peer] = free_addresses();
+        directory.servers(&format!("Alone {client} {peer}\n"));
+        directory
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("logs/Alone.log")).unwrap()
-    }
-}
-
-impl Drop for Herd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-#[track_caller]
-fn await_true(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
+        fs::read_to_string(self.directory.path().join("logs/Alone.log")).unwrap()
     }
 }
 
@@ -135,13 +77,13 @@ fn floods_of_connections_leave_nothing_behind() {
             }
         };
         flood(500);
-        await_true("the first ones stay", || server.descriptors() < 40);
-        let (descriptors, kib) = (server.descriptors(), server.resident_kib());
+        wait_until("the first ones stay", || server.process.descriptors() < 40);
+        let (descriptors, kib) = (server.process.descriptors(), server.process.resident_kib());
         flood(2_000);
-        await_true("descriptors stay", || {
-            server.descriptors() <= descriptors + 1
+        wait_until("descriptors stay", || {
+            server.process.descriptors() <= descriptors + 1
         });
-        let grown = server.resident_kib().saturating_sub(kib);
+        let grown = server.process.resident_kib().saturating_sub(kib);
         // The log's buffers are in it.
         assert!(grown < 4_096, "{grown} KiB more than before");
         assert_eq!(Client::connect(server.address).ask("b"), "? b");
@@ -155,15 +97,15 @@ fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
     for client in &mut inside {
         assert_eq!(client.ask("a"), "? a");
     }
-    let used = server.descriptors() as u64;
+    let used = server.process.descriptors() as u64;
     let limit = Rlimit {
         current: Some(used),
         maximum: Some(used),
     };
-    let pid = Pid::from_child(&server.child);
+    let pid = Pid::from_child(&server.process.0);
     prlimit(Some(pid), Resource::Nofile, limit).unwrap();
     // Numbers below that may be free yet.
-    await_true("nobody is refused", || {
+    wait_until("nobody is refused", || {
         let mut client = Client::connect(server.address);
         client.send("e\n");
         let told = client.line();
@@ -175,18 +117,18 @@ fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
         assert_eq!(refusal(server.address), FULL);
     }
     let waiting: Vec<_> = (0..100).map(|_| Client::connect(server.address)).collect();
-    let (start, before) = (Instant::now(), server.cpu_ticks());
+    let (start, before) = (Instant::now(), server.process.cpu_ticks());
     // Those inside are served as ever.
     while start.elapsed() < Duration::from_secs(1) {
         std::thread::park_timeout(Duration::from_millis(100));
         assert_eq!(inside[0].ask("b"), "? b");
     }
-    let ticks = server.cpu_ticks() - before;
+    let ticks = server.process.cpu_ticks() - before;
     assert!(ticks <= 5, "{ticks} ticks of 10 ms in a second");
     drop(waiting);
     inside.truncate(5);
     let start = Instant::now();
-    await_true("no place becomes free", || {
+    wait_until("no place becomes free", || {
         let mut client = Client::connect(server.address);
         let _ = client.stream().write_all(b"c\n");
         client.line() == "? c"
@@ -202,34 +144,35 @@ fn too_many_clients_are_told_and_hold_few_descriptors() {
     for client in &mut inside {
         assert_eq!(client.ask("a"), "? a");
     }
-    let before = server.descriptors();
+    let before = server.process.descriptors();
     // They read what they are told, and stay.
     let mut refused: Vec<_> = (0..200).map(|_| Client::connect(server.address)).collect();
     for client in &mut refused {
         assert_eq!(client.rest(), FULL);
     }
     assert!(
-        server.descriptors() <= before + 65,
+        server.process.descriptors() <= before + 65,
         "{}",
-        server.descriptors()
+        server.process.descriptors()
     );
-    await_true("refused clients stay", || server.descriptors() <= before);
-    await_true("nothing tells of it", || {
+    wait_until("refused clients stay", || {
+        server.process.descriptors() <= before
+    });
+    wait_until("nothing tells of it", || {
         server.log().contains("server is full")
     });
 }
 
 #[test]
 fn more_workers_than_the_machine_gives_are_refused_at_the_start() {
-    let (command, directory, _) = Herd::command("threads");
-    let program = command.get_program().to_str().unwrap();
+    let directory = Herd::directory("threads");
     let output = Command::new("bash")
         .args([
             "-c",
             "ulimit -v 2000000; exec \"$0\" serve Alone --workers 8000",
         ])
-        .arg(program)
-        .current_dir(&directory)
+        .arg(env!("CARGO_BIN_EXE_herd"))
+        .current_dir(directory.path())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -238,7 +181,6 @@ fn more_workers_than_the_machine_gives_are_refused_at_the_start() {
         "{text}"
     );
     assert_eq!(output.status.code(), Some(1), "{text}");
-    fs::remove_dir_all(directory).unwrap();
 }
 
 /// Requests whose lines fill the log, all answered.
@@ -272,8 +214,7 @@ fn a_log_that_takes_nothing_stalls_nobody_and_tells_what_was_dropped() {
     chatter(server.address, 3_000);
     go.send(()).unwrap();
     chatter(server.address, 10);
-    let pid = server.child.id().to_string();
-    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    signal(&server.process, "TERM");
     let lines = reader.unwrap().join().unwrap();
     assert!(
         lines.contains(" log lines dropped: "),

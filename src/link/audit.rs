@@ -7,9 +7,10 @@
 //! this server's records of those buckets are sent to the neighbor, whatever its vector says.
 //! The neighbor does likewise, and then both hold the newest of each client.
 //!
-//! A digest is a scan of the whole cache: 45 ns a record were measured, so a million clients take
-//! 45 ms, three times a minute in a ring. The alternative, keeping it up with each report, would
-//! cost the path that everything waits for. A scan holds one shard's read lock at a time.
+//! A digest is a scan of the whole cache. Measured on a busy machine: 185 ns a record, 40 of them
+//! the scan itself; so a million clients take a thread 0.2 s, three times a minute in a ring, and
+//! a report waits at most 3 ms for the shard that is being read. The alternative, keeping the
+//! digest up with each report, would cost the path that everything waits for.
 
 use std::io;
 use std::sync::Arc;

@@ -51,7 +51,7 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
     let filler = seen(&fleet, &data.join("filler"));
 
     let mut at_ball = fleet.client(ball);
-    let mut kept = Vec::new();
+    let (mut kept, mut theirs) = (Vec::new(), Vec::new());
     let mut refused = Vec::new();
     let mut healing = Vec::new();
     for round in 0..rounds {
@@ -83,7 +83,7 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
         let client = format!("foreign-{round}");
         let foreign = fleet.client(welsh).ask(&report(&client, "+4+4"));
         at_ball.await_whatsat(&client, &foreign);
-        kept.push((client, foreign));
+        theirs.push((client, foreign));
 
         fs::remove_file(&filler).unwrap();
         let start = Instant::now();
@@ -117,6 +117,12 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
     let mut client = fleet.client(ball);
     for (name, reply) in &kept {
         assert_eq!(client.whatsat(name), *reply);
+    }
+    // What it adopted while its disk was full it claims not to have, and is told again.
+    fleet.start(welsh);
+    for (name, reply) in kept.iter().chain(&theirs) {
+        client.await_whatsat(name, reply);
+        fleet.client(welsh).await_whatsat(name, reply);
     }
     figure(
         "4",

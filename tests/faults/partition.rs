@@ -43,7 +43,8 @@ fn cut_and_heal(
     let before: Vec<_> = links.iter().map(|&(a, b)| lost(fleet, a, b)).collect();
     cut(true);
     // Until a record is due, a link may be idle for a second; then four without a word.
-    let noticed = wait_for("the links are down", limit(5), || {
+    let in_the_log = Duration::from_secs(1);
+    let noticed = wait_for("the links are down", limit(5) + in_the_log, || {
         links
             .iter()
             .zip(&before)

@@ -23,8 +23,8 @@ use socket2::SockRef;
 const NONE: usize = usize::MAX;
 
 /// Bytes that the proxy's own sockets buffer while it is slow; what waits beyond waits at the
-/// servers, as it would before a slow wire.
-const SLOW_BUFFER_BYTES: usize = 16 << 10;
+/// servers, as it would before a slow wire. Less than a segment of loopback would stall.
+const SLOW_BUFFER_BYTES: usize = 64 << 10;
 
 /// What is being done to the connections, all of them.
 #[derive(Default)]

@@ -1,0 +1,476 @@
+//! The apply lock and the hand-over to the queues under every order of steps that shuttle's
+//! schedulers come up with.
+//!
+//! The herd, its cache and its queues are compiled here anew, from the same files, with the
+//! primitives of `tests/interleavings/sync.rs` for those of `src/sync.rs`. Each property is
+//! checked thousands of times, each time with another order; and each is shown to fail with a herd
+//! that is broken on purpose.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_imports,
+    clippy::all,
+    clippy::unwrap_used,
+    reason = "whole modules of the server are compiled for a part of each, by the lints of a \
+              library elsewhere; and in a test a panic is the report"
+)]
+
+#[path = "../src"]
+mod server {
+    pub mod command;
+    pub mod config;
+    pub mod decimal;
+    pub mod fields;
+    pub mod flood;
+    pub mod geo;
+    pub mod herd;
+    pub mod journal;
+    pub mod keys;
+    pub mod locations;
+    pub mod outbox;
+    pub mod record;
+    pub mod time;
+    pub mod topology;
+    pub mod vector;
+}
+use server::{
+    command, config, decimal, fields, flood, geo, herd, journal, keys, locations, outbox, record,
+    time, topology, vector,
+};
+
+#[path = "interleavings/broken.rs"]
+mod broken;
+#[path = "interleavings/sync.rs"]
+mod sync;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config, FailurePersistence, Runner, thread};
+
+use broken::{Broken, Fault};
+use command::{Command, Report};
+use herd::Herd;
+use outbox::{LinkId, Outlet, QUEUE_GROUPS, Queued};
+use record::{Record, RecordView};
+use time::Timestamp;
+use vector::Vector;
+
+/// The server whose reports these are.
+const ORIGIN: &[u8] = b"Ball";
+
+/// When everything is received; times of reports are a few seconds.
+const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
+
+/// Orders tried of each property, by each scheduler, and the time that they may take: a machine
+/// that is busy or slow tries fewer.
+const ORDERS: usize = 2_000;
+const TIME: Duration = Duration::from_millis(1_000);
+
+/// Orders between two looks at the clock.
+const AT_ONCE: usize = 50;
+
+/// Places where the order of priorities changes, in each order of the second scheduler.
+const PCT_DEPTH: usize = 3;
+
+/// What the properties are about.
+trait Server: Send + Sync {
+    fn report(&self, report: &Report<'_>, received: Timestamp);
+    fn add_link(&self, groups: usize) -> (LinkId, Outlet);
+    fn set_live(&self, link: LinkId) -> Vector;
+    fn set_down(&self, link: LinkId);
+    fn vector(&self) -> Vector;
+    fn send_markers(&self);
+    fn all_above(&self, vector: &Vector, show: &mut dyn FnMut(&RecordView<'_>));
+}
+
+impl Server for Herd {
+    fn report(&self, report: &Report<'_>, received: Timestamp) {
+        Herd::report(self, &[*report], received, &mut Vec::new());
+    }
+
+    fn add_link(&self, groups: usize) -> (LinkId, Outlet) {
+        self.add_link_bounded(groups)
+    }
+
+    fn set_live(&self, link: LinkId) -> Vector {
+        Herd::set_live(self, link)
+    }
+
+    fn set_down(&self, link: LinkId) {
+        Herd::set_down(self, link);
+    }
+
+    fn vector(&self) -> Vector {
+        Herd::vector(self)
+    }
+
+    fn send_markers(&self) {
+        Herd::send_markers(self);
+    }
+
+    fn all_above(&self, vector: &Vector, show: &mut dyn FnMut(&RecordView<'_>)) {
+        let mut records = Vec::new();
+        self.records_above(
+            vector,
+            &mut records,
+            |records, view| records.push(Record::new(view)),
+            |_| true,
+        );
+        records.iter().for_each(|record| show(&record.view()));
+    }
+}
+
+/// A herd that is as it should be.
+fn sound() -> Arc<Herd> {
+    Arc::new(Herd::new("Ball", 1, 100))
+}
+
+fn tell(server: &dyn Server, client: &str, time: u64) {
+    let line = format!("IAMAT {client} +1+1 {time}");
+    match Command::parse(line.as_bytes()) {
+        Ok(Command::Iamat(report)) => server.report(&report, NOW),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A thread that reports.
+fn reporter(
+    server: &Arc<impl Server + 'static>,
+    reports: Vec<(&'static str, u64)>,
+) -> thread::JoinHandle<()> {
+    let server = Arc::clone(server);
+    thread::spawn(move || {
+        for (client, time) in reports {
+            tell(&*server, client, time);
+        }
+    })
+}
+
+/// Up to which number a vector claims the origin's reports.
+fn claimed(vector: &Vector) -> u64 {
+    (1..)
+        .take_while(|&sequence| vector.covers(ORIGIN, 1, sequence))
+        .count() as u64
+}
+
+/// A neighbor, as far as it is told.
+#[derive(Default)]
+struct Neighbor {
+    held: HashMap<Vec<u8>, Record>,
+    sequences: BTreeSet<u64>,
+    vector: Vector,
+}
+
+impl Neighbor {
+    fn take(&mut self, view: &RecordView<'_>) {
+        if view.origin == ORIGIN {
+            self.sequences.insert(view.sequence);
+        }
+        let held = self.held.get(view.client);
+        if held.is_none_or(|held| view.order(&held.view()).is_gt()) {
+            self.held.insert(view.client.to_vec(), Record::new(view));
+        }
+    }
+
+    /// Takes what was queued; says whether the queue had overflowed. With `whole`, no report
+    /// replaces another, so all that a marker covers must have come.
+    fn drain(&mut self, outlet: &Outlet, whole: bool) -> bool {
+        while let Ok(queued) = outlet.try_take() {
+            let Queued::Lines(lines) = queued else {
+                return true;
+            };
+            for line in lines
+                .strip_suffix(b"\n")
+                .unwrap()
+                .split(|&byte| byte == b'\n')
+            {
+                match RecordView::parse_line(line) {
+                    Some(view) => self.take(&view),
+                    None => self.mark(line, whole),
+                }
+            }
+        }
+        false
+    }
+
+    fn mark(&mut self, line: &[u8], whole: bool) {
+        assert_eq!(self.vector.read_line("MARKER", line), Some(true));
+        let claimed = claimed(&self.vector);
+        if whole {
+            let all = (1..=claimed).all(|sequence| self.sequences.contains(&sequence));
+            assert!(
+                all,
+                "{claimed} are claimed, of which came {:?}",
+                self.sequences
+            );
+        }
+    }
+
+    /// Sends what the neighbor lacks, as the link's sender does.
+    fn resync(&mut self, server: &dyn Server, link: LinkId, order: Order) {
+        let above = self.vector.clone();
+        let mut captured = Vector::default();
+        if order == Order::LiveThenScan {
+            captured = server.set_live(link);
+        }
+        server.all_above(&above, &mut |view| self.take(view));
+        if order == Order::ScanThenLive {
+            captured = server.set_live(link);
+        }
+        self.vector.merge(&captured);
+    }
+
+    /// Asserts that it holds what the server does.
+    fn check(&self, server: &dyn Server) {
+        let mut clients = 0;
+        server.all_above(&Vector::default(), &mut |view| {
+            clients += 1;
+            let held = self.held.get(view.client).map(Record::view);
+            assert_eq!(held.as_ref(), Some(view));
+        });
+        assert_eq!(self.held.len(), clients);
+    }
+}
+
+/// When a link begins to queue: before the cache is scanned for it, or too late.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    LiveThenScan,
+    ScanThenLive,
+}
+
+/// The vector covers nothing that is not stored, and in the end all; numbers have no gap.
+fn nothing_is_claimed_that_is_not_stored(server: Arc<impl Server + 'static>) {
+    let reporters = [
+        reporter(&server, vec![("a", 1), ("b", 2), ("c", 3)]),
+        reporter(&server, vec![("d", 1), ("e", 2)]),
+    ];
+    let stored = |server: &dyn Server| {
+        let mut sequences = BTreeSet::new();
+        server.all_above(&Vector::default(), &mut |view| {
+            assert!(sequences.insert(view.sequence), "a number twice");
+        });
+        sequences
+    };
+    for _ in 0..3 {
+        let claimed = claimed(&server.vector());
+        let stored = stored(&*server);
+        let all = (1..=claimed).all(|sequence| stored.contains(&sequence));
+        assert!(all, "{claimed} are claimed, of which are stored {stored:?}");
+    }
+    reporters
+        .into_iter()
+        .for_each(|reporter| reporter.join().unwrap());
+    assert_eq!(stored(&*server), (1..=5).collect());
+    assert_eq!(claimed(&server.vector()), 5);
+}
+
+/// A marker is queued behind all that it covers, and everything is queued once.
+fn a_marker_is_behind_what_it_covers(server: Arc<impl Server + 'static>) {
+    let (link, outlet) = server.add_link(QUEUE_GROUPS);
+    let mut neighbor = Neighbor::default();
+    neighbor.resync(&*server, link, Order::LiveThenScan);
+    let timer = Arc::clone(&server);
+    let timer = thread::spawn(move || {
+        timer.send_markers();
+        timer.send_markers();
+    });
+    let reporters = [
+        reporter(&server, vec![("a", 1), ("b", 2)]),
+        reporter(&server, vec![("c", 1), ("d", 2)]),
+    ];
+    assert!(!neighbor.drain(&outlet, true));
+    reporters
+        .into_iter()
+        .for_each(|reporter| reporter.join().unwrap());
+    timer.join().unwrap();
+    server.send_markers();
+    assert!(!neighbor.drain(&outlet, true));
+    assert_eq!(claimed(&neighbor.vector), 4);
+    neighbor.check(&*server);
+}
+
+/// A link that comes up, overflows, goes down and comes up again while clients report misses
+/// nothing in the end.
+fn a_resync_and_the_queue_miss_nothing(
+    server: Arc<impl Server + 'static>,
+    groups: usize,
+    order: Order,
+) {
+    let (link, outlet) = server.add_link(groups);
+    let mut neighbor = Neighbor::default();
+    let reporters = [
+        reporter(&server, vec![("a", 1), ("b", 4), ("a", 5)]),
+        reporter(&server, vec![("b", 2), ("a", 3), ("c", 6)]),
+    ];
+    for _ in 0..2 {
+        neighbor.resync(&*server, link, order);
+        if neighbor.drain(&outlet, false) {
+            neighbor.resync(&*server, link, order);
+        }
+        // What is queued now goes with the connection.
+        server.set_down(link);
+    }
+    neighbor.resync(&*server, link, order);
+    reporters
+        .into_iter()
+        .for_each(|reporter| reporter.join().unwrap());
+    while neighbor.drain(&outlet, false) {
+        neighbor.resync(&*server, link, order);
+    }
+    neighbor.check(&*server);
+}
+
+/// Reports and a neighbor's records of one client: no older one ever replaces a newer one, and
+/// each link hears of the winner, but for the one that it came from.
+fn the_newest_wins_whoever_is_first() {
+    let server = sound();
+    let (from, from_outlet) = server.add_link();
+    let (other, other_outlet) = server.add_link();
+    let mut source = Neighbor::default();
+    let mut neighbor = Neighbor::default();
+    source.resync(&*server, from, Order::LiveThenScan);
+    neighbor.resync(&*server, other, Order::LiveThenScan);
+    let records: Vec<Record> = [(2, 1), (4, 2)]
+        .into_iter()
+        .map(|(seconds, sequence)| {
+            let text = seconds.to_string();
+            Record::new(&RecordView {
+                client: b"a",
+                location: b"+2+2",
+                time_text: text.as_bytes(),
+                time: Timestamp::from_nanos(seconds * 1_000_000_000),
+                received: NOW,
+                origin: b"Welsh",
+                epoch: 1,
+                sequence,
+            })
+        })
+        .collect();
+    records
+        .iter()
+        .for_each(|record| source.take(&record.view()));
+    let adopter = Arc::clone(&server);
+    let adopter = thread::spawn(move || {
+        for record in &records {
+            adopter.adopt(&[record.view()], from);
+        }
+    });
+    let reporters = [
+        reporter(&server, vec![("a", 1), ("a", 5)]),
+        reporter(&server, vec![("a", 3), ("a", 4)]),
+    ];
+    let mut last: Option<Record> = None;
+    for _ in 0..4 {
+        let now = server.locate(b"a", |found| found.map(|view| Record::new(&view)));
+        let is_older = match (&last, &now) {
+            (Some(last), Some(now)) => now.view().order(&last.view()).is_lt(),
+            (last, now) => last.is_some() && now.is_none(),
+        };
+        assert!(!is_older, "{now:?} after {last:?}");
+        last = now;
+    }
+    adopter.join().unwrap();
+    reporters
+        .into_iter()
+        .for_each(|reporter| reporter.join().unwrap());
+    for (neighbor, outlet) in [(&mut source, &from_outlet), (&mut neighbor, &other_outlet)] {
+        assert!(!neighbor.drain(outlet, false));
+        neighbor.check(&*server);
+    }
+    let time = server.locate(b"a", |found| found.map(|view| view.time));
+    assert_eq!(time, Some(Timestamp::from_nanos(5_000_000_000)));
+}
+
+/// Tries orders until there were enough or the time is over; says how many there were.
+fn try_orders<S: Scheduler + 'static>(scheduler: impl Fn(usize) -> S, property: fn()) -> usize {
+    let start = Instant::now();
+    let mut orders = 0;
+    while orders < ORDERS && start.elapsed() < TIME {
+        let mut config = Config::new();
+        config.stack_size = 256 << 10;
+        config.failure_persistence = FailurePersistence::Print;
+        config.silence_warnings = true;
+        orders += Runner::new(scheduler(AT_ONCE), config).run(property);
+    }
+    orders
+}
+
+/// The property holds in all orders that are tried.
+fn holds(what: &str, property: fn()) {
+    let start = Instant::now();
+    let orders = try_orders(RandomScheduler::new, property)
+        + try_orders(|orders| PctScheduler::new(PCT_DEPTH, orders), property);
+    let seconds = start.elapsed().as_secs_f64();
+    say(&format!(
+        "test {what} ... ok, {orders} orders in {seconds:.1} s"
+    ));
+}
+
+/// The property is seen to fail.
+fn is_noticed(what: &str, property: fn()) {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let tried = catch_unwind(AssertUnwindSafe(|| {
+        try_orders(RandomScheduler::new, property);
+    }));
+    std::panic::set_hook(hook);
+    assert!(tried.is_err(), "not noticed: {what}");
+    say(&format!("test noticed: {what} ... ok"));
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn broken(fault: Fault) -> Arc<Broken> {
+    Arc::new(Broken::new(Some(fault)))
+}
+
+fn main() {
+    holds("nothing is claimed that is not stored", || {
+        nothing_is_claimed_that_is_not_stored(sound());
+    });
+    holds("a marker is behind what it covers", || {
+        a_marker_is_behind_what_it_covers(sound());
+    });
+    holds("a resync and the queue miss nothing", || {
+        a_resync_and_the_queue_miss_nothing(sound(), QUEUE_GROUPS, Order::LiveThenScan);
+    });
+    holds("a queue that overflows misses nothing", || {
+        a_resync_and_the_queue_miss_nothing(sound(), 1, Order::LiveThenScan);
+    });
+    holds(
+        "the newest wins, whoever is first",
+        the_newest_wins_whoever_is_first,
+    );
+
+    // What is noticed below is the fault, not the small herd that has it.
+    holds("the small herd", || {
+        let server = || Arc::new(Broken::new(None));
+        nothing_is_claimed_that_is_not_stored(server());
+        a_marker_is_behind_what_it_covers(server());
+        a_resync_and_the_queue_miss_nothing(server(), 1, Order::LiveThenScan);
+    });
+    say("what panics from here on is broken on purpose");
+    is_noticed("a claim before the store", || {
+        nothing_is_claimed_that_is_not_stored(broken(Fault::ClaimedBeforeStored));
+    });
+    is_noticed("a number given out before it is used", || {
+        nothing_is_claimed_that_is_not_stored(broken(Fault::NumberedBeforehand));
+    });
+    is_noticed("a report queued after the lock is let go of", || {
+        a_marker_is_behind_what_it_covers(broken(Fault::QueuedAfterRelease));
+    });
+    is_noticed("a link that begins to queue after the scan", || {
+        a_resync_and_the_queue_miss_nothing(sound(), QUEUE_GROUPS, Order::ScanThenLive);
+    });
+}

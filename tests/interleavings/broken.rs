@@ -1,0 +1,121 @@
+//! A herd in small, of the real cache, queues and vector, that does the right thing, or does it
+//! in one of several wrong ways that the tests must notice.
+
+use crate::command::Report;
+use crate::flood::Flood;
+use crate::locations::Locations;
+use crate::outbox::{Group, LinkId, Outlet};
+use crate::record::RecordView;
+use crate::sync::Mutex;
+use crate::time::Timestamp;
+use crate::vector::Vector;
+
+use super::{ORIGIN, Server};
+
+/// What is done wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The vector covers a report before the cache holds it.
+    ClaimedBeforeStored,
+    /// A report is queued after the lock was let go of.
+    QueuedAfterRelease,
+    /// The number is given out, and the lock let go of before it is used.
+    NumberedBeforehand,
+}
+
+pub struct Broken {
+    fault: Option<Fault>,
+    locations: Locations,
+    apply: Mutex<Apply>,
+}
+
+struct Apply {
+    sequence: u64,
+    vector: Vector,
+    flood: Flood,
+}
+
+impl Broken {
+    pub fn new(fault: Option<Fault>) -> Broken {
+        Broken {
+            fault,
+            locations: Locations::new(),
+            apply: Mutex::new(Apply {
+                sequence: 0,
+                vector: Vector::default(),
+                flood: Flood::default(),
+            }),
+        }
+    }
+}
+
+impl Server for Broken {
+    fn report(&self, report: &Report<'_>, received: Timestamp) {
+        let key = self.locations.key(report.client);
+        let mut apply = self.apply.lock();
+        let is_stale = self.locations.with(key, report.client, |stored| {
+            stored.is_some_and(|stored| report.time <= stored.time)
+        });
+        if is_stale {
+            return;
+        }
+        apply.sequence += 1;
+        let sequence = apply.sequence;
+        if self.fault == Some(Fault::NumberedBeforehand) {
+            drop(apply);
+            apply = self.apply.lock();
+        }
+        if self.fault == Some(Fault::ClaimedBeforeStored) {
+            apply.vector.advance(ORIGIN, 1, sequence);
+            drop(apply);
+            apply = self.apply.lock();
+        }
+        let record = RecordView::of_report(report, received, ORIGIN, 1, sequence);
+        self.locations.store(key, &record);
+        apply.vector.advance(ORIGIN, 1, sequence);
+        if self.fault == Some(Fault::QueuedAfterRelease) {
+            drop(apply);
+            apply = self.apply.lock();
+        }
+        let mut line = Vec::new();
+        record.write_line(&mut line);
+        apply.flood.hand_over(&Group::new(line, 1), None);
+    }
+
+    fn add_link(&self, groups: usize) -> (LinkId, Outlet) {
+        self.apply.lock().flood.add(groups)
+    }
+
+    fn set_live(&self, link: LinkId) -> Vector {
+        let mut apply = self.apply.lock();
+        apply.flood.set_live(link);
+        apply.vector.clone()
+    }
+
+    fn set_down(&self, link: LinkId) {
+        self.apply.lock().flood.set_down(link);
+    }
+
+    fn vector(&self) -> Vector {
+        self.apply.lock().vector.clone()
+    }
+
+    fn send_markers(&self) {
+        let mut apply = self.apply.lock();
+        let mut lines = Vec::new();
+        apply.vector.write_lines("MARKER", &mut lines);
+        apply.flood.hand_over(&Group::new(lines, 0), None);
+    }
+
+    fn all_above(&self, vector: &Vector, show: &mut dyn FnMut(&RecordView<'_>)) {
+        self.locations.scan(
+            &mut (),
+            |(), view| {
+                if !vector.covers(view.origin, view.epoch, view.sequence) {
+                    show(view);
+                }
+            },
+            |()| true,
+        );
+    }
+}

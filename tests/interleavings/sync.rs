@@ -1,0 +1,96 @@
+//! What `src/sync.rs` names, made of shuttle's parts: at each use its scheduler may let another
+//! thread go on. The shapes are those of parking_lot and crossbeam.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+pub use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
+
+#[derive(Debug, Default)]
+pub struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub fn new(value: T) -> Mutex<T> {
+        Mutex(shuttle::sync::Mutex::new(value))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct RwLock<T>(shuttle::sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub fn new(value: T) -> RwLock<T> {
+        RwLock(shuttle::sync::RwLock::new(value))
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap()
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap()
+    }
+}
+
+/// A channel of so many places, by what it does to those who never wait at it.
+pub fn bounded<T>(places: usize) -> (Sender<T>, Receiver<T>) {
+    let queue = Arc::new(Mutex::new(VecDeque::new()));
+    let sender = Sender {
+        queue: Arc::clone(&queue),
+        places,
+    };
+    (sender, Receiver { queue })
+}
+
+#[derive(Debug)]
+pub struct Sender<T> {
+    queue: Arc<Mutex<VecDeque<T>>>,
+    places: usize,
+}
+
+impl<T> Sender<T> {
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        let mut queue = self.queue.lock();
+        if queue.len() == self.places {
+            return Err(TrySendError::Full(value));
+        }
+        queue.push_back(value);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub struct Receiver<T> {
+    queue: Arc<Mutex<VecDeque<T>>>,
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Receiver<T> {
+        Receiver {
+            queue: Arc::clone(&self.queue),
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        self.queue.lock().pop_front().ok_or(TryRecvError::Empty)
+    }
+
+    pub fn len(&self) -> usize {
+        self.queue.lock().len()
+    }
+
+    /// There is no time here: it is always over.
+    pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
+        self.try_recv().map_err(|_| RecvTimeoutError::Timeout)
+    }
+}
