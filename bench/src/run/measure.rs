@@ -38,8 +38,6 @@ pub(crate) fn load(
     fleet: &Fleet,
     progress: &mut Progress,
 ) -> Result<Vec<Figure>, String> {
-    let process = fleet.process(0)?.to_string();
-    let before = process::descriptors(&process)?;
     if cell.idle() > 0 && cell.round == 1 {
         // What an allocator sets aside for the first requests is no idle client's.
         run(
@@ -48,7 +46,6 @@ pub(crate) fn load(
             &["--seconds", "0.3", "--warmup", "0"],
             progress,
         )?;
-        settle(&process, before)?;
     }
     let entry = cell.entry;
     let mut options: Vec<String> = [
@@ -68,7 +65,6 @@ pub(crate) fn load(
     }
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let measured = run(cell, fleet, &options, progress)?;
-    settle(&process, before)?;
     Ok(figures(cell, &measured))
 }
 
@@ -140,7 +136,10 @@ fn run(
     }
     all.extend(options);
     note(fleet, &all);
-    load::measure(&all, progress)
+    let before = process::descriptors(&process)?;
+    let measured = load::measure(&all, progress)?;
+    settle(&process, before)?;
+    Ok(measured)
 }
 
 fn note(fleet: &Fleet, options: &[&str]) {

@@ -91,8 +91,10 @@ async fn converse(
 
 /// The neighbor sends nothing back, so whatever comes is the connection's end.
 async fn end(reader: &mut OwnedReadHalf) -> io::Result<()> {
-    reader.read(&mut [0; 1]).await?;
-    Err(io::Error::other("closed by the neighbor"))
+    match reader.read(&mut [0; 1]).await? {
+        0 => Err(io::Error::other("closed by the neighbor")),
+        _ => Err(io::Error::other("the neighbor spoke out of turn")),
+    }
 }
 
 async fn send(
