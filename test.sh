@@ -104,7 +104,7 @@ quick() {
         fail 'cargo fmt --check' 'rustfmt is missing'
     fi
     if have shellcheck; then
-        step 'shellcheck' shellcheck --external-sources run.sh test.sh tests/*.sh .ci/run
+        step 'shellcheck' shellcheck --external-sources run.sh test.sh tests/*.sh .ci/run bench/run.sh
     else
         skip 'shellcheck' 'it is not installed'
     fi
