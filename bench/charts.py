@@ -109,18 +109,25 @@ def style_axis(axes: Axes, x_label: str, y_label: str, *, title: str = "") -> No
     axes.spines[["top", "right"]].set_visible(False)
 
 
+MAX_TICKS = 8
+"""Ticks on an axis that can be told apart."""
+
+
 def log_axis(axes: Axes, which: str, ticks: Sequence[float] | None, text: Callable[[float], str]) -> None:
-    """Makes an axis logarithmic, with ticks at these values, or at 1, 2 and 5 of each decade."""
+    """Makes an axis logarithmic, with ticks at these values, or at round ones."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     if ticks is not None:
         axis.set_major_locator(FixedLocator(ticks))
     else:
         low, high = axis.get_view_interval()
-        decades = range(-3, 13)
-        steps = [m * 10.0**d for d in decades for m in (1, 2, 5)]
-        inside = [step for step in steps if low <= step <= high]
-        axis.set_major_locator(FixedLocator(inside if len(inside) < 9 else [s for s in inside if str(s)[0] == "1"]))
+        # The densest of these that leaves room between the ticks.
+        for multiples in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1,)):
+            steps = [multiple * 10.0**decade for decade in range(-3, 13) for multiple in multiples]
+            inside = [step for step in steps if low <= step <= high]
+            if len(inside) <= MAX_TICKS:
+                break
+        axis.set_major_locator(FixedLocator(inside))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
 
