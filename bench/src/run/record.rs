@@ -35,7 +35,7 @@ pub(crate) struct Figure {
     pub(crate) value: f64,
 }
 
-/// A figure of a metric, in the metric's [`unit`].
+/// A figure of a metric, in the metric's [`unit()`].
 pub(crate) fn figure(metric: &'static str, value: f64) -> Figure {
     Figure { metric, value }
 }
