@@ -17,7 +17,7 @@ use herd::server::{Server, Sockets};
 use herd::time::Timestamp;
 use herd::topology::Topology;
 use parking_lot::Mutex;
-use support::{Client, KEYS, PATIENCE, RING, alone, atlas, config, free_ring, report};
+use support::{Client, KEYS, PATIENCE, RING, alone, atlas, config, free_ring, report, tell};
 
 /// Bytes of each of the two messages that prove the key, with their length before them.
 const MESSAGE_BYTES: usize = 50;
@@ -140,17 +140,6 @@ fn await_refused(server: &Server, count: u64) {
         );
         std::thread::yield_now();
     }
-}
-
-/// What a peer port says to somebody who sends this and no more.
-fn tell(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Whoever closes before it has read all resets the connection.
-    let _ = stream.write_all(bytes);
-    let mut told = Vec::new();
-    let _ = stream.read_to_end(&mut told);
-    told
 }
 
 #[test]

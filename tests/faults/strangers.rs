@@ -1,28 +1,17 @@
 //! Those without the key, on the peer port and between two servers.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fleet::Fleet;
 use crate::form::{choose, figure, limit};
 use crate::process::{herd, wait_for, wait_until};
-use crate::support::{PATIENCE, report};
+use crate::support::{PATIENCE, report, tell};
 
 /// Bytes of each of the two messages that prove the key, with their length before them.
 const MESSAGE_BYTES: usize = 50;
-
-/// What a peer port says to somebody who sends this and no more.
-fn tell(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Whoever closes before it has read all resets the connection.
-    let _ = stream.write_all(bytes);
-    let mut told = Vec::new();
-    let _ = stream.read_to_end(&mut told);
-    told
-}
 
 /// How many a server has refused by now, as its log counts them.
 fn refused(fleet: &Fleet, server: usize) -> usize {

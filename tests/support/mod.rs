@@ -213,3 +213,14 @@ pub fn report(client: &str, location: &str) -> String {
         now.subsec_nanos()
     )
 }
+
+/// What a peer port says to somebody who sends this and no more.
+pub fn tell(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Whoever closes before it has read all resets the connection.
+    let _ = stream.write_all(bytes);
+    let mut told = Vec::new();
+    let _ = stream.read_to_end(&mut told);
+    told
+}
