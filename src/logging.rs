@@ -422,10 +422,40 @@ mod tests {
         assert_eq!(queue.take(Vec::new()).dropped, 0);
     }
 
+    fn directory(label: &str) -> PathBuf {
+        let name = format!("herd-log-{label}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        directory
+    }
+
+    #[test]
+    fn a_file_that_cannot_rotate_grows_and_rotates_once_it_can() {
+        let directory = directory("stuck");
+        let path = directory.join("Ball.log");
+        let mut file = RotatingFile::open(path.clone(), 10).expect("a file");
+        // Folders that are not empty are replaced by nothing.
+        let obstacle = |number| directory.join(format!("Ball.log.{number}"));
+        for number in 1..=KEPT_FILES {
+            std::fs::create_dir_all(obstacle(number).join("held")).expect("a directory");
+        }
+        let mut write = |line: &str| file.write(line.as_bytes()).expect("a write");
+        write("line 0\n");
+        write("line 1\n");
+        let read = |path: &Path| std::fs::read_to_string(path).expect("a file");
+        assert_eq!(read(&path), "line 0\nline 1\n");
+        for number in 1..=KEPT_FILES {
+            std::fs::remove_dir_all(obstacle(number)).expect("removed");
+        }
+        write("line 2\n");
+        assert_eq!(read(&path), "line 2\n");
+        assert_eq!(read(&obstacle(1)), "line 0\nline 1\n");
+        std::fs::remove_dir_all(directory).expect("removed");
+    }
+
     #[test]
     fn files_rotate_by_size_and_old_ones_go() {
-        let directory = std::env::temp_dir().join(format!("herd-log-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("a directory");
+        let directory = directory("rotated");
         let path = directory.join("Ball.log");
         let mut file = RotatingFile::open(path.clone(), 10).expect("a file");
         for number in 0..10 {

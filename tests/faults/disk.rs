@@ -135,6 +135,69 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
     );
 }
 
+/// Row 24: the log's disk is full, and nobody but the log notices.
+#[test]
+fn a_full_log_disk_costs_log_lines_and_nothing_else() {
+    let Some(mut words) = own_mounts() else {
+        return skipped("row 24", "no right to mount a small file system");
+    };
+    let rounds = choose(1, 10);
+    let mut fleet = Fleet::alone("full-log", &["--log-level", "info"]);
+    let logs = fleet.directory.0.join("logs");
+    fs::create_dir_all(&logs).unwrap();
+    let text = logs.display().to_string();
+    words.extend(["sh", "-c", MOUNT, &text]);
+    let command = behind(&words, &fleet.command(0));
+    fleet.start_as(0, command);
+    let root = fleet.process(0).proc("root");
+    let seen = root.join(logs.strip_prefix("/").unwrap());
+    let log = || fs::read(seen.join("Alone.log")).unwrap();
+    let tells = |what: &str| String::from_utf8_lossy(&log()).matches(what).count();
+
+    let mut client = fleet.client(0);
+    let mut waits = Vec::new();
+    for round in 0..rounds {
+        fill(&seen.join("filler"));
+        let full = log().len();
+        let mut ask = |number: usize| {
+            let start = Instant::now();
+            let reply = client.ask(&report(&format!("full-{round}-{number}"), "+1+1"));
+            assert!(reply.starts_with("AT Alone "), "{reply}");
+            waits.push(start.elapsed());
+        };
+        // More than what is left of the last page takes.
+        (0..200).for_each(&mut ask);
+        // Nothing tells from outside that a write has failed; reports go on until one must have.
+        let start = Instant::now();
+        let mut number = 200;
+        while start.elapsed() < Duration::from_secs(1) {
+            ask(number);
+            number += 1;
+        }
+        assert!(log().len() - full < 4_096, "there was room");
+        fs::remove_file(seen.join("filler")).unwrap();
+        wait_until("the log tells how much it lost", || {
+            ask(number);
+            number += 1;
+            tells("log lines lost: ") == round + 1
+        });
+    }
+    // Half a line that a full disk took is taken back.
+    let log = log();
+    for line in log.split_inclusive(|&byte| byte == b'\n') {
+        let whole = line.starts_with(b"20") && line.ends_with(b"\n");
+        assert!(whole, "{}", line.escape_ascii());
+    }
+    figure(
+        "24",
+        format_args!(
+            "{rounds} times a full log disk, {} reports, all taken, each within {}",
+            waits.len(),
+            crate::form::spread(&mut waits)
+        ),
+    );
+}
+
 /// Writes until there is no room.
 fn fill(path: &Path) {
     let mut bytes = vec![0; 4_096];
