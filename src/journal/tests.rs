@@ -1,7 +1,10 @@
-//! Owns the journal's fault tests: what a cut, a flipped byte, a full disk, a failed sync or a
-//! crash at any step may cost, and that it never costs more.
+//! Owns the journal's fault tests: what a full disk, a failed sync or any sequence of steps may
+//! cost, and that it never costs more. What damage and compactions may cost is in files of its own.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod compaction;
+mod damage;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -235,151 +238,6 @@ fn a_second_process_is_refused() {
 }
 
 #[test]
-fn a_tail_torn_at_any_byte_leaves_a_prefix_that_keeps_its_claims() {
-    let folder = Folder::new();
-    let ever = small(&folder);
-    let bytes = fs::read(path(&folder.0, 1)).unwrap();
-    let mut most = 0;
-    for length in 0..=bytes.len() {
-        fs::write(path(&folder.0, 1), &bytes[..length]).unwrap();
-        let (mut journal, recovered, ids) = open(&folder);
-        check_claims(&recovered, &ids, &ever);
-        assert!(recovered.damage.is_empty() && !journal.is_frozen());
-        assert!(ids.len() >= most, "a longer prefix holds more");
-        most = ids.len();
-        // It goes on from there, and nothing of the tail comes back.
-        journal.own(&[own(50)]).unwrap();
-        drop(journal);
-        let (_journal, again, later) = open(&folder);
-        assert_eq!((again.torn_bytes, later.len()), (0, ids.len() + 1));
-        drop(_journal);
-        fs::remove_file(path(&folder.0, 1)).unwrap();
-    }
-    assert_eq!(most, ever.len());
-}
-
-#[test]
-fn a_flipped_byte_anywhere_is_noticed_and_never_makes_a_record() {
-    let folder = Folder::new();
-    let ever = small(&folder);
-    let bytes = fs::read(path(&folder.0, 1)).unwrap();
-    for at in 0..bytes.len() {
-        for mask in [0x01, 0xff] {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= mask;
-            fs::write(path(&folder.0, 1), &flipped).unwrap();
-            let (journal, recovered, ids) = open(&folder);
-            check_claims(&recovered, &ids, &ever);
-            // At most the frame that was hit is lost: two records.
-            assert!(ids.len() >= ever.len() - 2, "byte {at}");
-            assert_eq!(journal.is_frozen(), !recovered.damage.is_empty());
-            if (at as u64) < HEADER_BYTES {
-                // The other copy serves.
-                assert_eq!((ids.len(), recovered.damage.len()), (7, 0));
-            } else {
-                assert!(recovered.torn_bytes > 0 || recovered.vector.is_empty());
-                let left_out = recovered.torn_bytes + recovered.damage.len() as u64;
-                assert!(left_out > 0, "byte {at}");
-            }
-            drop(journal);
-            for name in folder.names() {
-                fs::remove_file(folder.0.join(name)).unwrap();
-            }
-        }
-    }
-}
-
-#[test]
-fn a_damaged_journal_is_kept_and_claims_nothing_until_it_is_written_anew() {
-    let folder = Folder::new();
-    let ever = small(&folder);
-    let mut bytes = fs::read(path(&folder.0, 1)).unwrap();
-    let at = HEADER_BYTES as usize + 100;
-    bytes[at] ^= 1;
-    fs::write(path(&folder.0, 1), &bytes).unwrap();
-
-    let (mut journal, recovered, mut ids) = open(&folder);
-    assert_eq!(recovered.damage.len(), 1);
-    let damage = &recovered.damage[0];
-    assert!(damage.offset <= at as u64 && at as u64 <= damage.offset + damage.bytes);
-    assert_eq!(
-        damage.to_string(),
-        format!(
-            "{}: {} bytes from byte {} on are damaged or missing",
-            path(&folder.0, 1).display(),
-            damage.bytes,
-            damage.offset
-        )
-    );
-    assert!(recovered.vector.is_empty() && journal.is_frozen());
-    assert!(journal.wants_compaction(ids.len()));
-    assert_eq!(recovered.epoch, 7);
-    journal.own(&[own(9)]).unwrap();
-    journal.append_marker(&vector(&[foreign(3)])).unwrap();
-    ids.insert(own(9));
-    drop(journal);
-
-    // Nothing has changed by being opened.
-    let (mut journal, recovered, again) = open(&folder);
-    assert_eq!(again, ids);
-    assert!(recovered.vector.is_empty() && recovered.damage.len() == 1);
-    // What was missing has come back from the neighbors.
-    let mut whole = ever.clone();
-    whole.insert(own(9));
-    let claims = vector(&[own(9), foreign(3)]);
-    compact(&mut journal, &whole, &claims);
-    assert!(!journal.is_frozen());
-    journal.own(&[own(10)]).unwrap();
-    whole.insert(own(10));
-    drop(journal);
-    let kept = folder.0.join("journal-1.log.damaged");
-    assert_eq!(fs::read(kept).unwrap(), bytes);
-    let (_journal, recovered, ids) = open(&folder);
-    assert_eq!(ids, whole);
-    assert_eq!(recovered.vector, vector(&[own(10), foreign(3)]));
-    assert!(recovered.damage.is_empty());
-}
-
-#[test]
-fn the_name_of_a_damaged_file_is_not_used_again() {
-    let folder = Folder::new();
-    fs::write(folder.0.join("journal-8.log.damaged"), b"x").unwrap();
-    open(&folder);
-    assert!(folder.names().contains("journal-9.log"));
-}
-
-#[test]
-fn a_frame_that_a_client_hides_in_its_id_is_not_found_after_damage() {
-    let folder = Folder::new();
-    let (mut journal, ..) = open(&folder);
-    // It knows the offset, but not the salt.
-    let guess = Seal::new(&Header {
-        salt: 0,
-        ..journal.header
-    });
-    let mut payload = Vec::new();
-    foreign(9).with(|view| format::write_record(view, &mut payload));
-    let at = journal.end + (FRAME_BYTES + 4 * 8 + 4 + "Ball".len()) as u64;
-    let mut hidden = Vec::new();
-    guess.frame(&mut hidden, at, Kind::Records, |out| out.extend(&payload));
-    own(1)
-        .with(|view| {
-            journal.append_own(&[RecordView {
-                client: &hidden,
-                ..*view
-            }])
-        })
-        .unwrap();
-    drop(journal);
-    let mut bytes = fs::read(path(&folder.0, 1)).unwrap();
-    assert_eq!(bytes[at as usize..][..hidden.len()], hidden);
-    bytes[HEADER_BYTES as usize] ^= 1;
-    fs::write(path(&folder.0, 1), &bytes).unwrap();
-    let (_journal, _, ids) = open(&folder);
-    assert!(ids.is_empty());
-}
-
-#[test]
 fn a_full_disk_leaves_nothing_of_the_group_and_freezes_the_claims() {
     let ids: Vec<Id> = (2..=4).map(own).collect();
     let group = {
@@ -417,6 +275,72 @@ fn a_full_disk_leaves_nothing_of_the_group_and_freezes_the_claims() {
             assert_eq!(recovered.vector, vector(&[own(6)]));
         }
     }
+}
+
+#[test]
+fn lazy_appends_wait_for_a_flush_and_come_back_after_it() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    journal.start_epoch(7).unwrap();
+    journal.set_lazy();
+    let before = journal.bytes();
+    journal.own(&[own(1)]).unwrap();
+    journal.adopted(&[foreign(1)]).unwrap();
+    journal.append_marker(&vector(&[foreign(1)])).unwrap();
+    assert!(journal.is_behind());
+    assert_eq!(journal.bytes(), before);
+    // A crash now leaves none of it, and no claim to it.
+    let (_journal, recovered, ids) = open(&folder.copy());
+    assert!(ids.is_empty() && recovered.vector.is_empty());
+
+    journal.flush().unwrap();
+    assert!(!journal.is_behind());
+    let (_journal, recovered, ids) = open(&folder.copy());
+    assert_eq!(ids, BTreeSet::from([own(1), foreign(1)]));
+    assert_eq!(recovered.vector, vector(&[own(1), foreign(1)]));
+}
+
+#[test]
+fn lazy_appends_are_bounded() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    journal.set_lazy();
+    let ids: Vec<Id> = (1..=100).map(own).collect();
+    let before = journal.bytes();
+    for _ in 0..LAZY_BYTES {
+        journal.own(&ids).unwrap();
+        assert!(journal.buffer.len() < LAZY_BYTES);
+        if journal.bytes() > before {
+            return;
+        }
+    }
+    panic!("never written");
+}
+
+#[test]
+fn a_flush_that_fails_leaves_nothing_and_claims_nothing_more_until_a_compaction() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    journal.set_lazy();
+    journal.own(&[own(1)]).unwrap();
+    journal.flush().unwrap();
+    journal.own(&[own(2)]).unwrap();
+    journal.room = Some(30);
+    journal.flush().unwrap_err();
+    journal.room = None;
+    assert!(journal.is_frozen() && !journal.is_behind());
+    journal.own(&[own(3)]).unwrap();
+    journal.flush().unwrap();
+    let (_journal, recovered, ids) = open(&folder.copy());
+    assert_eq!(ids, BTreeSet::from([own(1), own(3)]));
+    assert_eq!(recovered.vector, vector(&[own(1)]));
+
+    let live = BTreeSet::from([own(1), own(2), own(3)]);
+    compact(&mut journal, &live, &vector(&[own(3)]));
+    drop(journal);
+    let (_journal, recovered, ids) = open(&folder);
+    assert_eq!(ids, live);
+    assert_eq!(recovered.vector, vector(&[own(3)]));
 }
 
 /// A file system of its own that is really full, where this test may make one.
@@ -487,152 +411,6 @@ fn a_failed_sync_is_final() {
     syncer.fail_next(false);
     assert!(matches!(syncer.sync(), Err(JournalError::Sync(_))));
     assert!(matches!(journal.start_epoch(9), Err(JournalError::Sync(_))));
-}
-
-#[test]
-fn a_crash_at_any_step_of_a_compaction_costs_nothing() {
-    let folder = Folder::new();
-    let (mut journal, ..) = open(&folder);
-    journal.start_epoch(7).unwrap();
-    let mut ever: BTreeSet<Id> = (1..=3_000).map(own).collect();
-    for &id in &ever {
-        journal.own(&[id]).unwrap();
-    }
-    let mut sequence = 3_000;
-    let steps = std::cell::Cell::new(0);
-    let mut claims = vector(&[own(sequence)]);
-    let check = |folder: &Folder, ever: &BTreeSet<Id>, claims: &Vector, files: usize| {
-        let copy = folder.copy();
-        let (_journal, recovered, ids) = open(&copy);
-        assert!(ids == *ever, "{} of {}", ids.len(), ever.len());
-        assert_eq!(&recovered.vector, claims);
-        assert_eq!(recovered.epoch, 7);
-        assert!(copy.names().len() <= files);
-        steps.set(steps.get() + 1);
-    };
-    // The first is given up; the second is interrupted by a crash; the third succeeds.
-    for round in 0..3 {
-        let live = ever.clone();
-        let mut compaction = journal.begin_compaction(&claims, live.len()).unwrap();
-        let mut with = |act: &mut dyn FnMut(&mut Journal) -> Result<(), JournalError>| {
-            check(&folder, &ever, &claims, 2);
-            act(&mut journal)?;
-            check(&folder, &ever, &claims, 2);
-            sequence += 1;
-            journal.own(&[own(sequence)])?;
-            ever.insert(own(sequence));
-            claims.advance(b"Ball", 7, sequence);
-            check(&folder, &ever, &claims, 2);
-            Ok(())
-        };
-        for (count, id) in live.iter().enumerate() {
-            id.with(|view| compaction.push(view));
-            if count % 1_200 == 0 {
-                compaction.write(&mut with).unwrap();
-            }
-        }
-        match round {
-            0 => drop(compaction),
-            1 => {
-                drop(journal);
-                (journal, ..) = open(&folder);
-            }
-            _ => compaction.finish(with).unwrap(),
-        }
-    }
-    check(&folder, &ever, &claims, 1);
-    assert!(steps.get() > 10, "{steps:?}");
-    assert_eq!(folder.names(), BTreeSet::from(["journal-2.log".to_owned()]));
-    // A crash between the last mark and the removal.
-    drop(journal);
-    let (mut journal, ..) = open(&folder);
-    let before = fs::read(path(&folder.0, 2)).unwrap();
-    compact(&mut journal, &ever, &claims);
-    fs::write(path(&folder.0, 2), &before).unwrap();
-    check(&folder, &ever, &claims, 1);
-    // Without that file, and without the mark, it must not pass for whole.
-    drop(journal);
-    fs::remove_file(path(&folder.0, 2)).unwrap();
-    let bytes = fs::read(path(&folder.0, 3)).unwrap();
-    fs::write(path(&folder.0, 3), &bytes[..bytes.len() / 2]).unwrap();
-    let (journal, recovered, _) = open(&folder);
-    assert!(journal.is_frozen() && recovered.vector.is_empty());
-    assert_eq!(
-        recovered.damage[0].to_string(),
-        format!("{} is missing", path(&folder.0, 2).display())
-    );
-}
-
-#[test]
-fn a_closed_file_that_lost_its_tail_is_damaged() {
-    let folder = Folder::new();
-    let ever = small(&folder);
-    let (mut journal, ..) = open(&folder);
-    drop(journal.begin_compaction(&Vector::default(), 1).unwrap());
-    journal.own(&[own(5)]).unwrap();
-    drop(journal);
-    let bytes = fs::read(path(&folder.0, 1)).unwrap();
-    for length in [0, 100, bytes.len() / 2, bytes.len() - 1] {
-        let copy = folder.copy();
-        fs::write(path(&copy.0, 1), &bytes[..length]).unwrap();
-        let (journal, recovered, ids) = open(&copy);
-        assert!(recovered.vector.is_empty() && journal.is_frozen());
-        assert!(ids.contains(&own(5)) && ids.len() <= ever.len());
-    }
-}
-
-#[test]
-fn an_append_that_fails_meanwhile_interrupts_a_compaction() {
-    let folder = Folder::new();
-    let (mut journal, ..) = open(&folder);
-    journal.own(&[own(1)]).unwrap();
-    let claims = vector(&[own(1)]);
-    let mut compaction = journal.begin_compaction(&claims, 1).unwrap();
-    own(1).with(|view| compaction.push(view));
-    journal.room = Some(3);
-    assert!(journal.own(&[own(2)]).is_err());
-    journal.room = None;
-    let error = compaction.finish(|act| act(&mut journal));
-    assert!(matches!(error, Err(JournalError::Interrupted)));
-    assert!(journal.is_frozen());
-    compact(&mut journal, &BTreeSet::from([own(1)]), &claims);
-    assert!(!journal.is_frozen());
-    assert_eq!(folder.names().len(), 1);
-}
-
-#[test]
-fn the_journal_stays_within_bounds() {
-    let folder = Folder::new();
-    let (mut journal, ..) = open(&folder);
-    let live: BTreeSet<Id> = (1..=20_000).map(own).collect();
-    let mut compactions = 0;
-    let mut most = 0;
-    for _ in 0..16 {
-        for first in (0..20_000).step_by(500) {
-            let ids: Vec<Id> = (first + 1..=first + 500).map(own).collect();
-            journal.adopted(&ids).unwrap();
-        }
-        most = most.max(journal.bytes());
-        if journal.wants_compaction(live.len()) {
-            compact(&mut journal, &live, &Vector::default());
-            compactions += 1;
-            assert!(!journal.wants_compaction(live.len()));
-        }
-    }
-    let live_bytes = journal.live_bytes(live.len());
-    assert!(compactions > 2, "{compactions} compactions");
-    assert!(most < SMALL_BYTES + 4 * live_bytes, "{most} bytes");
-    drop(journal);
-    let (journal, _, ids) = open(&folder);
-    assert!(ids == live);
-    assert_eq!(journal.bytes(), disk_bytes(&folder.0));
-}
-
-fn disk_bytes(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).unwrap();
-    entries
-        .map(|entry| entry.unwrap().metadata().unwrap().len())
-        .sum()
 }
 
 /// One step in the life of a journal.

@@ -5,7 +5,7 @@
 //! connections, one for each direction of the flood, and neither side has to agree on who dials.
 //!
 //! - [`sender`] keeps one neighbor fed: dial, shake hands, send what the neighbor lacks, drain
-//!   the queue; its reader thread hears the neighbor's side.
+//!   the queue; `reader` hears the neighbor's side meanwhile.
 //! - [`receiver`] takes what a neighbor floods.
 //! - [`audit`] compares what both hold, now and then.
 //! - [`handshake`] says who is who before a record is taken, and refuses with a reason.
@@ -21,6 +21,7 @@ pub mod keyring;
 pub mod monitor;
 pub mod noise;
 pub mod observe;
+mod reader;
 pub mod receiver;
 pub mod sender;
 pub mod wire;

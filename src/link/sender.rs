@@ -6,7 +6,6 @@
 //! delay and not a hole. A connection that breaks is dialed again for as long as the sender is
 //! wanted; a neighbor that is away holds nothing up and costs no memory.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -15,14 +14,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender as Channel, bounded, never, select};
-use log::{Level, debug, info, log_enabled, warn};
+use log::{Level, info, log_enabled, warn};
 
 use super::SILENCE_LIMIT;
 use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
 use super::keyring::Keyring;
 use super::monitor::{Monitor, Phase};
-use super::wire::{Filled, Reader, Writer, is_timeout, prepare, wait_until};
-use crate::decimal::parse_u64;
+use super::reader::{Control, Reading, read};
+use super::wire::{Writer, prepare};
 use crate::herd::Herd;
 use crate::outbox::{LinkId, Outlet, Queued};
 use crate::printable::Printable;
@@ -64,19 +63,6 @@ pub struct Neighbor {
     pub name: String,
     /// Where it listens for peers.
     pub address: Address,
-}
-
-/// What a sender is told from outside its queue.
-#[derive(Debug)]
-enum Control {
-    /// The neighbor has just connected to us: it is worth dialing at once.
-    Wake,
-    /// The neighbor says what it holds.
-    Vector { connection: u64, held: Vector },
-    /// The neighbor lacks records of these buckets that its vector covers.
-    Repair(Box<[usize]>),
-    /// Nothing more will be heard over that connection.
-    Lost { connection: u64, reason: String },
 }
 
 /// What a sender's owner orders.
@@ -125,14 +111,6 @@ impl SenderHandle {
         // What can't be told now is found again at the next comparisons.
         let _ = self.0.try_send(Control::Repair(buckets.into()));
     }
-}
-
-/// A connection for the reader thread.
-#[derive(Debug)]
-struct Reading {
-    connection: u64,
-    stream: TcpStream,
-    reader: Reader,
 }
 
 /// A connection that records go out over.
@@ -572,60 +550,5 @@ impl Scan<'_> {
         scan.written = scan.wire.write(&scan.lines);
         scan.lines.clear();
         scan.written.is_ok()
-    }
-}
-
-/// The reader thread's work with one connection: hears the neighbor until it falls silent, then
-/// shuts the socket, which also frees a sender that is blocked in a write.
-fn read(mut reading: Reading, monitor: &Monitor, control: &Channel<Control>) {
-    let connection = reading.connection;
-    monitor.count_anew();
-    let Err(error) = hear(&mut reading, monitor, control);
-    let reason = if is_timeout(&error) {
-        format!("not heard of for {} s", SILENCE_LIMIT.as_secs())
-    } else {
-        error.to_string()
-    };
-    let _ = reading.stream.shutdown(Shutdown::Both);
-    // The sender may be busy with a full control queue, and will find the socket shut.
-    let _ = control.try_send(Control::Lost { connection, reason });
-}
-
-/// Takes what the neighbor says until it says no more.
-fn hear(
-    reading: &mut Reading,
-    monitor: &Monitor,
-    control: &Channel<Control>,
-) -> io::Result<Infallible> {
-    let broken = || io::Error::new(io::ErrorKind::InvalidData, "it sent what makes no sense");
-    let mut held = Vector::default();
-    let mut heard = Instant::now();
-    loop {
-        while let Some(line) = reading.reader.take_line()? {
-            if let Some(applied) = line.strip_prefix(b"PONG ") {
-                debug!("heard {}", Printable(line));
-                let applied = parse_u64(applied).ok_or_else(broken)?;
-                if !monitor.acknowledge(applied) {
-                    return Err(broken());
-                }
-            } else if line.starts_with(b"VECTOR") {
-                if held.read_line("VECTOR", line).ok_or_else(broken)? {
-                    let held = std::mem::take(&mut held);
-                    let connection = reading.connection;
-                    let _ = control.try_send(Control::Vector { connection, held });
-                }
-            } else if let Some(reason) = line.strip_prefix(b"BYE ") {
-                return Err(io::Error::other(Printable(reason).to_string()));
-            } else {
-                return Err(broken());
-            }
-        }
-        wait_until(&reading.stream, heard + SILENCE_LIMIT)?;
-        match reading.reader.fill(&reading.stream)? {
-            // Only what has been decrypted is by the neighbor.
-            Filled::Frames => heard = Instant::now(),
-            Filled::Part => {}
-            Filled::End => return Err(io::Error::other("closed by the neighbor")),
-        }
     }
 }

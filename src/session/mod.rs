@@ -9,6 +9,7 @@
 //! that answers "would block".
 
 mod lines;
+mod turn;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -17,20 +18,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use log::{Level, info, log_enabled};
+use log::{Level, log_enabled};
 
-use crate::command::{Command, Inquiry, Report};
-use crate::decimal::MAX_FIELD_BYTES;
 use crate::durability::Durability;
 use crate::herd::{Herd, Outcome};
 use crate::journal::Position;
 use crate::places::Places;
 use crate::places::remote::Answered;
 use crate::places::upstream::Request;
-use crate::printable::{Client, Printable};
-use crate::record::RecordView;
 use crate::time::{CoarseClock, Tick, Timestamp};
 use lines::{Next, next_line};
+use turn::{Turn, end_places, log_sent};
 
 /// Bytes read at once. A connection that has sent more goes to the back when others wait.
 const READ_BYTES: usize = 16 << 10;
@@ -552,137 +550,6 @@ impl MinByTick for (Tick, Reason) {
     fn min_by_tick(self, other: Self) -> Self {
         if other.0 < self.0 { other } else { self }
     }
-}
-
-/// The lines of one turn: reports in a row are applied as one group, and every reply is written
-/// in the order of its line.
-struct Turn<'a> {
-    client: SocketAddr,
-    /// What is left to be asked, if a line's answer comes from elsewhere.
-    asking: Option<Asking>,
-    awaited: Option<Position>,
-    services: &'a Services,
-    received: Timestamp,
-    reports: ArrayVec<Report<'a>, TURN_REQUESTS>,
-    /// The lines that the reports came in, to be echoed should one be refused.
-    lines: ArrayVec<&'a [u8], TURN_REQUESTS>,
-    outcomes: &'a mut Vec<Outcome>,
-    output: &'a mut Vec<u8>,
-    logged: bool,
-}
-
-impl<'a> Turn<'a> {
-    fn take(&mut self, line: &'a [u8]) {
-        if self.logged {
-            let client = Client(self.client);
-            info!("received from client {client}: {}", Printable(line));
-        }
-        match Command::parse(line) {
-            Ok(Command::Iamat(report)) => {
-                self.reports.push(report);
-                self.lines.push(line);
-            }
-            Ok(Command::Whatsat(inquiry)) => {
-                self.apply();
-                self.answer(&inquiry, line);
-            }
-            Err(_) => self.refuse(line),
-        }
-    }
-
-    /// Echoes a line that is no command, or that can't be carried out.
-    fn refuse(&mut self, line: &[u8]) {
-        self.apply();
-        let before = self.output.len();
-        echo(line, self.output);
-        self.log_sent(before);
-    }
-
-    /// Applies the reports that have gathered, and writes their replies.
-    fn apply(&mut self) {
-        if self.reports.is_empty() {
-            return;
-        }
-        let herd = &self.services.herd;
-        self.outcomes.clear();
-        // The last place is the highest.
-        let awaited = herd.report(&self.reports, self.received, self.outcomes);
-        self.awaited = awaited.or(self.awaited);
-        let before = self.output.len();
-        for ((report, line), outcome) in self.reports.iter().zip(&self.lines).zip(&*self.outcomes) {
-            match outcome {
-                Outcome::Acknowledged => {
-                    let origin = herd.name().as_bytes();
-                    RecordView::of_report(report, self.received, origin, 0, 0)
-                        .write_at_line(self.output);
-                }
-                Outcome::TooFarAhead | Outcome::Full | Outcome::Unwritable => {
-                    echo(line, self.output);
-                }
-            }
-        }
-        self.reports.clear();
-        self.lines.clear();
-        self.log_sent(before);
-    }
-
-    fn answer(&mut self, inquiry: &Inquiry<'a>, line: &[u8]) {
-        let before = self.output.len();
-        let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
-        let known = self.services.herd.locate(inquiry.client, |found| {
-            let Some(view) = found else {
-                return false;
-            };
-            view.write_at_line(self.output);
-            location.try_extend_from_slice(view.location).is_ok()
-        });
-        if !known {
-            echo(line, self.output);
-            return self.log_sent(before);
-        }
-        let places = &self.services.places;
-        match places.lookup(&location, inquiry.radius, inquiry.bound, self.output) {
-            None => {
-                end_places(self.output);
-                self.log_sent(before);
-            }
-            // The reply leaves in one write, so its beginning waits for the rest; the replies
-            // before it do not.
-            Some(request) => {
-                self.asking = Some(Asking {
-                    reply: self.output.split_off(before),
-                    request: Some(request),
-                });
-            }
-        }
-    }
-
-    fn log_sent(&self, before: usize) {
-        if self.logged {
-            log_sent(self.client, &self.output[before..]);
-        }
-    }
-}
-
-fn log_sent(client: SocketAddr, sent: &[u8]) {
-    let client = Client(client);
-    for line in sent
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-    {
-        info!("sent to client {client}: {}", Printable(line));
-    }
-}
-
-/// Two newlines end a reply with places.
-fn end_places(reply: &mut Vec<u8>) {
-    reply.extend_from_slice(b"\n\n");
-}
-
-fn echo(line: &[u8], output: &mut Vec<u8>) {
-    output.extend_from_slice(b"? ");
-    output.extend_from_slice(line);
-    output.push(b'\n');
 }
 
 #[cfg(test)]

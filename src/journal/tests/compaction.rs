@@ -1,0 +1,131 @@
+//! Writing a journal anew: a crash at any step, failures meanwhile, and how large it gets.
+
+use super::*;
+
+#[test]
+fn a_crash_at_any_step_of_a_compaction_costs_nothing() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    journal.start_epoch(7).unwrap();
+    let mut ever: BTreeSet<Id> = (1..=3_000).map(own).collect();
+    for &id in &ever {
+        journal.own(&[id]).unwrap();
+    }
+    let mut sequence = 3_000;
+    let steps = std::cell::Cell::new(0);
+    let mut claims = vector(&[own(sequence)]);
+    let check = |folder: &Folder, ever: &BTreeSet<Id>, claims: &Vector, files: usize| {
+        let copy = folder.copy();
+        let (_journal, recovered, ids) = open(&copy);
+        assert!(ids == *ever, "{} of {}", ids.len(), ever.len());
+        assert_eq!(&recovered.vector, claims);
+        assert_eq!(recovered.epoch, 7);
+        assert!(copy.names().len() <= files);
+        steps.set(steps.get() + 1);
+    };
+    // The first is given up; the second is interrupted by a crash; the third succeeds.
+    for round in 0..3 {
+        let live = ever.clone();
+        let mut compaction = journal.begin_compaction(&claims, live.len()).unwrap();
+        let mut with = |act: &mut dyn FnMut(&mut Journal) -> Result<(), JournalError>| {
+            check(&folder, &ever, &claims, 2);
+            act(&mut journal)?;
+            check(&folder, &ever, &claims, 2);
+            sequence += 1;
+            journal.own(&[own(sequence)])?;
+            ever.insert(own(sequence));
+            claims.advance(b"Ball", 7, sequence);
+            check(&folder, &ever, &claims, 2);
+            Ok(())
+        };
+        for (count, id) in live.iter().enumerate() {
+            id.with(|view| compaction.push(view));
+            if count % 1_200 == 0 {
+                compaction.write(&mut with).unwrap();
+            }
+        }
+        match round {
+            0 => drop(compaction),
+            1 => {
+                drop(journal);
+                (journal, ..) = open(&folder);
+            }
+            _ => compaction.finish(with).unwrap(),
+        }
+    }
+    check(&folder, &ever, &claims, 1);
+    assert!(steps.get() > 10, "{steps:?}");
+    assert_eq!(folder.names(), BTreeSet::from(["journal-2.log".to_owned()]));
+    // A crash between the last mark and the removal.
+    drop(journal);
+    let (mut journal, ..) = open(&folder);
+    let before = fs::read(path(&folder.0, 2)).unwrap();
+    compact(&mut journal, &ever, &claims);
+    fs::write(path(&folder.0, 2), &before).unwrap();
+    check(&folder, &ever, &claims, 1);
+    // Without that file, and without the mark, it must not pass for whole.
+    drop(journal);
+    fs::remove_file(path(&folder.0, 2)).unwrap();
+    let bytes = fs::read(path(&folder.0, 3)).unwrap();
+    fs::write(path(&folder.0, 3), &bytes[..bytes.len() / 2]).unwrap();
+    let (journal, recovered, _) = open(&folder);
+    assert!(journal.is_frozen() && recovered.vector.is_empty());
+    assert_eq!(
+        recovered.damage[0].to_string(),
+        format!("{} is missing", path(&folder.0, 2).display())
+    );
+}
+
+#[test]
+fn an_append_that_fails_meanwhile_interrupts_a_compaction() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    journal.own(&[own(1)]).unwrap();
+    let claims = vector(&[own(1)]);
+    let mut compaction = journal.begin_compaction(&claims, 1).unwrap();
+    own(1).with(|view| compaction.push(view));
+    journal.room = Some(3);
+    assert!(journal.own(&[own(2)]).is_err());
+    journal.room = None;
+    let error = compaction.finish(|act| act(&mut journal));
+    assert!(matches!(error, Err(JournalError::Interrupted)));
+    assert!(journal.is_frozen());
+    compact(&mut journal, &BTreeSet::from([own(1)]), &claims);
+    assert!(!journal.is_frozen());
+    assert_eq!(folder.names().len(), 1);
+}
+
+#[test]
+fn the_journal_stays_within_bounds() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    let live: BTreeSet<Id> = (1..=20_000).map(own).collect();
+    let mut compactions = 0;
+    let mut most = 0;
+    for _ in 0..16 {
+        for first in (0..20_000).step_by(500) {
+            let ids: Vec<Id> = (first + 1..=first + 500).map(own).collect();
+            journal.adopted(&ids).unwrap();
+        }
+        most = most.max(journal.bytes());
+        if journal.wants_compaction(live.len()) {
+            compact(&mut journal, &live, &Vector::default());
+            compactions += 1;
+            assert!(!journal.wants_compaction(live.len()));
+        }
+    }
+    let live_bytes = journal.live_bytes(live.len());
+    assert!(compactions > 2, "{compactions} compactions");
+    assert!(most < SMALL_BYTES + 4 * live_bytes, "{most} bytes");
+    drop(journal);
+    let (journal, _, ids) = open(&folder);
+    assert!(ids == live);
+    assert_eq!(journal.bytes(), disk_bytes(&folder.0));
+}
+
+fn disk_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum()
+}

@@ -1,0 +1,206 @@
+use super::*;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+const HERD: &str = "000102030405060708090a0b0c0d0e0f";
+const ONE: &str = "11111111111111111111111111111111111111111111111111111111111111aB";
+const TWO: &str = "2222222222222222222222222222222222222222222222222222222222222222";
+
+/// A directory of its own, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Directory {
+        let name = format!("herd-keys-{}", hex(&random::<8>().unwrap()));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Directory(path)
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.0.join("herd.key")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[track_caller]
+fn check_text(text: &str, expected: &str) {
+    let error = KeyFile::parse(text.as_bytes()).expect_err(text);
+    let shown = at(Path::new("f"), KeyErrorKind::Malformed(error)).to_string();
+    assert_eq!(shown, expected);
+    assert!(!shown.contains("1111") && !shown.contains("2222"));
+}
+
+#[test]
+fn faults_in_the_text_are_told_without_the_text() {
+    check_text("", "f: it has no line with the herd's id");
+    check_text(&format!("herd {HERD}\n"), "f: it has no line with a key");
+    check_text(
+        &format!("key {ONE}\n"),
+        "f: it has no line with the herd's id",
+    );
+    check_text(
+        &format!("\n{ONE}\n"),
+        "f:2: a line begins with herd, key, next or previous",
+    );
+    check_text(
+        &format!("herd {TWO}"),
+        "f:1: a herd id is 32 hexadecimal digits",
+    );
+    let short = "a key is 64 hexadecimal digits; here are 63 bytes that are not";
+    check_text(&format!("# a\nkey {}", &ONE[1..]), &format!("f:2: {short}"));
+    let dots = "a key is 64 hexadecimal digits; here are 64 bytes that are not";
+    check_text(
+        &format!("key {}", ONE.replace('a', "+")),
+        &format!("f:1: {dots}"),
+    );
+    check_text(
+        &format!("key {ONE} {TWO}"),
+        "f:1: more than a word and a number",
+    );
+    let more = "one herd, one key, and one next or previous are allowed; this is one more";
+    check_text(&format!("key {ONE}\nkey {TWO}"), &format!("f:2: {more}"));
+    check_text(
+        &format!("next {ONE}\nprevious {TWO}"),
+        &format!("f:2: {more}"),
+    );
+    check_text(
+        &format!("herd {HERD}\nkey {ONE}\nnext {ONE}"),
+        "f: its two keys are the same",
+    );
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let text = format!("# x\r\n\n herd {HERD} # y\r\nkey\t{ONE}\n previous {TWO}");
+    let keys = KeyFile::parse(text.as_bytes()).unwrap();
+    assert_eq!(keys.herd().to_hex(), HERD);
+    assert_eq!(keys.step(), Step::PreviousAccepted);
+    assert_eq!(keys.dialed().bytes()[31], 0xab);
+    let accepted: Vec<_> = keys.accepted().map(|key| key.bytes()[0]).collect();
+    assert_eq!(accepted, [0x11, 0x22]);
+    assert_eq!(KeyFile::parse(keys.to_text().as_bytes()), Ok(keys.clone()));
+    let shown = format!("{keys:?}");
+    assert!(!shown.contains("17") && !shown.contains("11"), "{shown}");
+}
+
+#[test]
+fn servers_one_step_apart_accept_each_other_and_the_end_knows_no_old_key() {
+    let mut before = KeyFile::generate().unwrap();
+    let first = before.clone();
+    for step in [Step::NextAccepted, Step::PreviousAccepted, Step::One] {
+        let after = before.rotated().unwrap();
+        assert_eq!((after.step(), after.herd()), (step, first.herd()));
+        assert!(before.accepted().any(|key| key == after.dialed()));
+        assert!(after.accepted().any(|key| key == before.dialed()));
+        assert_eq!(
+            KeyFile::parse(after.to_text().as_bytes()),
+            Ok(after.clone())
+        );
+        before = after;
+    }
+    assert!(before.accepted().all(|key| key != first.dialed()));
+}
+
+/// What reading says of a file that `make` has put there.
+#[track_caller]
+fn check_file(make: impl FnOnce(&Path), expected: &str) {
+    let directory = Directory::new();
+    let path = directory.key_file();
+    make(&path);
+    let shown = KeyFile::load_or_create(&path).unwrap_err().to_string();
+    assert_eq!(shown.replace(&*path.to_string_lossy(), "f"), expected);
+}
+
+#[test]
+fn files_that_are_not_safe_or_not_files_are_refused() {
+    let put = |path: &Path, text: &str, mode: u32| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let good = KeyFile::generate().unwrap().to_text();
+    for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610] {
+        let expected = format!(
+            "f: others than its owner have access (mode {mode:04o}); chmod 600 it, and if somebody may have read it, make a new key"
+        );
+        check_file(|path| put(path, &good, mode), &expected);
+    }
+    check_file(
+        |path| put(path, "", 0o600),
+        "f: it has no line with the herd's id",
+    );
+    check_file(
+        |path| put(path, &" ".repeat(MAX_FILE_BYTES + 1), 0o600),
+        "f: longer than 4096 bytes: this is no key file",
+    );
+    check_file(
+        |path| fs::create_dir(path).unwrap(),
+        "f: not a regular file",
+    );
+    check_file(
+        |path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+        },
+        "f: not a regular file",
+    );
+    check_file(
+        |path| symlink("herd.key", path).unwrap(),
+        "f: cannot be read: Too many levels of symbolic links (os error 40)",
+    );
+}
+
+#[test]
+fn a_key_is_made_once_however_many_servers_start() {
+    let directory = Directory::new();
+    let path = directory.key_file();
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| KeyFile::load_or_create(&path).unwrap()))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(made.iter().all(|keys| *keys == made[0]));
+    assert_eq!(KeyFile::load(&path).unwrap(), made[0]);
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!(directory.names(), ["herd.key"]);
+}
+
+#[test]
+fn a_new_key_replaces_none_and_a_rotation_replaces_the_file() {
+    let directory = Directory::new();
+    let path = directory.key_file();
+    let kind = KeyFile::rotate(&path).unwrap_err().kind;
+    assert!(matches!(kind, KeyErrorKind::Missing));
+    let made = KeyFile::create(&path).unwrap();
+    let kind = KeyFile::create(&path).unwrap_err().kind;
+    assert!(matches!(kind, KeyErrorKind::Exists));
+    assert_eq!(KeyFile::load(&path).unwrap(), made);
+
+    let held = open(&path).unwrap();
+    held.lock().unwrap();
+    let kind = KeyFile::rotate(&path).unwrap_err().kind;
+    assert!(matches!(kind, KeyErrorKind::Busy));
+    drop(held);
+
+    for step in [Step::NextAccepted, Step::PreviousAccepted, Step::One] {
+        assert_eq!(KeyFile::rotate(&path).unwrap(), step);
+        let loaded = KeyFile::load(&path).unwrap();
+        assert_eq!((loaded.step(), loaded.herd()), (step, made.herd()));
+    }
+    assert_ne!(KeyFile::load(&path).unwrap(), made);
+    assert_eq!(directory.names(), ["herd.key"]);
+}
