@@ -65,7 +65,7 @@ impl Change {
         match self {
             Change::Failed(error) => {
                 error!(
-                    "the journal can't be written, and reports are refused until it can: {error}"
+                    "the journal can't be written, and reports that wait for it are refused until it can: {error}"
                 );
             }
             Change::Recovered => warn!("the journal can be written again"),
