@@ -25,8 +25,13 @@ pub(super) enum Change {
 impl Durable {
     /// Appends to `journal` from now on; with [`Ack::Memory`], it follows behind.
     pub(super) fn new(mut journal: Journal, ack: Ack) -> Durable {
-        if ack == Ack::Memory {
-            journal.set_lazy();
+        match ack {
+            Ack::Memory => {
+                journal.set_lazy();
+                journal.set_windowed();
+            }
+            Ack::Journal => journal.set_windowed(),
+            Ack::Disk => {}
         }
         Durable {
             journal,

@@ -67,10 +67,11 @@ mod replay;
 mod syncer;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,6 +85,7 @@ pub use syncer::{Position, Syncer};
 
 use error::io_error;
 use format::{FRAME_BYTES, HEADER_BYTES, Header, Kind, MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES, Seal};
+use window::{WINDOW_BYTES, Window};
 
 /// Keyword of the lines that claims are written as.
 const CLAIMS: &str = "CLAIMS";
@@ -129,6 +131,10 @@ pub struct Journal {
     buffer: Vec<u8>,
     /// Whether appends wait in `buffer` for a flush.
     lazy: bool,
+    /// Whether small appends go through windows, where the file system suits them.
+    windowed: bool,
+    /// The one that is open; it begins before `end`, and behind `end` it is zeros.
+    window: Option<Window>,
     syncer: Syncer,
     /// Keeps the lock on the folder.
     _lock: recovery::Lock,
@@ -189,6 +195,13 @@ impl Journal {
     /// From now on appends gather in memory, up to [`LAZY_BYTES`], until [`flush`](Self::flush).
     pub fn set_lazy(&mut self) {
         self.lazy = true;
+    }
+
+    /// From now on small appends are copied into memory that the file lies in, where the file
+    /// system suits that. Not for a journal that is synced all the time: the kernel would write a
+    /// whole large page for each few records.
+    pub fn set_windowed(&mut self) {
+        self.windowed = window::suits(&self.file);
     }
 
     /// Whether there is anything to flush.
@@ -309,8 +322,8 @@ impl Journal {
     /// Writes the frames that were put, in one append.
     fn write_out(&mut self) -> Result<(), JournalError> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let written = self.write(&buffer);
         let length = buffer.len() as u64;
+        let written = self.write(&mut buffer);
         buffer.clear();
         buffer.shrink_to(KEPT_BUFFER_BYTES);
         self.buffer = buffer;
@@ -328,29 +341,56 @@ impl Journal {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Brings bytes to the end of the file: into the window, or else by a write, which makes the
+    /// next window too. May append zeros to `bytes`.
+    fn write(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         self.cut()?;
+        if self
+            .window
+            .as_mut()
+            .is_some_and(|window| window.put(self.end, bytes))
+        {
+            return Ok(());
+        }
+        self.window = None;
+        let end = self.end + bytes.len() as u64;
+        let window_end = end.next_multiple_of(WINDOW_BYTES);
+        // A large append would find no window large enough, and where room was lacking only what
+        // is needed is asked for.
+        let opens = self.windowed && !self.frozen && bytes.len() as u64 <= WINDOW_BYTES / 4;
+        if opens {
+            bytes.resize((window_end - self.end) as usize, 0);
+        }
         #[cfg(test)]
         if let Some(room) = &mut self.room {
             let fits = (*room).min(bytes.len() as u64);
             *room -= fits;
-            (&*self.file).write_all(&bytes[..fits as usize])?;
             if fits < bytes.len() as u64 {
+                write_at(&self.file, &bytes[..fits as usize], self.end)?;
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            return Ok(());
         }
-        (&*self.file).write_all(bytes)
+        write_at(&self.file, bytes, self.end)?;
+        if opens {
+            // Without a window the next append is a write like this one.
+            self.window = Window::open(&self.file, end..window_end).ok();
+        }
+        Ok(())
     }
 
     /// Cuts off what a failed append left.
     fn cut(&mut self) -> io::Result<()> {
         if self.torn {
-            self.file.set_len(self.end)?;
-            (&*self.file).seek(SeekFrom::Start(self.end))?;
+            self.trim()?;
             self.torn = false;
         }
         Ok(())
+    }
+
+    /// Cuts off what is behind the last whole append.
+    fn trim(&mut self) -> io::Result<()> {
+        self.window = None;
+        self.file.set_len(self.end)
     }
 
     /// Goes on in a new file; those before it are still needed.
@@ -363,6 +403,8 @@ impl Journal {
             ..self.header
         };
         let file = create(&self.directory, &header)?;
+        // If that fails, the new file's header tells where this one ends.
+        drop(self.trim());
         self.older.push(self.header.number);
         self.older_bytes += self.end;
         self.file = Arc::new(file);
@@ -373,6 +415,25 @@ impl Journal {
         self.torn = false;
         Ok(())
     }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Zeros that stay behind do no harm: an opened journal cuts them off.
+        drop(self.trim());
+    }
+}
+
+#[cfg(unix)]
+fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(not(unix))]
+fn write_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom};
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(bytes)
 }
 
 fn salt() -> u64 {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::compaction::put_away;
 use super::error::io_error;
 use super::format::{HEADER_BYTES, Header, Seal, WrongVersion};
-use super::replay::{Contents, replay};
+use super::replay::{Contents, replay, written_end};
 use super::{Journal, JournalError, Syncer, create, path, salt};
 use crate::record::RecordView;
 use crate::vector::Vector;
@@ -177,11 +177,11 @@ pub(super) fn open(
             },
         )) => {
             let end = contents.get(&number).map_or(HEADER_BYTES, |held| held.end);
-            recovered.torn_bytes = length - end;
             let path = path(directory, number);
-            file.set_len(end)
-                .and_then(|()| (&file).seek(SeekFrom::Start(end)))
-                .map_err(io_error("cutting", &path))?;
+            // Behind the last append a window leaves zeros, which are nothing torn.
+            let written = written_end(&file, end, length).map_err(io_error("reading", &path))?;
+            recovered.torn_bytes = written - end;
+            file.set_len(end).map_err(io_error("cutting", &path))?;
             Some((file, header, end))
         }
         _ => None,
@@ -229,6 +229,8 @@ pub(super) fn open(
         compacted_bytes: 0,
         buffer: Vec::new(),
         lazy: false,
+        windowed: false,
+        window: None,
         _lock: lock,
         #[cfg(test)]
         room: None,

@@ -67,6 +67,22 @@ pub(super) fn replay(
     Ok(contents)
 }
 
+/// Behind the last byte of these that is not zero; `from` if there is none.
+pub(super) fn written_end(mut file: &File, from: u64, to: u64) -> io::Result<u64> {
+    let (mut end, mut at) = (from, from);
+    let mut block = Vec::new();
+    file.seek(SeekFrom::Start(from))?;
+    while at < to {
+        block.resize((to - at).min(BLOCK_BYTES as u64) as usize, 0);
+        file.read_exact(&mut block)?;
+        if let Some(last) = block.iter().rposition(|&byte| byte != 0) {
+            end = at + last as u64 + 1;
+        }
+        at += block.len() as u64;
+    }
+    Ok(end)
+}
+
 impl Contents {
     fn take(
         &mut self,

@@ -5,6 +5,7 @@
 
 mod compaction;
 mod damage;
+mod windows;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -450,8 +451,16 @@ proptest! {
         steps in prop::collection::vec(step(), 1..30),
         cut in 0.0..1.0f64,
         hit in prop::option::of((0.0..1.0f64, 1..=255u8)),
+        windowed in any::<bool>(),
     ) {
         let folder = Folder::new();
+        let open = |folder: &Folder| {
+            let (mut journal, recovered, ids) = open(folder);
+            if windowed {
+                journal.set_windowed();
+            }
+            (journal, recovered, ids)
+        };
         let (mut journal, ..) = open(&folder);
         let mut ever = BTreeSet::new();
         let mut memory = Vector::default();
@@ -479,6 +488,8 @@ proptest! {
                 Step::Epoch => journal.start_epoch(7).unwrap(),
                 // The neighbor's record is in the cache, but not in the journal.
                 Step::Fail => {
+                    // In a window there is room.
+                    journal.window = None;
                     journal.room = Some(30);
                     journal.adopted(&[foreign(sent + 1)]).unwrap_err();
                     journal.room = None;
@@ -508,9 +519,11 @@ proptest! {
             }
         }
         let last = path(&folder.0, journal.header.number);
-        drop(journal);
+        let end = journal.end;
+        // As a crash would leave it.
         let mut bytes = fs::read(&last).unwrap();
-        bytes.truncate((bytes.len() as f64 * cut) as usize + 1);
+        drop(journal);
+        bytes.truncate((end as f64 * cut) as usize + 1);
         if let Some((at, mask)) = hit {
             let at = (bytes.len() as f64 * at) as usize;
             bytes[at] ^= mask;

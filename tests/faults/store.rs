@@ -18,7 +18,10 @@ const CLIENTS: usize = 60;
 /// A journal file that was left by a killed server, and the replies to all that is in it.
 struct Image {
     path: PathBuf,
+    /// All of the file.
     bytes: Vec<u8>,
+    /// Where the last append ends; behind it are zeros, to be written over.
+    end: usize,
     /// In the order in which they were appended.
     replies: Vec<(String, String)>,
 }
@@ -44,9 +47,13 @@ impl Image {
         let [path] = &files[..] else {
             panic!("not one file: {files:?}");
         };
+        let bytes = fs::read(path).unwrap();
+        // A record ends in text.
+        let end = 1 + bytes.iter().rposition(|&byte| byte != 0).unwrap();
         Image {
             path: path.clone(),
-            bytes: fs::read(path).unwrap(),
+            bytes,
+            end,
             replies,
         }
     }
@@ -71,7 +78,7 @@ impl Image {
     /// The file with one byte changed.
     fn flipped(&self, random: &mut fastrand::Rng) -> (usize, Vec<u8>) {
         let mut bytes = self.bytes.clone();
-        let at = random.usize(..bytes.len());
+        let at = random.usize(..self.end);
         bytes[at] ^= random.u8(1..);
         (at, bytes)
     }
@@ -112,10 +119,15 @@ fn a_journal_cut_at_any_length_serves_what_came_before() {
     for cut in 0..cuts {
         let length = match cut {
             0 => 0,
-            1 => image.bytes.len() - 1,
-            _ => random.usize(..image.bytes.len()),
+            1 => image.end - 1,
+            _ => random.usize(..image.end),
         };
-        image.restore(&image.bytes[..length]);
+        let mut bytes = image.bytes[..length].to_vec();
+        if cut % 2 == 0 && length > 0 {
+            // An append that a crash cut short has zeros behind it, in a file of full length.
+            bytes.resize(image.bytes.len(), 0);
+        }
+        image.restore(&bytes);
         fleet.start(0);
         let held = held(&fleet, 0);
         let whole = (0..=REPORTS).any(|reports| same(&held, &image.state(reports)));

@@ -1,0 +1,139 @@
+//! Appends that go through windows: in the file at once, across the end of one, past a full disk.
+
+use super::*;
+
+/// A journal that uses windows, which the temporary folder's file system must suit.
+fn windowed(folder: &Folder) -> Option<Journal> {
+    let (mut journal, ..) = open(folder);
+    journal.start_epoch(7).unwrap();
+    journal.set_windowed();
+    if !journal.windowed {
+        let message = "skipped: the temporary folder's file system is not known to suit windows\n";
+        std::io::stderr().write_all(message.as_bytes()).unwrap();
+        return None;
+    }
+    Some(journal)
+}
+
+fn length(folder: &Folder, number: u64) -> u64 {
+    fs::metadata(path(&folder.0, number)).unwrap().len()
+}
+
+#[test]
+fn appends_across_windows_survive_a_crash_and_padding_is_no_torn_tail() {
+    let folder = Folder::new();
+    let Some(mut journal) = windowed(&folder) else {
+        return;
+    };
+    let mut ever = BTreeSet::new();
+    let mut crossed = 0;
+    for group in 0..1_000 {
+        let ids: Vec<Id> = (1..=16).map(|member| own(16 * group + member)).collect();
+        let before = length(&folder, 1);
+        journal.own(&ids).unwrap();
+        ever.extend(ids);
+        let after = length(&folder, 1);
+        assert_eq!(after % WINDOW_BYTES, 0);
+        if after == before {
+            continue;
+        }
+        crossed += 1;
+        let (_journal, recovered, found) = open(&folder.copy());
+        assert!(found == ever, "{} of {}", found.len(), ever.len());
+        assert_eq!((recovered.torn_bytes, recovered.damage.len()), (0, 0));
+        assert_eq!(recovered.vector, vector(&[own(16 * group + 16)]));
+    }
+    assert!(crossed >= 4, "{crossed} windows");
+    drop(journal);
+    // A journal that is closed leaves no padding.
+    let bytes = fs::read(path(&folder.0, 1)).unwrap();
+    assert_ne!(bytes.last(), Some(&0));
+    let (_journal, _, found) = open(&folder);
+    assert!(found == ever);
+}
+
+#[test]
+fn a_copy_that_a_crash_cut_short_is_a_torn_tail() {
+    let folder = Folder::new();
+    let Some(mut journal) = windowed(&folder) else {
+        return;
+    };
+    for sequence in 1..=3 {
+        journal.own(&[own(sequence)]).unwrap();
+    }
+    let end = journal.end as usize;
+    let last = {
+        let (copy, ..) = open(&folder.copy());
+        journal.own(&[own(4)]).unwrap();
+        assert_eq!(copy.end as usize, end);
+        journal.end as usize
+    };
+    let whole = fs::read(path(&folder.0, 1)).unwrap();
+    let copy = folder.copy();
+    for cut in end..last {
+        // What was not copied yet is zeros, in whatever order the rest was.
+        for keep in [end..cut, cut..last] {
+            let mut bytes = whole.clone();
+            bytes[end..last].fill(0);
+            bytes[keep.clone()].copy_from_slice(&whole[keep.clone()]);
+            let all = bytes[end..last] == whole[end..last];
+            let none = bytes[end..last].iter().all(|&byte| byte == 0);
+            fs::write(path(&copy.0, 1), &bytes).unwrap();
+            let (_journal, recovered, found) = open(&copy);
+            assert_eq!(found.len(), if all { 4 } else { 3 }, "{keep:?}");
+            assert!(recovered.damage.is_empty());
+            assert_eq!(recovered.torn_bytes > 0, !all && !none, "{keep:?}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_when_the_window_is_used_up_and_windows_come_back_after_a_compaction() {
+    let folder = Folder::new();
+    let Some(mut journal) = windowed(&folder) else {
+        return;
+    };
+    journal.own(&[own(1)]).unwrap();
+    journal.room = Some(0);
+    let mut ever = BTreeSet::from([own(1)]);
+    let mut sequence = 2;
+    while journal.own(&[own(sequence)]).is_ok() {
+        ever.insert(own(sequence));
+        sequence += 1;
+        assert!(sequence < 10_000, "a window has an end");
+    }
+    assert!(sequence > 1_000, "the window's room was there");
+    assert!(journal.is_frozen());
+    let (_journal, recovered, found) = open(&folder.copy());
+    assert!(found == ever);
+    assert_eq!((recovered.torn_bytes, recovered.damage.len()), (0, 0));
+
+    journal.room = None;
+    journal.own(&[own(sequence)]).unwrap();
+    ever.insert(own(sequence));
+    assert!(journal.window.is_none(), "frozen");
+    compact(&mut journal, &ever, &vector(&[own(sequence)]));
+    journal.own(&[own(sequence + 1)]).unwrap();
+    ever.insert(own(sequence + 1));
+    assert!(journal.window.is_some());
+    let (_journal, recovered, found) = open(&folder.copy());
+    assert!(found == ever);
+    assert_eq!(recovered.vector, vector(&[own(sequence + 1)]));
+}
+
+#[test]
+fn a_file_that_was_closed_for_the_next_one_has_no_padding() {
+    let folder = Folder::new();
+    let Some(mut journal) = windowed(&folder) else {
+        return;
+    };
+    journal.own(&[own(1)]).unwrap();
+    let end = journal.end;
+    let _compaction = journal.begin_compaction(&vector(&[own(1)]), 1).unwrap();
+    assert_eq!(length(&folder, 1), end);
+    journal.own(&[own(2)]).unwrap();
+    assert_eq!(length(&folder, 2), WINDOW_BYTES);
+    let (_journal, recovered, found) = open(&folder.copy());
+    assert_eq!(found, BTreeSet::from([own(1), own(2)]));
+    assert_eq!(recovered.damage.len(), 0);
+}

@@ -1,0 +1,112 @@
+//! The stretch of a journal file that is mapped into memory, where small appends go.
+//!
+//! A write of a few records is a system call and the kernel's search for the page; a copy into
+//! a mapped page that is there already is neither, and the bytes are with the kernel as surely:
+//! they survive the death of the process. Measured on ext4, a report's 120 bytes cost 0.85 µs
+//! by `write` and 0.03 µs here with the making of windows counted, the 1,800 bytes of a turn of
+//! 16 reports 2.1 to 2.6 µs and 0.4 to 0.6 µs.
+//!
+//! A window lies on bytes that were **written before, as zeros**: the file system has set aside
+//! the room, so a full disk is told by that write and not by a signal at some later copy. Only
+//! file systems that keep the room for what is written over are trusted so far ([`suits`]);
+//! those that write a changed block elsewhere (btrfs, ZFS) may find no room then. Written in one
+//! piece, the zeros also lie in few large pages of the kernel's, which is half of the gain.
+//!
+//! This is the one module with `unsafe` in it: memory that a file lies in changes when somebody
+//! else writes to the file, and is gone when somebody cuts it short.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use memmap2::{MmapMut, MmapOptions};
+
+/// Where windows end: at multiples of this many bytes. So much of a file is zeros at most.
+pub(super) const WINDOW_BYTES: u64 = 256 << 10;
+
+/// Where a mapping may begin; a multiple of every page size that is in use.
+const ALIGNMENT: u64 = 64 << 10;
+
+/// Bytes of a file that are mapped for writing.
+#[derive(Debug)]
+pub(super) struct Window {
+    memory: MmapMut,
+    /// Where in the file they begin.
+    start: u64,
+}
+
+impl Window {
+    /// Maps these bytes of a file, which must have been written.
+    pub(super) fn open(file: &File, bytes: Range<u64>) -> io::Result<Window> {
+        let start = bytes.start / ALIGNMENT * ALIGNMENT;
+        let length = usize::try_from(bytes.end - start).map_err(io::Error::other)?;
+        // SAFETY: what must not happen is that the file changes or shrinks under the mapping by
+        // other hands. The journal's folder is locked against other servers, and the journal lets
+        // go of its window before it cuts the file. Somebody who cuts it by hand ends the process
+        // with a signal; somebody who writes to it by hand damages records, which their checksums
+        // tell, as with any file. No reference to the bytes outlives a copy.
+        let memory = unsafe { MmapOptions::new().offset(start).len(length).map_mut(file) }?;
+        Ok(Window { memory, start })
+    }
+
+    /// Copies bytes to that place of the file; `false` if they don't lie within the window.
+    pub(super) fn put(&mut self, at: u64, bytes: &[u8]) -> bool {
+        let room = at
+            .checked_sub(self.start)
+            .and_then(|from| usize::try_from(from).ok())
+            .and_then(|from| self.memory.get_mut(from..from.checked_add(bytes.len())?));
+        match room {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Whether the file system is known to keep the room of what was written for what is written
+/// over it.
+#[cfg(target_os = "linux")]
+pub(super) fn suits(file: &File) -> bool {
+    /// `statfs(2)` lists them: ext2 to ext4, XFS, F2FS, tmpfs.
+    const KNOWN: [i64; 4] = [0xef53, 0x5846_5342, 0xf2f5_2010, 0x0102_1994];
+    // The type's width differs between machines.
+    #[allow(clippy::unnecessary_cast)]
+    rustix::fs::fstatfs(file).is_ok_and(|found| KNOWN.contains(&(found.f_type as i64)))
+}
+
+/// Elsewhere nothing is known, and every append is a write.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn suits(_file: &File) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_is_put_is_in_the_file_and_nothing_beyond_the_window_is() {
+        let path = std::env::temp_dir().join(format!("herd-window-{}", std::process::id()));
+        let bytes = ALIGNMENT + 100;
+        fs::write(&path, vec![0; bytes as usize]).expect("a file");
+        let file = File::options().read(true).write(true).open(&path);
+        let file = file.expect("the file");
+        let mut window = Window::open(&file, ALIGNMENT + 10..bytes).expect("a window");
+        assert!(window.put(ALIGNMENT + 10, b"within"));
+        assert!(window.put(bytes - 4, b"last"));
+        assert!(!window.put(bytes - 3, b"over"));
+        assert!(!window.put(ALIGNMENT - 1, b"before"));
+        assert!(!window.put(u64::MAX, b"far"));
+        let held = fs::read(&path).expect("the file");
+        assert_eq!(held.len() as u64, bytes);
+        assert_eq!(&held[ALIGNMENT as usize + 10..][..6], b"within");
+        assert_eq!(&held[held.len() - 4..], b"last");
+        assert_eq!(held[ALIGNMENT as usize - 1], 0);
+        fs::remove_file(&path).expect("removed");
+    }
+}
