@@ -10,6 +10,8 @@ mod epochs;
 
 use std::cmp::Ordering;
 
+use smallvec::SmallVec;
+
 use crate::command::Report;
 use crate::config::Ack;
 use crate::flood::Flood;
@@ -61,18 +63,21 @@ struct Apply {
     durable: Option<Durable>,
 }
 
+/// Reports of a group that need no memory from the heap: as many as a turn has.
+const SMALL_GROUP: usize = 16;
+
 /// The records of a group that are greater than the stored ones.
 struct Winners<'a> {
     /// Where each of them is stored.
-    keys: Vec<Key>,
-    records: Vec<RecordView<'a>>,
+    keys: SmallVec<[Key; SMALL_GROUP]>,
+    records: SmallVec<[RecordView<'a>; SMALL_GROUP]>,
 }
 
 impl<'a> Winners<'a> {
     fn with_capacity(records: usize) -> Winners<'a> {
         Winners {
-            keys: Vec::with_capacity(records),
-            records: Vec::with_capacity(records),
+            keys: SmallVec::with_capacity(records),
+            records: SmallVec::with_capacity(records),
         }
     }
 
@@ -143,7 +148,7 @@ impl Herd {
         let first_outcome = outcomes.len();
         // Which of the reports hang on this group's being stored: those that would be, and those
         // that lost to one of them.
-        let mut hanging: Vec<usize> = Vec::new();
+        let mut hanging: SmallVec<[usize; SMALL_GROUP]> = SmallVec::new();
         let mut apply_guard = self.apply.lock();
         let apply = &*apply_guard;
         let mut winners = Winners::with_capacity(reports.len());

@@ -186,6 +186,13 @@ impl<'a> RecordView<'a> {
         }
     }
 
+    /// The client alone of a stored record: a table is searched by it. Panics as
+    /// [`stored`](Self::stored) does.
+    pub fn stored_client(bytes: &'a [u8]) -> &'a [u8] {
+        let start = HEADER_BYTES + usize::from(bytes[32]);
+        &bytes[start..start + usize::from(bytes[33])]
+    }
+
     fn texts(&self) -> [&'a [u8]; 4] {
         [self.origin, self.client, self.location, self.time_text]
     }
@@ -248,6 +255,7 @@ mod tests {
     fn lines_and_stored_records_keep_every_field() {
         let stored = Record::new(&view());
         assert_eq!(stored.view(), view());
+        assert_eq!(RecordView::stored_client(&stored.0), view().client);
         let mut line = Vec::new();
         stored.view().write_line(&mut line);
         assert_eq!(line, [LINE, b"\n"].concat());

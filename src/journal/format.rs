@@ -145,17 +145,16 @@ impl Seal {
         crc32c::crc32c_append(crc32c::crc32c_append(self.0, &offset.to_le_bytes()), body)
     }
 
-    /// Appends a frame that will lie at `offset` in the file; `fill` appends its payload.
-    pub(super) fn frame(
-        self,
-        out: &mut Vec<u8>,
-        offset: u64,
-        kind: Kind,
-        fill: impl FnOnce(&mut Vec<u8>),
-    ) {
+    /// Begins a frame at the end of `out`; its payload is to be appended, and then
+    /// [`close`](Self::close) to be called. Says where it begins.
+    pub(super) fn begin(out: &mut Vec<u8>) -> usize {
         let start = out.len();
         out.extend_from_slice(&[0; FRAME_BYTES]);
-        fill(out);
+        start
+    }
+
+    /// Ends the frame that begins at `start` of `out` and will lie at `offset` in the file.
+    pub(super) fn close(self, out: &mut [u8], start: usize, offset: u64, kind: Kind) {
         let payload = out.len() - start - FRAME_BYTES;
         debug_assert!((1..=MAX_PAYLOAD_BYTES).contains(&payload));
         let word = (kind as u32) << 24 | payload as u32;
@@ -277,9 +276,9 @@ mod tests {
     fn a_frame_is_intact_only_where_and_as_it_was_written() {
         let seal = Seal::new(&HEADER);
         let mut frame = Vec::new();
-        seal.frame(&mut frame, 500, Kind::Epoch, |out| {
-            out.extend_from_slice(&7u64.to_le_bytes())
-        });
+        let start = Seal::begin(&mut frame);
+        frame.extend_from_slice(&7u64.to_le_bytes());
+        seal.close(&mut frame, start, 500, Kind::Epoch);
         assert_eq!(Seal::payload_bytes(&frame), Some(8));
         assert_eq!(
             seal.open(&frame, 500),

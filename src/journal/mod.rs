@@ -128,7 +128,11 @@ pub struct Journal {
     record_bytes: u64,
     /// What the last compaction wrote.
     compacted_bytes: u64,
+    /// What is to be written next.
     buffer: Vec<u8>,
+    /// The frame at the end of `buffer`, while it may grow: where it begins. Appends that gather
+    /// share frames, and so the cost of a checksum.
+    open: Option<(usize, Kind)>,
     /// Whether appends wait in `buffer` for a flush.
     lazy: bool,
     /// Whether small appends go through windows, where the file system suits them.
@@ -276,16 +280,15 @@ impl Journal {
             return Ok(());
         }
         let before = self.buffer.len();
-        let mut rest = records.iter().peekable();
-        while rest.peek().is_some() {
-            self.put(kind, |out| {
-                let full = out.len() + MAX_PAYLOAD_BYTES - MAX_RECORD_BYTES;
-                while out.len() <= full
-                    && let Some(record) = rest.next()
-                {
-                    format::write_record(record, out);
-                }
+        for record in records {
+            let grows = self.open.is_some_and(|(start, open)| {
+                let payload = self.buffer.len() - start - FRAME_BYTES;
+                open == kind && payload <= MAX_PAYLOAD_BYTES - MAX_RECORD_BYTES
             });
+            if !grows {
+                self.open_frame(kind);
+            }
+            format::write_record(record, &mut self.buffer);
         }
         let bytes = (self.buffer.len() - before) as u64;
         self.end_append()?;
@@ -315,12 +318,26 @@ impl Journal {
 
     /// Adds a frame to what the next [`write_out`](Self::write_out) writes.
     fn put(&mut self, kind: Kind, fill: impl FnOnce(&mut Vec<u8>)) {
-        let offset = self.end + self.buffer.len() as u64;
-        self.seal.frame(&mut self.buffer, offset, kind, fill);
+        self.open_frame(kind);
+        fill(&mut self.buffer);
+        self.close_frame();
+    }
+
+    fn open_frame(&mut self, kind: Kind) {
+        self.close_frame();
+        self.open = Some((Seal::begin(&mut self.buffer), kind));
+    }
+
+    fn close_frame(&mut self) {
+        if let Some((start, kind)) = self.open.take() {
+            let offset = self.end + start as u64;
+            self.seal.close(&mut self.buffer, start, offset, kind);
+        }
     }
 
     /// Writes the frames that were put, in one append.
     fn write_out(&mut self) -> Result<(), JournalError> {
+        self.close_frame();
         let mut buffer = std::mem::take(&mut self.buffer);
         let length = buffer.len() as u64;
         let written = self.write(&mut buffer);

@@ -228,6 +228,7 @@ pub(super) fn open(
         record_bytes,
         compacted_bytes: 0,
         buffer: Vec::new(),
+        open: None,
         lazy: false,
         windowed: false,
         window: None,

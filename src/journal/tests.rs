@@ -302,6 +302,33 @@ fn lazy_appends_wait_for_a_flush_and_come_back_after_it() {
 }
 
 #[test]
+fn lazy_appends_of_one_kind_share_a_frame() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    journal.set_lazy();
+    let mut gathered = |appends: &[&dyn Fn(&mut Journal)]| {
+        let before = journal.bytes();
+        for append in appends {
+            append(&mut journal);
+        }
+        journal.flush().unwrap();
+        journal.bytes() - before
+    };
+    let first = |journal: &mut Journal| journal.own(&[own(1)]).unwrap();
+    let second = |journal: &mut Journal| journal.own(&[own(2)]).unwrap();
+    let other = |journal: &mut Journal| journal.adopted(&[foreign(1)]).unwrap();
+    let frame = FRAME_BYTES as u64;
+    let one = gathered(&[&first]);
+    assert_eq!(gathered(&[&first, &second]), 2 * one - frame);
+    let another = gathered(&[&other]);
+    assert_eq!(gathered(&[&first, &other, &second]), 2 * one + another);
+    drop(journal);
+    let (_journal, recovered, ids) = open(&folder);
+    assert_eq!(ids, BTreeSet::from([own(1), own(2), foreign(1)]));
+    assert_eq!(recovered.damage.len(), 0);
+}
+
+#[test]
 fn lazy_appends_are_bounded() {
     let folder = Folder::new();
     let (mut journal, ..) = open(&folder);

@@ -54,7 +54,7 @@ impl Shard {
         let records = &self.records;
         self.index
             .find(spread(tag), |slot| {
-                slot.tag == tag && records.view(slot.place).client == client
+                slot.tag == tag && records.client(slot.place) == client
             })
             .map(|slot| records.view(slot.place))
     }
@@ -64,7 +64,7 @@ impl Shard {
         let records = &mut self.records;
         let entry = self.index.entry(
             spread(tag),
-            |slot| slot.tag == tag && records.view(slot.place).client == record.client,
+            |slot| slot.tag == tag && records.client(slot.place) == record.client,
             |slot| spread(slot.tag),
         );
         let stored = match entry {
@@ -121,9 +121,18 @@ struct Records {
 
 impl Records {
     fn view(&self, place: u32) -> RecordView<'_> {
+        RecordView::stored(self.bytes(place))
+    }
+
+    fn client(&self, place: u32) -> &[u8] {
+        RecordView::stored_client(self.bytes(place))
+    }
+
+    /// The record there, and what is behind it.
+    fn bytes(&self, place: u32) -> &[u8] {
         let place = place as usize;
         let chunk = &self.chunks[place / CHUNK_UNITS];
-        RecordView::stored(&chunk[place % CHUNK_UNITS * UNIT_BYTES..])
+        &chunk[place % CHUNK_UNITS * UNIT_BYTES..]
     }
 
     fn append(&mut self, record: &RecordView<'_>) -> u32 {

@@ -129,7 +129,9 @@ fn a_frame_that_a_client_hides_in_its_id_is_not_found_after_damage() {
     foreign(9).with(|view| format::write_record(view, &mut payload));
     let at = journal.end + (FRAME_BYTES + 4 * 8 + 4 + "Ball".len()) as u64;
     let mut hidden = Vec::new();
-    guess.frame(&mut hidden, at, Kind::Records, |out| out.extend(&payload));
+    let start = Seal::begin(&mut hidden);
+    hidden.extend(&payload);
+    guess.close(&mut hidden, start, at, Kind::Records);
     own(1)
         .with(|view| {
             journal.append_own(&[RecordView {
