@@ -36,7 +36,8 @@
 //! | 8 | zero |
 //! | 4 | CRC-32C of the 60 bytes before |
 //!
-//! Frames follow without a gap:
+//! Frames follow without a gap; behind the last one a file may go on with zeros, where the next
+//! appends will be copied to:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -44,6 +45,9 @@
 //! | 3 | length of the payload, 1 to 65,536 |
 //! | 1 | kind: 1 own records, 2 records, 3 claims, 4 epoch, 5 complete |
 //! | | payload |
+//!
+//! A frame that is still being copied when the process dies is torn like one that is being
+//! written.
 //!
 //! 1 and 2: records, each `time`, `received`, `epoch`, `sequence` in 8 bytes, the lengths of
 //! origin, client, location and time text in one byte each, and those texts. 3: a line `CLAIMS 0
