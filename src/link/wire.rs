@@ -150,7 +150,7 @@ impl Reader {
         self.raw.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let bytes = stream.read(&mut self.raw[self.end..])?;
+        let bytes = read(&mut stream, &mut self.raw[self.end..])?;
         self.end += bytes;
         match bytes {
             0 => Ok(Filled::End),
@@ -266,6 +266,18 @@ fn broken(what: &'static str) -> io::Error {
 
 fn exhausted() -> io::Error {
     io::Error::other("the connection has carried as much as one may, and begins anew")
+}
+
+/// Reads once. A process that is stopped and goes on again, by a debugger or a shell, has every read
+/// that waits with a time-out fail with `EINTR`, whether it handles signals or not; that is no
+/// reason to give a connection up.
+pub fn read(mut stream: impl Read, part: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(part) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Lets the next read wait until `deadline` and no longer; an error if that has passed.

@@ -266,3 +266,30 @@ fn a_frozen_neighbor_is_noticed_and_catches_up() {
     }
     tell("8", times, "frozen neighbors", &mut measured);
 }
+
+/// A process that is stopped for a moment and goes on, as under a debugger, has every read fail that
+/// was waiting with a time-out.
+#[test]
+fn a_neighbor_that_is_stopped_for_a_moment_keeps_its_links() {
+    let times = choose(3, 50);
+    let mut fleet = Fleet::pair("moment", &[]).with_proxies();
+    let (ball, welsh) = (0, 1);
+    fleet.start_all();
+    await_links(&fleet);
+    let dialed = || fleet.link(ball, welsh).connections() + fleet.link(welsh, ball).connections();
+    let before = dialed();
+    for _ in 0..times {
+        fleet.signal(welsh, "STOP");
+        wait_until("it is stopped", || {
+            let stat = std::fs::read_to_string(fleet.process(welsh).proc("stat")).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('T')
+        });
+        fleet.signal(welsh, "CONT");
+        await_links(&fleet);
+    }
+    assert_eq!(dialed(), before, "a link was cut");
+    figure(
+        "8",
+        format_args!("{times} times stopped for a moment: no link cut"),
+    );
+}
