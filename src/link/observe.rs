@@ -179,18 +179,32 @@ pub fn ask(
     until: Timestamp,
     deadline: Instant,
 ) -> Result<ServerStatus, HandshakeError> {
-    let stream = connect(address, deadline)?;
-    prepare(&stream, deadline.saturating_duration_since(Instant::now()))?;
+    ask_over(&connect(address, deadline)?, name, keys, until, deadline)
+}
+
+/// The same over a connection that has been made.
+pub fn ask_over(
+    stream: &TcpStream,
+    name: &str,
+    keys: &KeyFile,
+    until: Timestamp,
+    deadline: Instant,
+) -> Result<ServerStatus, HandshakeError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(HandshakeError::TimedOut);
+    }
+    prepare(stream, left)?;
     let own = Hello::new(keys.herd(), OBSERVER, 0, Timestamp::now());
-    let mut peer = handshake::dial(&stream, keys, &own, name, deadline)?;
+    let mut peer = handshake::dial(stream, keys, &own, name, deadline)?;
     let question = format!("STATUS {}\n", until.as_nanos());
     peer.writer
-        .write(&stream, question.as_bytes())
+        .write(stream, question.as_bytes())
         .map_err(failed)?;
     let mut status = ServerStatus::default();
     let mut digest = DigestReader::default();
     loop {
-        let line = peer.reader.read_line(&stream, deadline);
+        let line = peer.reader.read_line(stream, deadline);
         match status.read_line(&mut digest, &line.map_err(failed)?) {
             Some(true) => return Ok(status),
             Some(false) => {}
