@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use herd::keys::KeyFile;
-use herd::link::handshake::{self, Hello};
+use herd::link::handshake::{self, Hello, Peer};
 use herd::server::{Server, Sockets};
 use herd::time::Timestamp;
 use herd::topology::Topology;
@@ -256,6 +256,73 @@ fn a_wrong_key_is_refused_and_a_right_one_is_told_why() {
     );
     await_refused(&server, 2);
     server.stop();
+}
+
+/// A server with one neighbor, Welsh, that this test is itself.
+struct Feigned {
+    ball: Server,
+    welsh: TcpListener,
+}
+
+/// Bytes that wait for a feigned neighbor; what is more waits at the server.
+const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
+
+impl Feigned {
+    fn start() -> Feigned {
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let [clients, peers, welsh] = [0, 1, 2].map(|_| bind());
+        let socket = socket2::SockRef::from(&welsh);
+        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
+        let text = format!(
+            "Ball {} {} Welsh\nWelsh 127.0.0.1:1 {} Ball\n",
+            clients.local_addr().unwrap(),
+            peers.local_addr().unwrap(),
+            welsh.local_addr().unwrap(),
+        );
+        let sockets = Sockets { clients, peers };
+        let ball = Server::start(&config(&text, "Ball"), sockets, atlas()).unwrap();
+        Feigned { ball, welsh }
+    }
+
+    /// Answers Ball as Welsh would, and says that it holds nothing.
+    fn answer(stream: &TcpStream) -> Peer {
+        let own = || Hello::new(KEYS.herd(), "Welsh", 7, Timestamp::now());
+        let deadline = Instant::now() + PATIENCE;
+        let mut peer = handshake::accept(stream, &KEYS, own, |_| true, deadline).unwrap();
+        peer.writer.write(stream, b"VECTOR 0\n").unwrap();
+        peer
+    }
+}
+
+/// What it says must not be lost among what others say to the sender.
+#[test]
+fn a_neighbor_that_connects_again_and_again_while_it_is_dialed_is_still_heard() {
+    let feigned = Feigned::start();
+    let (stream, _) = feigned.welsh.accept().unwrap();
+    for _ in 0..20 {
+        let dialed = dial(feigned.ball.peer_address(), &KEYS, "Welsh", "Ball");
+        assert_eq!(dialed, "ok Ball");
+    }
+    let mut peer = Feigned::answer(&stream);
+    // Before the link is given up for its silence.
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let line = peer.reader.read_line(&stream, deadline).unwrap();
+    assert!(line.starts_with(b"MARKER "), "{}", line.escape_ascii());
+    drop((peer, stream));
+    feigned.ball.stop();
+}
+
+#[test]
+fn who_answers_for_a_neighbor_without_the_key_is_counted() {
+    let feigned = Feigned::start();
+    let (mut stream, _) = feigned.welsh.accept().unwrap();
+    stream.read_exact(&mut [0; MESSAGE_BYTES]).unwrap();
+    let answer = [&b"\x00\x30"[..], &[7; MESSAGE_BYTES - 2]].concat();
+    stream.write_all(&answer).unwrap();
+    await_refused(&feigned.ball, 1);
+    let error = feigned.ball.links()["Welsh"].error.clone();
+    assert_eq!(error.unwrap().1, "wrong key or not a peer");
+    feigned.ball.stop();
 }
 
 #[test]

@@ -117,6 +117,18 @@ impl fmt::Display for HandshakeError {
     }
 }
 
+impl HandshakeError {
+    /// Whether this is what a neighbor never does, whatever its settings: somebody else answers at
+    /// its address, or changes what it sends.
+    pub(super) fn is_no_neighbors_doing(&self) -> bool {
+        match self {
+            HandshakeError::WrongKey | HandshakeError::NotAPeer => true,
+            HandshakeError::Io(error) => error.kind() == ErrorKind::InvalidData,
+            _ => false,
+        }
+    }
+}
+
 impl std::error::Error for HandshakeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {

@@ -13,6 +13,8 @@
 //! - [`noise`] is what lets in who has the herd's key, and nobody else.
 //! - [`monitor`] counts what a neighbor has yet to apply, and knows how its link is doing.
 //! - [`observe`] answers who asks how the server is.
+//! - [`refusals`] counts what came that no neighbor sent.
+//! - `silence` tells a neighbor that is gone from a frame that does not end.
 //! - [`wire`] is lines over the socket, encrypted.
 
 pub mod audit;
@@ -23,7 +25,9 @@ pub mod noise;
 pub mod observe;
 mod reader;
 pub mod receiver;
+pub mod refusals;
 pub mod sender;
+mod silence;
 pub mod wire;
 
 use std::time::Duration;

@@ -46,7 +46,8 @@ pub struct ServerStatus {
     pub uptime: Duration,
     /// Clients that are connected.
     pub clients: u64,
-    /// Connections to its peer port that were refused, or broken off for what came over them.
+    /// Connections to its peer port that were refused, and links of either direction that were broken
+    /// off for what came over them.
     pub refused: u64,
     /// Its links, each with the neighbor's name, in the names' order.
     pub links: Vec<(String, LinkStatus)>,
