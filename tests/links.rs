@@ -294,6 +294,49 @@ impl Feigned {
     }
 }
 
+/// Waits until the other side has reset a connection; how long it had been open.
+#[track_caller]
+fn await_reset(mut stream: &TcpStream, since: Instant) -> Duration {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut part = [0; 4_096];
+    while stream.read(&mut part).is_ok_and(|bytes| bytes > 0) {}
+    let after = since.elapsed();
+    // An end that comes before the reset has been read as one.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < deadline {
+        if stream.take_error().unwrap().is_some() || stream.peer_addr().is_err() {
+            return after;
+        }
+        std::thread::yield_now();
+    }
+    panic!("closed in order, not reset");
+}
+
+/// Where packets are lost one way only, an orderly end would wait for ever behind what is not
+/// acknowledged, and the other side would take longer than the silence limit to find out by itself.
+#[test]
+fn who_falls_silent_is_reset_at_either_end() {
+    let feigned = Feigned::start();
+    let dialed = std::thread::spawn({
+        let address = feigned.ball.peer_address();
+        move || {
+            let stream = TcpStream::connect(address).unwrap();
+            let own = Hello::new(KEYS.herd(), "Welsh", 7, Timestamp::now());
+            let deadline = Instant::now() + PATIENCE;
+            let _peer = handshake::dial(&stream, &KEYS, &own, "Ball", deadline).unwrap();
+            await_reset(&stream, Instant::now())
+        }
+    });
+    let (stream, _) = feigned.welsh.accept().unwrap();
+    let _peer = Feigned::answer(&stream);
+    let accepted = await_reset(&stream, Instant::now());
+    for after in [dialed.join().unwrap(), accepted] {
+        let expected = Duration::from_millis(3_800)..Duration::from_secs(5);
+        assert!(expected.contains(&after), "{after:?}");
+    }
+    feigned.ball.stop();
+}
+
 /// What it says must not be lost among what others say to the sender.
 #[test]
 fn a_neighbor_that_connects_again_and_again_while_it_is_dialed_is_still_heard() {

@@ -13,7 +13,7 @@ use log::debug;
 
 use super::monitor::Monitor;
 use super::silence::Silence;
-use super::wire::{Filled, Reader, is_timeout, wait_until};
+use super::wire::{Filled, Reader, is_timeout, reset_at_close, wait_until};
 use crate::decimal::parse_u64;
 use crate::printable::Printable;
 use crate::vector::Vector;
@@ -80,7 +80,10 @@ fn hear(reading: &mut Reading, monitor: &Monitor) -> io::Result<Infallible> {
             Ok(Filled::Frames) => silence.heard(Instant::now()),
             Ok(Filled::Part) => silence.part(Instant::now()),
             Ok(Filled::End) => return Err(io::Error::other("closed by the neighbor")),
-            Err(error) if is_timeout(&error) => return Err(silence.reason(Instant::now())),
+            Err(error) if is_timeout(&error) => {
+                reset_at_close(&reading.stream);
+                return Err(silence.reason(Instant::now()));
+            }
             Err(error) => return Err(error),
         }
     }

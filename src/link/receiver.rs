@@ -25,7 +25,7 @@ use super::observe::{self, OBSERVER, ServerStatus};
 use super::refusals::Refusals;
 use super::sender::{Sender, SenderHandle};
 use super::silence::Silence;
-use super::wire::{Filled, Reader, Writer, is_timeout, prepare};
+use super::wire::{Filled, Reader, Writer, is_timeout, prepare, reset_at_close};
 use super::{DISMISSED, PONG_INTERVAL};
 use crate::digest::DigestReader;
 use crate::herd::Herd;
@@ -403,6 +403,7 @@ impl Neighbor<'_> {
                 pong_due = now + PONG_INTERVAL;
             }
             if now >= silence.deadline() {
+                reset_at_close(self.stream);
                 return Err(silence.reason(now));
             }
             let block = reader.take_block()?;
