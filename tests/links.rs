@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use herd::keys::KeyFile;
 use herd::link::handshake::{self, Hello, Peer};
+use herd::record::RecordView;
 use herd::server::{Server, Sockets};
 use herd::time::Timestamp;
 use herd::topology::Topology;
@@ -352,6 +353,31 @@ fn a_neighbor_that_connects_again_and_again_while_it_is_dialed_is_still_heard() 
     let line = peer.reader.read_line(&stream, deadline).unwrap();
     assert!(line.starts_with(b"MARKER "), "{}", line.escape_ascii());
     drop((peer, stream));
+    feigned.ball.stop();
+}
+
+/// A link that breaks off each time that the cache is being sent costs a scan a second, not as many
+/// as it can be dialed.
+#[test]
+fn a_scan_that_breaks_off_is_not_begun_again_at_once() {
+    let feigned = Feigned::start();
+    for index in 0..50_000 {
+        let line = format!("RECORD Ball 1 {} 1 client-{index} +1+1 1", index + 1);
+        let record = RecordView::parse_line(line.as_bytes()).unwrap();
+        feigned.ball.herd().restore(&record);
+    }
+    let mut last: Option<Instant> = None;
+    for _ in 0..3 {
+        let (stream, _) = feigned.welsh.accept().unwrap();
+        let mut peer = Feigned::answer(&stream);
+        let deadline = Instant::now() + PATIENCE;
+        let line = peer.reader.read_line(&stream, deadline).unwrap();
+        assert!(line.starts_with(b"RECORD "), "{}", line.escape_ascii());
+        if let Some(last) = last.replace(Instant::now()) {
+            let pause = last.elapsed();
+            assert!(pause > Duration::from_millis(900), "{pause:?}");
+        }
+    }
     feigned.ball.stop();
 }
 

@@ -463,6 +463,8 @@ impl Feeder {
     /// what is applied meanwhile queues behind it.
     fn resync(&mut self, held: &Vector, wire: &mut Wire) -> io::Result<()> {
         self.monitor.enter(Phase::Resyncing);
+        // One that breaks off counts too: a link that flaps would scan the cache all the time.
+        self.resync_allowed = Instant::now() + RESYNC_INTERVAL;
         let captured = self.herd.set_live(self.neighbor.link);
         let records = self.send_from_cache(held, |_| true, wire)?;
         let mut marker = Vec::new();
