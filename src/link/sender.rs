@@ -44,6 +44,11 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 /// Shortest time between two scans of the cache for one neighbor.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time for what is queued, and for what is being written, when a neighbor is left. The neighbor gets
+/// the rest from others, or from the cache when it is dialed again; without an end to it, a server
+/// with a neighbor that crawls could not stop in time to bring its journal to disk.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
 /// Bytes gathered from the queue for one write.
 const WRITE_BYTES: usize = 256 << 10;
 
@@ -133,11 +138,19 @@ struct Wire {
     stream: TcpStream,
     writer: Writer,
     heard: Receiver<Heard>,
+    ordered: Receiver<Order>,
+    /// Until when this may be written to, once there is an order.
+    until: Option<Instant>,
 }
 
 impl Wire {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.writer.write(&self.stream, lines)
+        let out = Outgoing {
+            stream: &self.stream,
+            ordered: &self.ordered,
+            until: &mut self.until,
+        };
+        self.writer.write(out, lines)
     }
 
     /// Why the reader has given the connection up, if it has.
@@ -146,6 +159,35 @@ impl Wire {
             Heard::Lost(error) => Some(error),
             Heard::Vector(_) => None,
         })
+    }
+}
+
+/// The socket, as it may be written to while the owner has given no order, and for a while after.
+struct Outgoing<'a> {
+    stream: &'a TcpStream,
+    ordered: &'a Receiver<Order>,
+    until: &'a mut Option<Instant>,
+}
+
+impl io::Write for Outgoing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.until.is_none() && !self.ordered.is_empty() {
+            *self.until = Some(Instant::now() + LEAVE_LIMIT);
+        }
+        if let Some(until) = *self.until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let what = "left with records unsent, which it was too slow for";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            self.stream.set_write_timeout(Some(left))?;
+        }
+        let mut stream = self.stream;
+        stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -397,6 +439,8 @@ impl Feeder {
             stream,
             writer,
             heard,
+            ordered: self.ordered.clone(),
+            until: None,
         })
     }
 
@@ -447,8 +491,9 @@ impl Feeder {
         }
     }
 
-    /// Sends what is queued, and says why nothing more comes.
+    /// Sends what is queued, as far as the time goes, and says why nothing more comes.
     fn take_leave(&self, order: &Order, wire: &mut Wire) -> io::Result<()> {
+        wire.until = Some(Instant::now() + LEAVE_LIMIT);
         let farewell = match order {
             Order::End(farewell) => *farewell,
             Order::Redial(_) => Farewell::Moved,
