@@ -134,6 +134,12 @@ impl Door {
                 .add(from_peer(from), "all handshake slots are taken");
         }
     }
+
+    /// Counts a connection that there is no descriptor for.
+    pub fn refuse(&self, from: SocketAddr) {
+        let reason = "no descriptor is left for it";
+        self.refusals.add(from_peer(from), reason);
+    }
 }
 
 impl Receivers {

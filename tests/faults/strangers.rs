@@ -5,6 +5,9 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use herd::link::wire::is_timeout;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use crate::fleet::Fleet;
 use crate::form::{choose, figure, limit};
 use crate::process::{herd, wait_for, wait_until};
@@ -147,6 +150,43 @@ fn recorded_altered_and_huge_streams_get_nothing_in() {
             2 * flips
         ),
     );
+}
+
+/// Whom a server has no descriptor for is counted as well, and does not fill the log.
+#[test]
+fn strangers_that_there_is_no_descriptor_for_are_counted() {
+    let strangers = choose(20, 200);
+    let mut fleet = Fleet::alone("descriptors", &["--log-level", "debug"]);
+    fleet.start(0);
+    let process = fleet.process(0);
+    let limit = |limit: Rlimit| {
+        let pid = Pid::from_child(&process.0);
+        prlimit(Some(pid), Resource::Nofile, limit).unwrap()
+    };
+    let before = getrlimit(Resource::Nofile);
+    limit(Rlimit {
+        current: Some(process.descriptors() as u64),
+        ..before
+    });
+    for _ in 0..strangers {
+        assert_eq!(tell(fleet.peer(0), b""), b"");
+    }
+    await_refused(&fleet, 0, strangers);
+    let warnings = fleet.logged(0, "[WARN ] peer connection from");
+    assert!(warnings <= 2, "{warnings} warnings");
+    limit(before);
+    // The one that is held in reserve comes back with the next connection.
+    wait_until("there are descriptors again", || {
+        let Ok(stream) = TcpStream::connect(fleet.peer(0)) else {
+            return false;
+        };
+        stream
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        // Who is let in is waited for.
+        matches!((&stream).read(&mut [0]), Err(error) if is_timeout(&error))
+    });
+    assert!(fleet.status(0).refused >= strangers as u64);
 }
 
 /// Row 26: strangers take every handshake slot again and again.
