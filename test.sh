@@ -23,7 +23,7 @@ scenario   only the scenario: a herd started with run.sh and driven by real teln
 --faults   only the faults, in their long form: servers killed a hundred times, disks that are full,
            fail and crawl, partitions, slow links, wrong clocks, and clients that mean no good. One
            test at a time, with the optimized program, and a line for what each measured; takes
-           about half an hour on a quiet machine
+           about a quarter of an hour on a quiet machine
 
   --yes       install what is missing (telnet, strace, faketime, nftables, iproute2, Rust's tools)
               without asking; so does CI=true

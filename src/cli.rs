@@ -200,7 +200,8 @@ pub(crate) struct Check {
 Of a link, LAG is how many records the neighbor has yet to apply, as of its last word, which is at
 most a second old; QUEUED are those of them that are not yet sent, BYTES their size; RESYNCS is how
 often the neighbor was sent what it lacked, DIVERGED in how many of 256 parts of the records it was
-found to differ. The digest is of the records that were received more than 10 s ago; where
+found to differ. REFUSED counts connections between servers, in either direction, that a server
+refused or broke off for what came over them. The digest is of the records that were received more than 10 s ago; where
 digests differ the servers are asked twice, and what is changing at that moment does not count.
 
 Exit codes: 0 all servers are up, linked and equal; 1 they are not; 2 bad usage, or a bad servers

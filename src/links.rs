@@ -18,6 +18,7 @@ use crate::link::audit::Audit;
 use crate::link::keyring::{AnotherHerd, Keyring};
 use crate::link::monitor::LinkStatus;
 use crate::link::receiver::{Door, Known, Receivers};
+use crate::link::refusals::Refusals;
 use crate::link::sender::{Farewell, Neighbor, Sender};
 use crate::outbox::LinkId;
 use crate::shutdown::{self, Stopper};
@@ -30,6 +31,7 @@ pub struct Links {
     keys: Arc<Keyring>,
     feeds: BTreeMap<String, Feed>,
     receivers: Receivers,
+    refusals: Arc<Refusals>,
     audit: Audit,
     stopper: Stopper,
 }
@@ -99,17 +101,20 @@ impl Links {
     ) -> io::Result<Links> {
         let (stopper, stop) = shutdown::pair();
         let audit = Audit::start(Arc::clone(&herd), keys.digest_key(), digest_interval, stop)?;
+        let refusals = Arc::<Refusals>::default();
         let receivers = Receivers::start(
             Arc::clone(&herd),
             Arc::clone(&keys),
             audit.claims(),
             clients,
+            Arc::clone(&refusals),
         )?;
         Ok(Links {
             herd,
             keys,
             feeds: BTreeMap::new(),
             receivers,
+            refusals,
             audit,
             stopper,
         })
@@ -155,7 +160,8 @@ impl Links {
             address: address.clone(),
         };
         let (herd, keys) = (Arc::clone(&self.herd), Arc::clone(&self.keys));
-        let begun = Sender::start(herd, keys, neighbor, outlet).and_then(|sender| {
+        let refusals = Arc::clone(&self.refusals);
+        let begun = Sender::start(herd, keys, neighbor, outlet, refusals).and_then(|sender| {
             let admitted = self.receivers.admit(name, Known::new(link, &sender));
             if admitted.is_err() {
                 sender.end(Farewell::Stopping);
@@ -189,9 +195,10 @@ impl Links {
         self.feeds.iter().map(status).collect()
     }
 
-    /// How many connections to the peer port were refused, or broken off for what came over them.
+    /// How many connections to the peer port were refused, or links of either direction broken off
+    /// for what came over them.
     pub fn refused(&self) -> u64 {
-        self.receivers.refused()
+        self.refusals.count()
     }
 
     /// Sends what is queued for the neighbors, takes leave of them, and joins every thread. The

@@ -355,6 +355,6 @@ impl Accept for Peers {
     }
 
     fn refuse(&mut self, _stream: TcpStream, from: SocketAddr) {
-        warn!("peer connection from {from} closed: no descriptor is left for it");
+        self.0.refuse(from);
     }
 }

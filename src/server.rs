@@ -298,7 +298,8 @@ impl Server {
         self.herd.len()
     }
 
-    /// How many connections to the peer port were refused, or broken off for what came over them.
+    /// How many connections to the peer port were refused, or links of either direction broken off
+    /// for what came over them.
     pub fn peers_refused(&self) -> u64 {
         self.links.refused()
     }

@@ -27,6 +27,8 @@ mod clients;
 mod crash;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/flood.rs"]
+mod flood;
 #[path = "faults/form.rs"]
 mod form;
 #[path = "faults/neighbors.rs"]

@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use herd::keys::KeyFile;
-use herd::link::handshake::{self, Hello};
+use herd::link::handshake::{self, Hello, Peer};
+use herd::record::RecordView;
 use herd::server::{Server, Sockets};
 use herd::time::Timestamp;
 use herd::topology::Topology;
@@ -256,6 +257,141 @@ fn a_wrong_key_is_refused_and_a_right_one_is_told_why() {
     );
     await_refused(&server, 2);
     server.stop();
+}
+
+/// A server with one neighbor, Welsh, that this test is itself.
+struct Feigned {
+    ball: Server,
+    welsh: TcpListener,
+}
+
+/// Bytes that wait for a feigned neighbor; what is more waits at the server.
+const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
+
+impl Feigned {
+    fn start() -> Feigned {
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let [clients, peers, welsh] = [0, 1, 2].map(|_| bind());
+        let socket = socket2::SockRef::from(&welsh);
+        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
+        let text = format!(
+            "Ball {} {} Welsh\nWelsh 127.0.0.1:1 {} Ball\n",
+            clients.local_addr().unwrap(),
+            peers.local_addr().unwrap(),
+            welsh.local_addr().unwrap(),
+        );
+        let sockets = Sockets { clients, peers };
+        let ball = Server::start(&config(&text, "Ball"), sockets, atlas()).unwrap();
+        Feigned { ball, welsh }
+    }
+
+    /// Answers Ball as Welsh would, and says that it holds nothing.
+    fn answer(stream: &TcpStream) -> Peer {
+        let own = || Hello::new(KEYS.herd(), "Welsh", 7, Timestamp::now());
+        let deadline = Instant::now() + PATIENCE;
+        let mut peer = handshake::accept(stream, &KEYS, own, |_| true, deadline).unwrap();
+        peer.writer.write(stream, b"VECTOR 0\n").unwrap();
+        peer
+    }
+}
+
+/// Waits until the other side has reset a connection; how long it had been open.
+#[track_caller]
+fn await_reset(mut stream: &TcpStream, since: Instant) -> Duration {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut part = [0; 4_096];
+    while stream.read(&mut part).is_ok_and(|bytes| bytes > 0) {}
+    let after = since.elapsed();
+    // An end that comes before the reset has been read as one.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < deadline {
+        if stream.take_error().unwrap().is_some() || stream.peer_addr().is_err() {
+            return after;
+        }
+        std::thread::yield_now();
+    }
+    panic!("closed in order, not reset");
+}
+
+/// Where packets are lost one way only, an orderly end would wait for ever behind what is not
+/// acknowledged, and the other side would take longer than the silence limit to find out by itself.
+#[test]
+fn who_falls_silent_is_reset_at_either_end() {
+    let feigned = Feigned::start();
+    let dialed = std::thread::spawn({
+        let address = feigned.ball.peer_address();
+        move || {
+            let stream = TcpStream::connect(address).unwrap();
+            let own = Hello::new(KEYS.herd(), "Welsh", 7, Timestamp::now());
+            let deadline = Instant::now() + PATIENCE;
+            let _peer = handshake::dial(&stream, &KEYS, &own, "Ball", deadline).unwrap();
+            await_reset(&stream, Instant::now())
+        }
+    });
+    let (stream, _) = feigned.welsh.accept().unwrap();
+    let _peer = Feigned::answer(&stream);
+    let accepted = await_reset(&stream, Instant::now());
+    for after in [dialed.join().unwrap(), accepted] {
+        let expected = Duration::from_millis(3_800)..Duration::from_secs(5);
+        assert!(expected.contains(&after), "{after:?}");
+    }
+    feigned.ball.stop();
+}
+
+/// What it says must not be lost among what others say to the sender.
+#[test]
+fn a_neighbor_that_connects_again_and_again_while_it_is_dialed_is_still_heard() {
+    let feigned = Feigned::start();
+    let (stream, _) = feigned.welsh.accept().unwrap();
+    for _ in 0..20 {
+        let dialed = dial(feigned.ball.peer_address(), &KEYS, "Welsh", "Ball");
+        assert_eq!(dialed, "ok Ball");
+    }
+    let mut peer = Feigned::answer(&stream);
+    // Before the link is given up for its silence.
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let line = peer.reader.read_line(&stream, deadline).unwrap();
+    assert!(line.starts_with(b"MARKER "), "{}", line.escape_ascii());
+    drop((peer, stream));
+    feigned.ball.stop();
+}
+
+/// A link that breaks off each time that the cache is being sent costs a scan a second, not as many
+/// as it can be dialed.
+#[test]
+fn a_scan_that_breaks_off_is_not_begun_again_at_once() {
+    let feigned = Feigned::start();
+    for index in 0..50_000 {
+        let line = format!("RECORD Ball 1 {} 1 client-{index} +1+1 1", index + 1);
+        let record = RecordView::parse_line(line.as_bytes()).unwrap();
+        feigned.ball.herd().restore(&record);
+    }
+    let mut last: Option<Instant> = None;
+    for _ in 0..3 {
+        let (stream, _) = feigned.welsh.accept().unwrap();
+        let mut peer = Feigned::answer(&stream);
+        let deadline = Instant::now() + PATIENCE;
+        let line = peer.reader.read_line(&stream, deadline).unwrap();
+        assert!(line.starts_with(b"RECORD "), "{}", line.escape_ascii());
+        if let Some(last) = last.replace(Instant::now()) {
+            let pause = last.elapsed();
+            assert!(pause > Duration::from_millis(900), "{pause:?}");
+        }
+    }
+    feigned.ball.stop();
+}
+
+#[test]
+fn who_answers_for_a_neighbor_without_the_key_is_counted() {
+    let feigned = Feigned::start();
+    let (mut stream, _) = feigned.welsh.accept().unwrap();
+    stream.read_exact(&mut [0; MESSAGE_BYTES]).unwrap();
+    let answer = [&b"\x00\x30"[..], &[7; MESSAGE_BYTES - 2]].concat();
+    stream.write_all(&answer).unwrap();
+    await_refused(&feigned.ball, 1);
+    let error = feigned.ball.links()["Welsh"].error.clone();
+    assert_eq!(error.unwrap().1, "wrong key or not a peer");
+    feigned.ball.stop();
 }
 
 #[test]

@@ -9,12 +9,12 @@
 //! `HELLO` that decrypts is new: it is by ciphers that the answer went into.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::noise::{self, Initiator, MESSAGE_BYTES, Message};
-use super::wire::{Reader, Writer, is_timeout, wait_until};
+use super::wire::{Reader, Writer, is_timeout, read, wait_until};
 use crate::decimal::parse_u64;
 use crate::fields::fields;
 use crate::keys::{HerdId, KeyFile};
@@ -113,6 +113,18 @@ impl fmt::Display for HandshakeError {
                 )
             }
             HandshakeError::Refused(reason) => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
+impl HandshakeError {
+    /// Whether this is what a neighbor never does, whatever its settings: somebody else answers at
+    /// its address, or changes what it sends.
+    pub(super) fn is_no_neighbors_doing(&self) -> bool {
+        match self {
+            HandshakeError::WrongKey | HandshakeError::NotAPeer => true,
+            HandshakeError::Io(error) => error.kind() == ErrorKind::InvalidData,
+            _ => false,
         }
     }
 }
@@ -334,10 +346,10 @@ fn receive_message(stream: &TcpStream, deadline: Instant) -> Result<Message, Han
     Ok(message)
 }
 
-fn receive(mut stream: &TcpStream, mut part: &mut [u8], deadline: Instant) -> io::Result<()> {
+fn receive(stream: &TcpStream, mut part: &mut [u8], deadline: Instant) -> io::Result<()> {
     while !part.is_empty() {
         wait_until(stream, deadline)?;
-        match stream.read(part)? {
+        match read(stream, part)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
             bytes => part = &mut part[bytes..],
         }
@@ -348,6 +360,7 @@ fn receive(mut stream: &TcpStream, mut part: &mut [u8], deadline: Instant) -> io
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::net::TcpListener;
 
     const NOW: Timestamp = Timestamp::from_nanos(1_479_413_884_000_000_000);

@@ -13,6 +13,8 @@
 //! - [`noise`] is what lets in who has the herd's key, and nobody else.
 //! - [`monitor`] counts what a neighbor has yet to apply, and knows how its link is doing.
 //! - [`observe`] answers who asks how the server is.
+//! - [`refusals`] counts what came that no neighbor sent.
+//! - `silence` tells a neighbor that is gone from a frame that does not end.
 //! - [`wire`] is lines over the socket, encrypted.
 
 pub mod audit;
@@ -23,7 +25,9 @@ pub mod noise;
 pub mod observe;
 mod reader;
 pub mod receiver;
+pub mod refusals;
 pub mod sender;
+mod silence;
 pub mod wire;
 
 use std::time::Duration;
@@ -33,6 +37,11 @@ pub const PONG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Silence after which the other side is taken for dead: neither keepalive nor
 /// `TCP_USER_TIMEOUT` notices a peer whose process is frozen.
+///
+/// Where packets are lost one way only, the side that still hears the other learns of it by a
+/// reset, which the side that does not sends now. A plain close would not tell it: that waits in
+/// the send queue behind a `PONG` that is never acknowledged. So both know within this time, the
+/// receiver's watch interval and one packet's way.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(4);
 
 /// What a neighbor is told that is one no longer.

@@ -46,7 +46,8 @@ pub struct ServerStatus {
     pub uptime: Duration,
     /// Clients that are connected.
     pub clients: u64,
-    /// Connections to its peer port that were refused, or broken off for what came over them.
+    /// Connections to its peer port that were refused, and links of either direction that were broken
+    /// off for what came over them.
     pub refused: u64,
     /// Its links, each with the neighbor's name, in the names' order.
     pub links: Vec<(String, LinkStatus)>,
@@ -179,18 +180,32 @@ pub fn ask(
     until: Timestamp,
     deadline: Instant,
 ) -> Result<ServerStatus, HandshakeError> {
-    let stream = connect(address, deadline)?;
-    prepare(&stream, deadline.saturating_duration_since(Instant::now()))?;
+    ask_over(&connect(address, deadline)?, name, keys, until, deadline)
+}
+
+/// The same over a connection that has been made.
+pub fn ask_over(
+    stream: &TcpStream,
+    name: &str,
+    keys: &KeyFile,
+    until: Timestamp,
+    deadline: Instant,
+) -> Result<ServerStatus, HandshakeError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(HandshakeError::TimedOut);
+    }
+    prepare(stream, left)?;
     let own = Hello::new(keys.herd(), OBSERVER, 0, Timestamp::now());
-    let mut peer = handshake::dial(&stream, keys, &own, name, deadline)?;
+    let mut peer = handshake::dial(stream, keys, &own, name, deadline)?;
     let question = format!("STATUS {}\n", until.as_nanos());
     peer.writer
-        .write(&stream, question.as_bytes())
+        .write(stream, question.as_bytes())
         .map_err(failed)?;
     let mut status = ServerStatus::default();
     let mut digest = DigestReader::default();
     loop {
-        let line = peer.reader.read_line(&stream, deadline);
+        let line = peer.reader.read_line(stream, deadline);
         match status.read_line(&mut digest, &line.map_err(failed)?) {
             Some(true) => return Ok(status),
             Some(false) => {}

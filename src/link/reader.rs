@@ -11,59 +11,48 @@ use std::time::Instant;
 use crossbeam_channel::Sender as Channel;
 use log::debug;
 
-use super::SILENCE_LIMIT;
 use super::monitor::Monitor;
-use super::wire::{Filled, Reader, is_timeout, wait_until};
+use super::silence::Silence;
+use super::wire::{Filled, Reader, is_timeout, reset_at_close, wait_until};
 use crate::decimal::parse_u64;
 use crate::printable::Printable;
 use crate::vector::Vector;
 
-/// What a sender is told from outside its queue.
+/// What a sender hears over one connection.
 #[derive(Debug)]
-pub(super) enum Control {
-    /// The neighbor has just connected to us: it is worth dialing at once.
-    Wake,
+pub(super) enum Heard {
     /// The neighbor says what it holds.
-    Vector { connection: u64, held: Vector },
-    /// The neighbor lacks records of these buckets that its vector covers.
-    Repair(Box<[usize]>),
-    /// Nothing more will be heard over that connection.
-    Lost { connection: u64, reason: String },
+    Vector(Vector),
+    /// Nothing more will be heard; `InvalidData` if what came was not by the neighbor, or makes no
+    /// sense.
+    Lost(io::Error),
 }
 
 /// A connection for the reader thread.
 #[derive(Debug)]
 pub(super) struct Reading {
-    pub(super) connection: u64,
     pub(super) stream: TcpStream,
     pub(super) reader: Reader,
+    /// To the sender of this connection, which knows by the channel's end that it is lost.
+    pub(super) heard: Channel<Heard>,
 }
 
 /// The reader thread's work with one connection: hears the neighbor until it falls silent, then
 /// shuts the socket, which also frees a sender that is blocked in a write.
-pub(super) fn read(mut reading: Reading, monitor: &Monitor, control: &Channel<Control>) {
-    let connection = reading.connection;
+pub(super) fn read(mut reading: Reading, monitor: &Monitor) {
     monitor.count_anew();
-    let Err(error) = hear(&mut reading, monitor, control);
-    let reason = if is_timeout(&error) {
-        format!("not heard of for {} s", SILENCE_LIMIT.as_secs())
-    } else {
-        error.to_string()
-    };
+    let Err(error) = hear(&mut reading, monitor);
+    // Before the socket is shut, so that a sender whose write fails can tell why. Where the channel
+    // is full, its end says that there is no more.
+    let _ = reading.heard.try_send(Heard::Lost(error));
     let _ = reading.stream.shutdown(Shutdown::Both);
-    // The sender may be busy with a full control queue, and will find the socket shut.
-    let _ = control.try_send(Control::Lost { connection, reason });
 }
 
 /// Takes what the neighbor says until it says no more.
-fn hear(
-    reading: &mut Reading,
-    monitor: &Monitor,
-    control: &Channel<Control>,
-) -> io::Result<Infallible> {
+fn hear(reading: &mut Reading, monitor: &Monitor) -> io::Result<Infallible> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "it sent what makes no sense");
     let mut held = Vector::default();
-    let mut heard = Instant::now();
+    let mut silence = Silence::begin(Instant::now());
     loop {
         while let Some(line) = reading.reader.take_line()? {
             if let Some(applied) = line.strip_prefix(b"PONG ") {
@@ -74,9 +63,9 @@ fn hear(
                 }
             } else if line.starts_with(b"VECTOR") {
                 if held.read_line("VECTOR", line).ok_or_else(broken)? {
-                    let held = std::mem::take(&mut held);
-                    let connection = reading.connection;
-                    let _ = control.try_send(Control::Vector { connection, held });
+                    // Where the channel is full, others wait that the sender has yet to answer.
+                    let held = Heard::Vector(std::mem::take(&mut held));
+                    let _ = reading.heard.try_send(held);
                 }
             } else if let Some(reason) = line.strip_prefix(b"BYE ") {
                 return Err(io::Error::other(Printable(reason).to_string()));
@@ -84,12 +73,18 @@ fn hear(
                 return Err(broken());
             }
         }
-        wait_until(&reading.stream, heard + SILENCE_LIMIT)?;
-        match reading.reader.fill(&reading.stream)? {
+        let filled = wait_until(&reading.stream, silence.deadline())
+            .and_then(|()| reading.reader.fill(&reading.stream));
+        match filled {
             // Only what has been decrypted is by the neighbor.
-            Filled::Frames => heard = Instant::now(),
-            Filled::Part => {}
-            Filled::End => return Err(io::Error::other("closed by the neighbor")),
+            Ok(Filled::Frames) => silence.heard(Instant::now()),
+            Ok(Filled::Part) => silence.part(Instant::now()),
+            Ok(Filled::End) => return Err(io::Error::other("closed by the neighbor")),
+            Err(error) if is_timeout(&error) => {
+                reset_at_close(&reading.stream);
+                return Err(silence.reason(Instant::now()));
+            }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -4,16 +4,12 @@
 //! fill the slots for two seconds, but never take a neighbor's place. A neighbor that connects
 //! again replaces its old connection, once it has proved that it is there: whoever replays what a
 //! neighbor has sent gets no further than the handshake, and the neighbor's connection goes on.
-//!
-//! Refused connections are counted, and not all of them logged as warnings, since how many there
-//! are is up to strangers.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,9 +22,11 @@ use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
 use super::keyring::Keyring;
 use super::monitor::Monitor;
 use super::observe::{self, OBSERVER, ServerStatus};
+use super::refusals::Refusals;
 use super::sender::{Sender, SenderHandle};
-use super::wire::{Filled, Reader, Writer, is_timeout, prepare};
-use super::{DISMISSED, PONG_INTERVAL, SILENCE_LIMIT};
+use super::silence::Silence;
+use super::wire::{Filled, Reader, Writer, is_timeout, prepare, reset_at_close};
+use super::{DISMISSED, PONG_INTERVAL};
 use crate::digest::DigestReader;
 use crate::herd::Herd;
 use crate::outbox::LinkId;
@@ -43,12 +41,6 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Connections that may be shaking hands at once; past this they are closed unheard.
 const HANDSHAKE_SLOTS: usize = 16;
-
-/// Shortest time between two refusals that are logged as warnings; those between are details.
-const WARNING_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The same for two with the same reason: a neighbor that is refused tries again each second.
-const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A neighbor, as receivers know it.
 #[derive(Debug)]
@@ -127,45 +119,6 @@ pub struct Receivers {
     incoming: Incoming<(TcpStream, SocketAddr)>,
 }
 
-/// Connections that were refused, or broken off for what came over them.
-#[derive(Debug, Default)]
-struct Refusals {
-    count: AtomicU64,
-    /// The last warning: when, and for which reason.
-    warned: Mutex<Option<(Instant, String)>>,
-}
-
-impl Refusals {
-    fn add(&self, from: SocketAddr, reason: impl fmt::Display) {
-        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let level = if self.is_worth_a_warning(Instant::now(), &reason.to_string()) {
-            Level::Warn
-        } else {
-            Level::Debug
-        };
-        log::log!(
-            level,
-            "peer connection from {from} refused: {reason} (refused so far: {count})"
-        );
-    }
-
-    fn is_worth_a_warning(&self, now: Instant, reason: &str) -> bool {
-        let mut warned = self.warned.lock();
-        let quiet = warned.as_ref().is_some_and(|(at, last)| {
-            let interval = if last == reason {
-                REPEAT_INTERVAL
-            } else {
-                WARNING_INTERVAL
-            };
-            now < *at + interval
-        });
-        if !quiet {
-            *warned = Some((now, reason.to_owned()));
-        }
-        !quiet
-    }
-}
-
 /// Where the peer listener brings its connections.
 #[derive(Clone, Debug)]
 pub struct Door {
@@ -177,8 +130,15 @@ impl Door {
     /// Hands a connection to a free thread; where there is none it is closed.
     pub fn enter(&self, stream: TcpStream, from: SocketAddr) {
         if self.hand.try_send((stream, from)).is_err() {
-            self.refusals.add(from, "all handshake slots are taken");
+            self.refusals
+                .add(from_peer(from), "all handshake slots are taken");
         }
+    }
+
+    /// Counts a connection that there is no descriptor for.
+    pub fn refuse(&self, from: SocketAddr) {
+        let reason = "no descriptor is left for it";
+        self.refusals.add(from_peer(from), reason);
     }
 }
 
@@ -190,6 +150,7 @@ impl Receivers {
         keys: Arc<Keyring>,
         claims: Claims,
         clients: Arc<AtomicUsize>,
+        refusals: Arc<Refusals>,
     ) -> io::Result<Receivers> {
         let shared = Arc::new(Shared {
             herd,
@@ -198,7 +159,7 @@ impl Receivers {
             clients,
             started: Instant::now(),
             neighbors: RwLock::default(),
-            refusals: Arc::default(),
+            refusals,
             open: Mutex::default(),
         });
         let (hand, incoming) = bounded(0);
@@ -255,11 +216,6 @@ impl Receivers {
         }
     }
 
-    /// How many connections were refused, or broken off for what came over them.
-    pub fn refused(&self) -> u64 {
-        self.shared.refusals.count.load(Ordering::Relaxed)
-    }
-
     /// Shuts every connection and joins the threads. The listener's [`Door`] must be gone.
     pub fn stop(self) {
         {
@@ -276,30 +232,41 @@ impl Receivers {
     }
 }
 
+/// A connection to the peer port, for the log.
+fn from_peer(from: SocketAddr) -> String {
+    format!("peer connection from {from}")
+}
+
 impl Shared {
     fn work(&self, incoming: &Incoming<(TcpStream, SocketAddr)>) {
         for (stream, from) in incoming {
-            let Some(connection) = self.register(&stream) else {
-                continue;
+            let connection = match self.register(&stream) {
+                Ok(Some(connection)) => connection,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.refusals.add(from_peer(from), error);
+                    continue;
+                }
             };
             if let Err(error) = self.serve(connection, &stream, from) {
-                self.refusals.add(from, error);
+                self.refusals.add(from_peer(from), error);
             }
             self.open.lock().remove(connection);
         }
     }
 
-    /// Notes an open socket, so that stopping can shut it.
-    fn register(&self, stream: &TcpStream) -> Option<u64> {
-        let handle = stream.try_clone().ok()?;
+    /// Notes an open socket, so that stopping can shut it; `None` if it is too late for that. An
+    /// error if no descriptor is left.
+    fn register(&self, stream: &TcpStream) -> io::Result<Option<u64>> {
+        let handle = stream.try_clone()?;
         let mut open = self.open.lock();
         if open.stopping {
-            return None;
+            return Ok(None);
         }
         open.connections += 1;
         let connection = open.connections;
         open.streams.insert(connection, handle);
-        Some(connection)
+        Ok(Some(connection))
     }
 
     /// All that is known of this server but its digest.
@@ -312,7 +279,7 @@ impl Shared {
             epoch: self.herd.epoch(),
             uptime: self.started.elapsed(),
             clients: self.clients.load(Ordering::Relaxed) as u64,
-            refused: self.refusals.count.load(Ordering::Relaxed),
+            refused: self.refusals.count(),
             links,
             digest: None,
         }
@@ -427,7 +394,7 @@ impl Neighbor<'_> {
     /// it did.
     fn receive(mut self, mut reader: Reader) -> io::Result<String> {
         self.send_vector()?;
-        let mut heard = Instant::now();
+        let mut silence = Silence::begin(Instant::now());
         let mut pong_due = Instant::now();
         loop {
             if self.known.is_dismissed() {
@@ -441,15 +408,16 @@ impl Neighbor<'_> {
                 self.writer.write(self.stream, pong.as_bytes())?;
                 pong_due = now + PONG_INTERVAL;
             }
-            if now >= heard + SILENCE_LIMIT {
-                return Ok(format!("not heard of for {} s", SILENCE_LIMIT.as_secs()));
+            if now >= silence.deadline() {
+                reset_at_close(self.stream);
+                return Err(silence.reason(now));
             }
             let block = reader.take_block()?;
             if block.is_empty() {
                 match reader.fill(self.stream) {
                     // Only what has been decrypted is by the neighbor.
-                    Ok(Filled::Frames) => heard = Instant::now(),
-                    Ok(Filled::Part) => {}
+                    Ok(Filled::Frames) => silence.heard(Instant::now()),
+                    Ok(Filled::Part) => silence.part(Instant::now()),
                     Ok(Filled::End) if self.known.is_dismissed() => {}
                     Ok(Filled::End) => return Ok("closed by the neighbor".to_owned()),
                     Err(error) if is_timeout(&error) => {}
@@ -536,30 +504,5 @@ impl Neighbor<'_> {
         let shown = &line[..line.len().min(200)];
         let what = format!("it sent what makes no sense: {}", Printable(shown));
         io::Error::new(io::ErrorKind::InvalidData, what)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strangers_do_not_fill_the_log() {
-        let (refusals, start) = (Refusals::default(), Instant::now());
-        for (milliseconds, reason, expected) in [
-            (0, "wrong key", true),
-            (10, "wrong key", false),
-            (20, "too slow", false),
-            (1_500, "wrong key", false),
-            (1_600, "too slow", true),
-            (1_700, "wrong key", false),
-            (2_700, "wrong key", true),
-            (62_600, "wrong key", false),
-            (62_700, "wrong key", true),
-        ] {
-            let now = start + Duration::from_millis(milliseconds);
-            let got = refusals.is_worth_a_warning(now, reason);
-            assert_eq!(got, expected, "{reason} after {milliseconds} ms");
-        }
     }
 }

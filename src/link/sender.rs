@@ -20,7 +20,8 @@ use super::SILENCE_LIMIT;
 use super::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
 use super::keyring::Keyring;
 use super::monitor::{Monitor, Phase};
-use super::reader::{Control, Reading, read};
+use super::reader::{Heard, Reading, read};
+use super::refusals::Refusals;
 use super::wire::{Writer, prepare};
 use crate::herd::Herd;
 use crate::outbox::{LinkId, Outlet, Queued};
@@ -43,12 +44,21 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 /// Shortest time between two scans of the cache for one neighbor.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time for what is queued, and for what is being written, when a neighbor is left. The neighbor gets
+/// the rest from others, or from the cache when it is dialed again; without an end to it, a server
+/// with a neighbor that crawls could not stop in time to bring its journal to disk.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
 /// Bytes gathered from the queue for one write.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// Messages from the reader and from receivers that a sender holds; past this the reader's
-/// vector is dropped, and the neighbor is asked again.
+/// Messages from receivers and from the audit that a sender holds; past this they are dropped: a
+/// sender with messages waiting is awake, and a difference is found again.
 const CONTROL_MESSAGES: usize = 8;
+
+/// What a sender has yet to take of what the neighbor says over one connection. A neighbor says what
+/// it holds once at first, and once each time that it is asked.
+const HEARD_MESSAGES: usize = 4;
 
 /// Orders that a sender holds while it is in a write or dials; past this who orders waits, for
 /// as long as that takes.
@@ -95,7 +105,16 @@ impl fmt::Display for Farewell {
     }
 }
 
-/// What others than its owner tell a sender.
+/// What others than its owner and its reader tell a sender.
+#[derive(Debug)]
+enum Control {
+    /// The neighbor has just connected to us: it is worth dialing at once.
+    Wake,
+    /// The neighbor lacks records of these buckets that its vector covers.
+    Repair(Box<[usize]>),
+}
+
+/// The other end of that.
 #[derive(Clone, Debug)]
 pub struct SenderHandle(Channel<Control>);
 
@@ -118,11 +137,57 @@ impl SenderHandle {
 struct Wire {
     stream: TcpStream,
     writer: Writer,
+    heard: Receiver<Heard>,
+    ordered: Receiver<Order>,
+    /// Until when this may be written to, once there is an order.
+    until: Option<Instant>,
 }
 
 impl Wire {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.writer.write(&self.stream, lines)
+        let out = Outgoing {
+            stream: &self.stream,
+            ordered: &self.ordered,
+            until: &mut self.until,
+        };
+        self.writer.write(out, lines)
+    }
+
+    /// Why the reader has given the connection up, if it has.
+    fn reason(&self) -> Option<io::Error> {
+        self.heard.try_iter().find_map(|heard| match heard {
+            Heard::Lost(error) => Some(error),
+            Heard::Vector(_) => None,
+        })
+    }
+}
+
+/// The socket, as it may be written to while the owner has given no order, and for a while after.
+struct Outgoing<'a> {
+    stream: &'a TcpStream,
+    ordered: &'a Receiver<Order>,
+    until: &'a mut Option<Instant>,
+}
+
+impl io::Write for Outgoing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.until.is_none() && !self.ordered.is_empty() {
+            *self.until = Some(Instant::now() + LEAVE_LIMIT);
+        }
+        if let Some(until) = *self.until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let what = "left with records unsent, which it was too slow for";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            self.stream.set_write_timeout(Some(left))?;
+        }
+        let mut stream = self.stream;
+        stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -143,22 +208,23 @@ impl Sender {
         keys: Arc<Keyring>,
         neighbor: Neighbor,
         outlet: Outlet,
+        refusals: Arc<Refusals>,
     ) -> io::Result<Sender> {
         let (control, told) = bounded(CONTROL_MESSAGES);
         let (orders, ordered) = bounded(ORDERS);
         let address = neighbor.address.clone();
         let (reader, connections) = bounded::<Reading>(0);
-        let handle = SenderHandle(control.clone());
+        let handle = SenderHandle(control);
         let thread = |role: &str| {
             std::thread::Builder::new()
                 .name(format!("{role}-{}", neighbor.name))
                 .stack_size(crate::STACK_BYTES)
         };
         let monitor = Arc::new(Monitor::new(outlet.gauge()));
-        let heard = Arc::clone(&monitor);
+        let acknowledged = Arc::clone(&monitor);
         let hear = thread("link-reader").spawn(move || {
             for reading in connections {
-                read(reading, &heard, &control);
+                read(reading, &acknowledged);
             }
         })?;
         let feeder = Feeder {
@@ -170,7 +236,7 @@ impl Sender {
             told,
             reader,
             ordered,
-            connections: 0,
+            refusals,
             is_live: false,
             resync_allowed: Instant::now(),
         };
@@ -221,13 +287,13 @@ impl Sender {
 
 /// Why feeding a neighbor ended.
 enum End {
-    Lost(String),
+    Lost(io::Error),
     Ordered(Order),
 }
 
 impl From<io::Error> for End {
     fn from(error: io::Error) -> End {
-        End::Lost(error.to_string())
+        End::Lost(error)
     }
 }
 
@@ -241,8 +307,7 @@ struct Feeder {
     told: Receiver<Control>,
     reader: Channel<Reading>,
     ordered: Receiver<Order>,
-    /// How many connections there have been; the current one's number.
-    connections: u64,
+    refusals: Arc<Refusals>,
     /// Whether the neighbor has been sent what it lacked since it was connected.
     is_live: bool,
     /// When the cache may be scanned for this neighbor again.
@@ -269,12 +334,15 @@ impl Feeder {
                             self.neighbor.address = address;
                             continue;
                         }
-                        End::Lost(reason) => {
-                            self.monitor.lost(Timestamp::now(), &reason);
+                        End::Lost(error) => {
+                            self.monitor.lost(Timestamp::now(), &error.to_string());
                             warn!(
-                                "connection to neighbor {} lost: {reason}",
+                                "connection to neighbor {} lost: {error}",
                                 self.neighbor.name
                             );
+                            if error.kind() == io::ErrorKind::InvalidData {
+                                self.refuse(&error);
+                            }
                         }
                     }
                     (pause, failed_before) = (BACK_OFF.0, false);
@@ -293,6 +361,9 @@ impl Feeder {
                         "cannot connect to neighbor {name} at {address}: {error}"
                     );
                     failed_before = !starting;
+                    if error.is_no_neighbors_doing() {
+                        self.refuse(&error);
+                    }
                 }
             }
             match self.pause(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) {
@@ -315,14 +386,22 @@ impl Feeder {
                     // An owner that is gone wants no sender.
                     return Some(order.unwrap_or(Order::End(Farewell::Stopping)));
                 }
-                recv(self.told) -> message => {
-                    if let Ok(Control::Wake) = message {
-                        return None;
-                    }
-                }
+                recv(self.told) -> message => match message {
+                    Ok(Control::Wake) => return None,
+                    // A link that is down is no place for repairs.
+                    Ok(Control::Repair(_)) => {}
+                    Err(_) => return Some(Order::End(Farewell::Stopping)),
+                },
                 default(until.saturating_duration_since(Instant::now())) => return None,
             }
         }
+    }
+
+    /// Counts what this side broke off for what the other said.
+    fn refuse(&self, reason: impl fmt::Display) {
+        let Neighbor { name, address, .. } = &self.neighbor;
+        let connection = format!("connection to neighbor {name} at {address}");
+        self.refusals.add(connection, reason);
     }
 
     fn dial(&mut self) -> Result<Wire, HandshakeError> {
@@ -344,23 +423,31 @@ impl Feeder {
         let own = Hello::new(keys.herd(), name, epoch, Timestamp::now());
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         let peer = handshake::dial(&stream, &keys, &own, &self.neighbor.name, deadline)?;
-        self.connections += 1;
         self.monitor.enter(Phase::Resyncing);
+        let (says, heard) = bounded(HEARD_MESSAGES);
         let reading = Reading {
-            connection: self.connections,
             stream: stream.try_clone()?,
             reader: peer.reader,
+            heard: says,
         };
         // The reader is free: the connection before this one has been shut.
         self.reader
             .send(reading)
             .map_err(|_| io::Error::other("the reader thread is gone"))?;
         let writer = peer.writer;
-        Ok(Wire { stream, writer })
+        Ok(Wire {
+            stream,
+            writer,
+            heard,
+            ordered: self.ordered.clone(),
+            until: None,
+        })
     }
 
     fn feed(&mut self, wire: &mut Wire) -> End {
         match self.try_feed(wire) {
+            // A write that fails because the reader has shut the socket does not say why.
+            Err(End::Lost(error)) => End::Lost(wire.reason().unwrap_or(error)),
             Ok(end) | Err(end) => end,
         }
     }
@@ -368,6 +455,7 @@ impl Feeder {
     fn try_feed(&mut self, wire: &mut Wire) -> Result<End, End> {
         let mut lacking: Option<Vector> = None;
         self.is_live = false;
+        let heard = wire.heard.clone();
         loop {
             let until_resync = match &lacking {
                 Some(_) => crossbeam_channel::at(self.resync_allowed),
@@ -378,16 +466,15 @@ impl Feeder {
                     Ok(queued) => self.send_queued(self.outlet.taken(queued), wire)?,
                     Err(_) => return Ok(End::Ordered(Order::End(Farewell::Stopping))),
                 },
+                recv(heard) -> message => match message {
+                    Ok(Heard::Vector(held)) => lacking = Some(held),
+                    Ok(Heard::Lost(error)) => return Ok(End::Lost(error)),
+                    Err(_) => return Ok(End::Lost(io::Error::other("nothing more is heard"))),
+                },
                 recv(self.told) -> message => match message {
-                    Ok(Control::Vector { connection, held }) if connection == self.connections => {
-                        lacking = Some(held);
-                    }
                     Ok(Control::Repair(buckets)) if self.is_live => self.repair(&buckets, wire)?,
-                    Ok(Control::Lost { connection, reason }) if connection == self.connections => {
-                        return Ok(End::Lost(reason));
-                    }
                     Ok(_) => {}
-                    Err(_) => return Ok(End::Lost("the reader thread is gone".to_owned())),
+                    Err(_) => return Ok(End::Ordered(Order::End(Farewell::Stopping))),
                 },
                 recv(until_resync) -> _ => {
                     if let Some(held) = lacking.take() {
@@ -404,8 +491,9 @@ impl Feeder {
         }
     }
 
-    /// Sends what is queued, and says why nothing more comes.
+    /// Sends what is queued, as far as the time goes, and says why nothing more comes.
     fn take_leave(&self, order: &Order, wire: &mut Wire) -> io::Result<()> {
+        wire.until = Some(Instant::now() + LEAVE_LIMIT);
         let farewell = match order {
             Order::End(farewell) => *farewell,
             Order::Redial(_) => Farewell::Moved,
@@ -420,6 +508,8 @@ impl Feeder {
     /// what is applied meanwhile queues behind it.
     fn resync(&mut self, held: &Vector, wire: &mut Wire) -> io::Result<()> {
         self.monitor.enter(Phase::Resyncing);
+        // One that breaks off counts too: a link that flaps would scan the cache all the time.
+        self.resync_allowed = Instant::now() + RESYNC_INTERVAL;
         let captured = self.herd.set_live(self.neighbor.link);
         let records = self.send_from_cache(held, |_| true, wire)?;
         let mut marker = Vec::new();

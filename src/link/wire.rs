@@ -6,7 +6,8 @@
 //! left out, repeated or moved is an error, after which nothing more is taken. A frame may end
 //! within a line; lines are looked at only when they are whole.
 //!
-//! All memory is taken when a handshake has succeeded, and bounded by what two bytes can say.
+//! All memory is taken when a handshake has succeeded; a frame that would not fit is refused by its
+//! length alone.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -33,13 +34,16 @@ const LENGTH_BYTES: usize = 2;
 /// Bytes that the cipher adds to each frame.
 const TAG_BYTES: usize = 16;
 
-/// Most bytes of a frame after its length, by the width of the length.
-const MAX_FRAME_BYTES: usize = 65_535;
-
 /// Most text that goes into one frame. A neighbor applies a frame only when it has all of it, and
 /// is taken for dead if that takes longer than the silence limit; the encryption costs the same
 /// for each byte from here on.
 const FRAME_TEXT_BYTES: usize = 16 << 10;
+
+/// Most bytes of a frame after its length; who announces more is no neighbor.
+const MAX_FRAME_BYTES: usize = FRAME_TEXT_BYTES + TAG_BYTES;
+
+/// Bytes that are read and decrypted at once: several frames, where they come in a row.
+const READ_BYTES: usize = 64 << 10;
 
 /// Frames that are encrypted for one write; a longer block takes several.
 const WRITE_FRAMES: usize = 4;
@@ -59,8 +63,8 @@ struct Lines {
 impl Lines {
     fn new() -> Lines {
         Lines {
-            // What is left of a line, and any frame behind it.
-            buffer: vec![0; MAX_LINE_BYTES + MAX_FRAME_BYTES].into_boxed_slice(),
+            // What is left of a line, and all frames behind it that are read at once.
+            buffer: vec![0; MAX_LINE_BYTES + READ_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
         }
@@ -134,7 +138,7 @@ impl Reader {
         Reader {
             ciphers,
             frames: 0,
-            raw: vec![0; LENGTH_BYTES + MAX_FRAME_BYTES].into_boxed_slice(),
+            raw: vec![0; READ_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
             lines: Lines::new(),
@@ -150,7 +154,7 @@ impl Reader {
         self.raw.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let bytes = stream.read(&mut self.raw[self.end..])?;
+        let bytes = read(&mut stream, &mut self.raw[self.end..])?;
         self.end += bytes;
         match bytes {
             0 => Ok(Filled::End),
@@ -167,6 +171,9 @@ impl Reader {
             let length = usize::from(u16::from_be_bytes(*length));
             if length <= TAG_BYTES {
                 return Err(broken("it sent a frame with nothing in it"));
+            }
+            if length > MAX_FRAME_BYTES {
+                return Err(broken("it announced a frame that is larger than any"));
             }
             let frame = self.start + LENGTH_BYTES..self.start + LENGTH_BYTES + length;
             let room = self.lines.room();
@@ -268,6 +275,18 @@ fn exhausted() -> io::Error {
     io::Error::other("the connection has carried as much as one may, and begins anew")
 }
 
+/// Reads once. A process that is stopped and goes on again, by a debugger or a shell, has every read
+/// that waits with a time-out fail with `EINTR`, whether it handles signals or not; that is no
+/// reason to give a connection up.
+pub fn read(mut stream: impl Read, part: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(part) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Lets the next read wait until `deadline` and no longer; an error if that has passed.
 pub fn wait_until(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
@@ -283,6 +302,13 @@ pub fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(write_timeout))?;
     SockRef::from(stream).set_send_buffer_size(SEND_BUFFER_BYTES)
+}
+
+/// Has the connection end with a reset once it is closed: the other side learns of it at once,
+/// where an orderly end would wait behind what it does not acknowledge.
+pub fn reset_at_close(stream: &TcpStream) {
+    // What can't be told so is found out by the other side's own watch.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Whether a read or write only ran out of its time.
@@ -413,11 +439,23 @@ mod tests {
                 "it sent a frame with nothing in it",
             );
         }
-        // The largest size that can be announced fits what is there already.
+        let announce = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
+        for length in [MAX_FRAME_BYTES + 1, usize::from(u16::MAX)] {
+            let (_, reader) = connection();
+            check(
+                reader,
+                &announce(length),
+                b"",
+                "it announced a frame that is larger than any",
+            );
+        }
+        // The largest that is not refused fits what is there already.
         let (_, mut reader) = connection();
-        let (got, error) = received(&mut reader, &[0xff; MAX_FRAME_BYTES][..]);
-        assert_eq!((got.len(), error), (0, None));
-        check(reader, &[0xff; 64], b"", ALTERED);
+        let mut largest = vec![0xff; LENGTH_BYTES + MAX_FRAME_BYTES];
+        largest[..LENGTH_BYTES].copy_from_slice(&announce(MAX_FRAME_BYTES));
+        let (last, rest) = largest.split_last().unwrap();
+        assert_eq!(received(&mut reader, rest), (Vec::new(), None));
+        check(reader, &[*last], b"", ALTERED);
     }
 
     #[test]

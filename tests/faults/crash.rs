@@ -226,3 +226,58 @@ fn sigterm_under_load_loses_nothing_acknowledged() {
         ),
     );
 }
+
+/// Row 22: a neighbor that takes next to nothing does not keep a server from bringing its journal to
+/// disk, neither while it is told what is queued nor while it is sent all that it lacks.
+#[test]
+fn sigterm_beside_a_neighbor_that_crawls_ends_in_time_and_loses_nothing() {
+    let rounds = choose(1, 3);
+    let mut stopping = Vec::new();
+    for (kind, label) in ["queued", "lacking"].iter().enumerate() {
+        let flags = ["--ack", "memory"];
+        let mut fleet = Fleet::pair(&format!("crawl-{label}"), &flags).with_proxies();
+        let (ball, welsh) = (0, 1);
+        let mut kept = Acknowledged::new();
+        for round in 0..rounds {
+            fleet.start_all();
+            let up = fleet.client(ball).ask(&report("up", "+1+1"));
+            fleet.client(welsh).await_whatsat("up", &up);
+            let link = fleet.link(ball, welsh);
+            if kind == 1 {
+                link.hold(true, true);
+                link.cut();
+            }
+            link.slow_down(40_000);
+            let pace = Pace {
+                clients: 5_000,
+                ..FULL
+            };
+            let loads = loads([fleet.address(ball); 4], &format!("{round}"), pace);
+            loads.iter().for_each(|load| load.warm_up(pace));
+            kept.extend(loads.into_iter().flat_map(|load| load.finish().0));
+            // Now the dialer gets through, and begins to send far more than goes.
+            link.hold(false, false);
+            wait_for("far more than goes is to be sent", limit(5), || {
+                let link = fleet.link_status(ball, welsh);
+                link.phase.is_connected() && link.lag() > Some(2_000)
+            });
+            let start = std::time::Instant::now();
+            fleet.signal(ball, "TERM");
+            assert_eq!(fleet.wait(ball), Some(0), "{label}");
+            stopping.push(start.elapsed());
+            fleet.kill(welsh);
+            fleet.link(ball, welsh).slow_down(0);
+            fleet.start(ball);
+            assert_held(fleet.address(ball), &kept);
+            fleet.kill(ball);
+        }
+    }
+    figure(
+        "22",
+        format_args!(
+            "{} stops beside a neighbor behind 320 kbit/s, exit code 0, 0 lost, stopped in {}",
+            stopping.len(),
+            spread(&mut stopping)
+        ),
+    );
+}

@@ -167,12 +167,14 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
         };
         // More than what is left of the last page takes.
         (0..200).for_each(&mut ask);
-        // Nothing tells from outside that a write has failed; reports go on until one must have.
+        // Nothing tells from outside that a write has failed; reports go on until one must have. Not
+        // as many as go: what waits to be written when there is room again would fill it.
         let start = Instant::now();
         let mut number = 200;
         while start.elapsed() < Duration::from_secs(1) {
             ask(number);
             number += 1;
+            std::thread::park_timeout(Duration::from_millis(2));
         }
         assert!(log().len() - full < 4_096, "there was room");
         fs::remove_file(seen.join("filler")).unwrap();

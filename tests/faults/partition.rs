@@ -1,37 +1,87 @@
 //! Links that fall silent without a word: cut by a packet filter in a network of the test's own,
-//! held by proxies in the ring, and a neighbor that is frozen.
+//! held by proxies in the ring, and a neighbor that is frozen. That a link is down is judged by what
+//! both its ends say: the dialer to `herd status`, the other one in its log.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use herd::link::monitor::Phase;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, OBSERVER};
 use crate::form::{choose, figure, has_tool, limit, skipped, spread};
 use crate::load::{Acknowledged, Load, STEADY, await_held, loads};
 use crate::process::{wait_for, wait_until};
 use crate::support::report;
 
-/// What the dialer logs of a link that is no more.
-fn lost(fleet: &Fleet, dialer: usize, neighbor: usize) -> usize {
-    let line = format!("connection to neighbor {} lost", fleet.name(neighbor));
-    fleet.logged(dialer, &line)
+/// A link is down within this time, at both its ends.
+fn noticed_within() -> Duration {
+    limit(5)
 }
 
-/// How long links took to be noticed as down, and servers to be equal again.
+/// What a server logs of a neighbor's connection that it has given up.
+fn gone(fleet: &Fleet, server: usize, neighbor: usize) -> usize {
+    fleet.logged(server, &format!("neighbor {} gone: ", fleet.name(neighbor)))
+}
+
+/// How long links took to be noticed as down at each end, and servers to be equal again.
 #[derive(Default)]
 struct Measured {
-    noticed: Vec<Duration>,
+    dialers: Vec<Duration>,
+    dialed: Vec<Duration>,
     equal: Vec<Duration>,
 }
 
-/// Cuts links under load and heals them. All that was acknowledged meanwhile must be everywhere
-/// soon after.
-fn cut_and_heal(
+/// Waits until each of these servers knows that it has lost this neighbor: that the link that it
+/// dials is down, which its status shows; and, where it logs that, that the neighbor's is.
+fn await_noticed(
     fleet: &Fleet,
     links: &[(usize, usize)],
+    before: &[usize],
+    start: Instant,
+    measured: &mut Measured,
+) {
+    let mut unaware = links.to_vec();
+    while !unaware.is_empty() {
+        unaware.retain(|&(server, neighbor)| {
+            let down = !fleet.link_status(server, neighbor).phase.is_connected();
+            if down {
+                measured.dialers.push(start.elapsed());
+            }
+            !down
+        });
+        let names: Vec<_> = unaware
+            .iter()
+            .map(|&(server, neighbor)| [server, neighbor].map(|server| fleet.name(server)))
+            .collect();
+        let waited = start.elapsed();
+        assert!(
+            waited < noticed_within(),
+            "still up after {waited:?}: {names:?}"
+        );
+        // Each answer takes a handshake.
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    if before.is_empty() {
+        return;
+    }
+    let left = noticed_within().saturating_sub(start.elapsed());
+    wait_for("both ends have noticed", left, || {
+        let mut both = links.iter().zip(before);
+        both.all(|(&(server, neighbor), before)| gone(fleet, server, neighbor) > *before)
+    });
+    measured.dialed.push(start.elapsed());
+}
+
+/// Cuts links under load and heals them. All that was acknowledged meanwhile must be everywhere
+/// soon after. `links` are the servers that must notice, each with whom it has lost; with
+/// `both_ends` they log who is gone.
+fn cut_and_heal(
+    fleet: &Fleet,
+    (links, both_ends): (&[(usize, usize)], bool),
     loaded: &[usize],
     cut: impl Fn(bool),
     label: &str,
@@ -40,17 +90,15 @@ fn cut_and_heal(
     let addresses = loaded.iter().map(|&server| fleet.address(server));
     let running = loads(addresses, label, STEADY);
     running.iter().for_each(|load| load.warm_up(STEADY));
-    let before: Vec<_> = links.iter().map(|&(a, b)| lost(fleet, a, b)).collect();
-    cut(true);
-    // Until a record is due, a link may be idle for a second; then four without a word.
-    let in_the_log = Duration::from_secs(1);
-    let noticed = wait_for("the links are down", limit(5) + in_the_log, || {
+    wait_for("the links are live", limit(2), || {
         links
             .iter()
-            .zip(&before)
-            .all(|(&(a, b), before)| lost(fleet, a, b) > *before)
+            .all(|&(server, neighbor)| fleet.link_status(server, neighbor).phase == Phase::Live)
     });
-    measured.noticed.push(noticed);
+    let watched = if both_ends { links } else { &[] };
+    let before: Vec<_> = watched.iter().map(|&(a, b)| gone(fleet, a, b)).collect();
+    cut(true);
+    await_noticed(fleet, links, &before, Instant::now(), measured);
     std::thread::sleep(Duration::from_millis(choose(100, 1_500)));
     let mut held = Acknowledged::new();
     for load in &running {
@@ -85,8 +133,13 @@ fn tell(row: &str, times: usize, what: &str, measured: &mut Measured) {
     figure(
         row,
         format_args!(
-            "{times} {what}: noticed after {}, 0 lost, equal after {}",
-            spread(&mut measured.noticed),
+            "{times} {what}: noticed after {}{}, 0 lost, equal after {}",
+            spread(&mut measured.dialers),
+            if measured.dialed.is_empty() {
+                String::new()
+            } else {
+                format!(", at the other end {}", spread(&mut measured.dialed))
+            },
             spread(&mut measured.equal)
         ),
     );
@@ -157,16 +210,19 @@ fn packets_dropped_between_two_neighbors_cost_a_delay_and_no_report() {
         let Some(_network) = Network::enter(row) else {
             return;
         };
-        let mut fleet = Fleet::pair("dropped", &[]);
+        let mut fleet = Fleet::pair("dropped", &["--log-level", "info"]);
         let (ball, welsh) = (0, 1);
         fleet.start_all();
         await_links(&fleet);
+        // Who asks how they are is not cut off.
+        let observer = Ipv4Addr::from(OBSERVER);
         let drop_to = |from: usize, to: usize| {
-            for port in [
-                format!("dport {}", fleet.peer(to).port()),
-                format!("sport {}", fleet.peer(from).port()),
+            for which in [
+                format!("tcp dport {} ip saddr", fleet.peer(to).port()),
+                format!("tcp sport {} ip daddr", fleet.peer(from).port()),
             ] {
-                assert!(run(&format!("nft add rule inet herd in tcp {port} drop")));
+                let rule = format!("nft add rule inet herd in {which} != {observer} drop");
+                assert!(run(&rule));
             }
         };
         type Ways<'a> = (&'a str, &'a [(usize, usize)]);
@@ -176,9 +232,11 @@ fn packets_dropped_between_two_neighbors_cost_a_delay_and_no_report() {
             ("one-way partitions, the other way", &[(welsh, ball)]),
         ];
         for (kind, (what, ways)) in kinds.into_iter().enumerate() {
-            let times = choose(1, 5);
+            let times = choose(1, 10);
             let mut measured = Measured::default();
             for time in 0..times {
+                // What waits to be acknowledged changes what a kernel does.
+                let loaded: &[usize] = if time % 2 == 0 { &[ball, welsh] } else { &[] };
                 let cut = |cut: bool| {
                     if cut {
                         ways.iter().for_each(|&(from, to)| drop_to(from, to));
@@ -188,7 +246,7 @@ fn packets_dropped_between_two_neighbors_cost_a_delay_and_no_report() {
                 };
                 let links = [(ball, welsh), (welsh, ball)];
                 let label = format!("{kind}-{time}");
-                cut_and_heal(&fleet, &links, &[ball, welsh], cut, &label, &mut measured);
+                cut_and_heal(&fleet, (&links, true), loaded, cut, &label, &mut measured);
             }
             tell(
                 "8",
@@ -226,7 +284,7 @@ fn a_silent_cut_through_the_ring_costs_a_delay_and_no_report() {
         let loaded = [welsh, ball, alford, hamilton, holiday];
         cut_and_heal(
             &fleet,
-            &links,
+            (&links, false),
             &loaded,
             cut,
             &time.to_string(),
@@ -257,7 +315,7 @@ fn a_frozen_neighbor_is_noticed_and_catches_up() {
         let loaded = [alford, ball, hamilton, holiday];
         cut_and_heal(
             &fleet,
-            &links,
+            (&links, false),
             &loaded,
             freeze,
             &time.to_string(),
@@ -265,4 +323,31 @@ fn a_frozen_neighbor_is_noticed_and_catches_up() {
         );
     }
     tell("8", times, "frozen neighbors", &mut measured);
+}
+
+/// A process that is stopped for a moment and goes on, as under a debugger, has every read fail that
+/// was waiting with a time-out.
+#[test]
+fn a_neighbor_that_is_stopped_for_a_moment_keeps_its_links() {
+    let times = choose(3, 50);
+    let mut fleet = Fleet::pair("moment", &[]).with_proxies();
+    let (ball, welsh) = (0, 1);
+    fleet.start_all();
+    await_links(&fleet);
+    let dialed = || fleet.link(ball, welsh).connections() + fleet.link(welsh, ball).connections();
+    let before = dialed();
+    for _ in 0..times {
+        fleet.signal(welsh, "STOP");
+        wait_until("it is stopped", || {
+            let stat = std::fs::read_to_string(fleet.process(welsh).proc("stat")).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('T')
+        });
+        fleet.signal(welsh, "CONT");
+        await_links(&fleet);
+    }
+    assert_eq!(dialed(), before, "a link was cut");
+    figure(
+        "8",
+        format_args!("{times} times stopped for a moment: no link cut"),
+    );
 }

@@ -15,10 +15,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
+
+use herd::keys::KeyFile;
+use herd::link::monitor::LinkStatus;
+use herd::link::observe::{ServerStatus, ask_over};
+use herd::time::Timestamp;
+use socket2::{Domain, Socket, Type};
 
 use crate::process::{Directory, Running, herd, signal, spawn, wait, wait_until};
 use crate::proxy::Proxy;
-use crate::support::{Client, RING};
+use crate::support::{Client, PATIENCE, RING};
 
 pub struct Fleet {
     pub directory: Directory,
@@ -47,6 +54,9 @@ fn own_address() -> SocketAddr {
     let port = PORT.fetch_add(1, Ordering::Relaxed);
     SocketAddr::from(([127, 64 | (high & 0x3f), middle, low], port))
 }
+
+/// Where [`Fleet::status`] asks from, so that a packet filter can let it pass.
+pub const OBSERVER: [u8; 4] = [127, 0, 0, 9];
 
 impl Fleet {
     /// None of them is started. `flags` are for every server; warnings and worse are logged unless
@@ -231,10 +241,36 @@ impl Fleet {
     }
 
     pub fn log(&self, server: usize) -> String {
-        let path = self.directory.0.join("logs");
-        let path = path.join(format!("{}.log", self.name(server)));
-        let bytes = std::fs::read(path).unwrap_or_default();
+        // The file before this one, too, where the log has grown large.
+        let read = |suffix: &str| {
+            let path = self.directory.0.join("logs");
+            let path = path.join(format!("{}.{suffix}", self.name(server)));
+            std::fs::read(path).unwrap_or_default()
+        };
+        let bytes = [read("log.1"), read("log")].concat();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What it says of itself, as `herd status` shows it.
+    #[track_caller]
+    pub fn status(&self, server: usize) -> ServerStatus {
+        let keys = KeyFile::load(&self.directory.0.join("herd.key")).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let from = SocketAddr::from((OBSERVER, 0));
+        socket.bind(&from.into()).unwrap();
+        socket
+            .connect_timeout(&self.peer(server).into(), PATIENCE)
+            .unwrap();
+        let (until, deadline) = (Timestamp::now(), Instant::now() + PATIENCE);
+        ask_over(&socket.into(), self.name(server), &keys, until, deadline).unwrap()
+    }
+
+    /// How its link to a neighbor is doing, as `herd status` shows it.
+    #[track_caller]
+    pub fn link_status(&self, server: usize, neighbor: usize) -> LinkStatus {
+        let links = self.status(server).links;
+        let wanted = |(name, _): &(String, LinkStatus)| name == self.name(neighbor);
+        links.into_iter().find(wanted).unwrap().1
     }
 
     /// How many lines of its log have that in them.

@@ -38,8 +38,9 @@ struct Settings {
     /// Whether what the dialer sends is recorded.
     record: AtomicBool,
     recorded: Mutex<Vec<Vec<u8>>>,
-    /// The byte of the dialer's next part of which a bit is changed, once.
-    flip: AtomicUsize,
+    /// The byte of the next part of which a bit is changed, once: of what the dialer sends, of what
+    /// the one dialed does.
+    flip: [AtomicUsize; 2],
     connections: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
     ended: AtomicBool,
@@ -56,7 +57,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let settings = Arc::new(Settings {
-            flip: AtomicUsize::new(NONE),
+            flip: [AtomicUsize::new(NONE), AtomicUsize::new(NONE)],
             ..Settings::default()
         });
         let shared = Arc::clone(&settings);
@@ -114,7 +115,12 @@ impl Proxy {
 
     /// Changes a bit of that byte of the next part that the dialer sends.
     pub fn flip(&self, byte: usize) {
-        self.settings.flip.store(byte, Ordering::Relaxed);
+        self.settings.flip[0].store(byte, Ordering::Relaxed);
+    }
+
+    /// The same of what it is sent.
+    pub fn flip_back(&self, byte: usize) {
+        self.settings.flip[1].store(byte, Ordering::Relaxed);
     }
 }
 
@@ -177,8 +183,14 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: usize, connection: usize, s
         while set.held[way].load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        if way == 0 {
-            see(&mut part[..bytes], connection, set);
+        if way == 0 && set.record.load(Ordering::Relaxed) {
+            record(&part[..bytes], connection, set);
+        }
+        let flip = &set.flip[way];
+        let at = flip.load(Ordering::Relaxed);
+        if at < bytes {
+            part[at] ^= 1;
+            flip.store(NONE, Ordering::Relaxed);
         }
         if to.write_all(&part[..bytes]).is_err() {
             break;
@@ -189,17 +201,10 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: usize, connection: usize, s
     }
 }
 
-fn see(part: &mut [u8], connection: usize, settings: &Settings) {
-    if settings.record.load(Ordering::Relaxed) {
-        let mut recorded = settings.recorded.lock();
-        if recorded.len() <= connection {
-            recorded.resize(connection + 1, Vec::new());
-        }
-        recorded[connection].extend_from_slice(part);
+fn record(part: &[u8], connection: usize, settings: &Settings) {
+    let mut recorded = settings.recorded.lock();
+    if recorded.len() <= connection {
+        recorded.resize(connection + 1, Vec::new());
     }
-    let at = settings.flip.load(Ordering::Relaxed);
-    if at < part.len() {
-        part[at] ^= 1;
-        settings.flip.store(NONE, Ordering::Relaxed);
-    }
+    recorded[connection].extend_from_slice(part);
 }
