@@ -6,6 +6,7 @@
 
 mod catch_up;
 mod check;
+mod compare;
 mod fleet;
 mod floods;
 mod machine;
@@ -28,6 +29,7 @@ use argh::FromArgs;
 
 use crate::Failure;
 use crate::progress::Progress;
+pub(crate) use compare::Compare;
 use fleet::Workplace;
 use record::Record;
 use runner::Runner;
@@ -174,7 +176,7 @@ impl Run {
             quick: self.quick,
             machine: &machine,
             scenarios,
-            record: &record,
+            rows: &record.rows,
             left_out: &left_out,
         };
         self.write("summary.md", &summary.text())?;
