@@ -157,7 +157,8 @@ impl Run {
         mut left_out: BTreeMap<String, String>,
     ) -> Result<(), String> {
         fs::create_dir_all(&self.out).map_err(|e| format!("{}: {e}", self.out.display()))?;
-        let machine = machine::describe();
+        let mut machine = machine::describe();
+        machine.push(("nice values", fleet::step_forward()));
         say("checking every variant against the transcripts")?;
         let names: Vec<&str> = usable.iter().map(String::as_str).collect();
         for (name, error) in check::failing(workplace, &names)? {
