@@ -1,6 +1,7 @@
 """The rows of a run of the comparison: `results.csv`, and the medians of its cells."""
 
 import csv
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -55,7 +56,10 @@ class Results:
             if point.fraction is not None:
                 loads[row["scenario"], point.connections][row["rate"]] = point.fraction
         for row, point in failed:
-            # The note of a void row tells the failure, so its load is known by the others' rate.
+            if point.fraction is not None:
+                self.void.add((row["scenario"], row["variant"], point))
+                continue
+            # Where the note of a void row tells the failure alone, its load is known by the others' rate.
             known = loads[row["scenario"], point.connections]
             loaded = {fraction for rate, fraction in known.items() if bool(rate) == bool(row["rate"])}
             fraction = known.get(row["rate"], loaded.pop() if len(loaded) == 1 else None)
@@ -95,8 +99,8 @@ def read_point(row: dict[str, str]) -> Point:
     def number(name: str) -> int | None:
         return int(row[name]) if row[name] else None
 
-    note = row["note"]
-    fraction = float(note.removesuffix(" of capacity")) if note.endswith(" of capacity") else None
+    part = re.match(r"([0-9.]+) of capacity(?:$|: )", row["note"])
+    fraction = float(part[1]) if part else None
     return Point(number("connections"), number("depth"), number("workers"), number("idle"), fraction)
 
 

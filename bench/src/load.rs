@@ -17,7 +17,7 @@ use argh::FromArgs;
 
 use crate::progress::Progress;
 use crate::{Failure, csv, net, process};
-pub(crate) use engine::Measured;
+pub(crate) use engine::{Measured, Session};
 pub(crate) use workload::client_id;
 
 /// Descriptors that a run needs beside its connections: epoll, standard streams, files.
@@ -137,7 +137,7 @@ pub(crate) enum Wire {
 }
 
 /// What a run does, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     address: String,
     addresses: Vec<SocketAddr>,
@@ -261,11 +261,18 @@ impl Load {
     }
 }
 
-/// Runs the load that these options of the command line ask for; the error tells why it is void.
-pub(crate) fn measure(options: &[&str], progress: &mut Progress) -> Result<Measured, String> {
+/// Makes the connections that these options of the command line ask for.
+pub(crate) fn open(options: &[&str], progress: &mut Progress) -> Result<Session, String> {
     let load = Load::from_args(&["load"], options)
         .map_err(|exit| format!("load {}: {}", options.join(" "), exit.output))?;
-    engine::run(&load.plan(process::raise_descriptor_limit())?, progress)
+    Session::open(load.plan(process::raise_descriptor_limit())?, progress)
+}
+
+/// Runs the load that these options of the command line ask for; the error tells why it is void.
+pub(crate) fn measure(options: &[&str], progress: &mut Progress) -> Result<Measured, String> {
+    let mut session = open(options, progress)?;
+    let warmup = session.warmup();
+    session.turn(warmup, progress)
 }
 
 #[cfg(test)]

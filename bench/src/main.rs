@@ -1,4 +1,5 @@
-//! The herd's measuring tools: transcripts, load, storms, flood delay, and the run of all.
+//! The herd's measuring tools: transcripts, load, storms, flood delay, the run of all, and whether
+//! two runs agree.
 //!
 //! Everything here speaks the client protocol alone, so it works on any server of it; only `run`
 //! starts servers itself. Exit
@@ -44,6 +45,7 @@ enum Command {
     Flood(flood::Flood),
     Storm(storm::Storm),
     Run(run::Run),
+    Compare(run::Compare),
 }
 
 /// Why a command did not succeed.
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::Flood(command) => command.run(),
         Command::Storm(command) => command.run(),
         Command::Run(command) => command.run(),
+        Command::Compare(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

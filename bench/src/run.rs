@@ -1,11 +1,12 @@
 //! `herd-bench run`: the comparison, from the files of `bench/scenarios` to a record.
 //!
-//! Variants take turns: at each point of a scenario A, B, C, then A, B, C again, for some rounds.
-//! A cell whose check fails is void, says why, and is not tried again. Servers are started by
+//! A run goes through all scenarios several times, and makes a part of each one's rounds each time.
+//! In them variants take turns: at each point of a scenario A, B, C, then C, B, A, and so on. A cell whose check fails is void, says why, and is not tried again. Servers are started by
 //! this program and stopped by their process ids.
 
 mod catch_up;
 mod check;
+mod compare;
 mod fleet;
 mod floods;
 mod machine;
@@ -17,6 +18,7 @@ mod scenario;
 mod statistics;
 mod summary;
 mod target;
+mod turns;
 mod variant;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,11 +30,17 @@ use argh::FromArgs;
 
 use crate::Failure;
 use crate::progress::Progress;
+pub(crate) use compare::Compare;
 use fleet::Workplace;
 use record::Record;
 use runner::Runner;
 use scenario::Scenario;
 use summary::Summary;
+
+/// How many times a run, full or quick, goes through all scenarios. A shared machine is in one mood
+/// or another for a minute or so, which moves ratios too: the rounds of a point must meet several.
+const PASSES: usize = 4;
+const QUICK_PASSES: usize = 3;
 
 /// Where the scenarios are.
 const SCENARIOS: &str = "bench/scenarios";
@@ -149,7 +157,8 @@ impl Run {
         mut left_out: BTreeMap<String, String>,
     ) -> Result<(), String> {
         fs::create_dir_all(&self.out).map_err(|e| format!("{}: {e}", self.out.display()))?;
-        let machine = machine::describe();
+        let mut machine = machine::describe();
+        machine.push(("nice values", fleet::step_forward()));
         say("checking every variant against the transcripts")?;
         let names: Vec<&str> = usable.iter().map(String::as_str).collect();
         for (name, error) in check::failing(workplace, &names)? {
@@ -161,11 +170,20 @@ impl Run {
         workplace.take_commands();
         self.write("versions.txt", &versions(&machine, &usable, &left_out))?;
         let record = Record::create(&self.out.join("results.csv"))?;
-        let mut runner = Runner::new(workplace, record, &usable, scenarios, Progress::new());
-        for scenario in scenarios {
-            runner.run(scenario)?;
-            let commands = runner.commands();
-            self.write("commands.txt", &format!("{}\n", commands.join("\n")))?;
+        let passes = if self.quick { QUICK_PASSES } else { PASSES };
+        let mut runner = Runner::new(
+            workplace,
+            record,
+            &usable,
+            (scenarios, passes),
+            Progress::new(),
+        );
+        for pass in 0..passes {
+            for scenario in scenarios {
+                runner.run(scenario, scenario.rounds_of(pass, passes))?;
+                let commands = runner.commands();
+                self.write("commands.txt", &format!("{}\n", commands.join("\n")))?;
+            }
         }
         let record = runner.into_record();
         let title = self.out.file_name().unwrap_or_default().to_string_lossy();
@@ -174,7 +192,7 @@ impl Run {
             quick: self.quick,
             machine: &machine,
             scenarios,
-            record: &record,
+            rows: &record.rows,
             left_out: &left_out,
         };
         self.write("summary.md", &summary.text())?;

@@ -67,6 +67,8 @@ pub(crate) struct Crowd {
     members: Vec<Member>,
     drippers: u64,
     dripped: u64,
+    /// Nanoseconds in which nobody was to drip.
+    paused: u64,
     /// How many times the server has let go of one.
     dropped: u64,
     noise: Vec<u8>,
@@ -80,6 +82,7 @@ impl Crowd {
             members: Vec::new(),
             drippers: 0,
             dripped: 0,
+            paused: 0,
             dropped: 0,
             noise: [&[b'x'; NOISE_LINE_BYTES][..], b"\n"]
                 .concat()
@@ -138,13 +141,19 @@ impl Crowd {
         Ok(stream)
     }
 
+    /// Lets drips come later by so many nanoseconds, in which nobody had asked for them; else all
+    /// that was missed would come at once.
+    pub(crate) fn pause(&mut self, nanos: u64) {
+        self.paused += nanos;
+    }
+
     /// Sends the bytes that are due by `now`; nanoseconds until the next is.
     pub(crate) fn drip(&mut self, now: u64) -> Result<u64, String> {
         if self.drippers == 0 {
             return Ok(u64::MAX);
         }
         for _ in 0..BATCH {
-            let due = self.dripped * DRIP_NANOS / self.drippers;
+            let due = self.paused + self.dripped * DRIP_NANOS / self.drippers;
             if due > now {
                 return Ok(due - now);
             }

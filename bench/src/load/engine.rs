@@ -2,9 +2,10 @@
 //!
 //! Closed loop: each connection keeps its depth in flight, and a reply makes the next request.
 //! Open loop: requests leave at their intended times, and latency counts from those, so that a
-//! server that stalls can't hide the requests it kept from being sent. What a run measures
+//! server that stalls can't hide the requests it kept from being sent. What a turn measures
 //! lies between the end of its warm-up and the end of its sending; after that it waits for
-//! every reply that is due.
+//! every reply that is due. Connections outlive a turn: what 8,000 of them took to make need not
+//! be spent for each.
 
 use std::net::TcpStream;
 use std::num::NonZeroU64;
@@ -56,7 +57,7 @@ const MAX_EVENTS: usize = 1024;
 /// What epoll says of an idle connection, which has no index.
 const IDLE: u64 = u64::MAX;
 
-/// What a run found.
+/// What a turn found.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Seconds from the end of the warm-up to the end of sending.
@@ -77,8 +78,10 @@ pub(crate) struct Measured {
     pub(crate) server_kib: Option<[u64; 3]>,
 }
 
-struct Engine<'a> {
-    plan: &'a Plan,
+/// Connections to a server, and what is known of them.
+#[derive(Debug)]
+pub(crate) struct Session {
+    plan: Plan,
     epoll: OwnedFd,
     connections: Vec<Connection>,
     /// Held open, never used.
@@ -86,63 +89,30 @@ struct Engine<'a> {
     crowd: Crowd,
     load: Workload,
     checker: Checker,
+    /// Memory of the server in KiB before any connection and with all of them idle.
+    kib: Option<[u64; 2]>,
+    /// All times are nanoseconds since then.
     start: Instant,
-    /// All requests and replies of the run.
+    /// All requests and replies.
     sent: u64,
     received: u64,
     last_reply: u64,
+    /// When this turn began, or the last one ended, and what had been sent until it began.
+    begin: u64,
+    sent_before: u64,
     /// Replies between the warm-up's end and the end of sending.
     counted: u64,
     latency: Histogram<u64>,
     lateness: Histogram<u64>,
 }
 
-/// Runs a plan; the error tells why the run is void.
+/// Runs a plan, in one turn; the error tells why the run is void.
 pub(crate) fn run(plan: &Plan, progress: &mut Progress) -> Result<Measured, String> {
-    let kib = || {
-        plan.process
-            .as_deref()
-            .map(process::resident_kib)
-            .transpose()
-    };
-    if plan.rate.is_some() {
-        // By default the kernel may end a wait 50 µs late, which an open loop would count as
-        // latency. Where it can't be set, the result tells how late requests left.
-        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-    }
-    let before = kib()?;
-    let open = plan
-        .process
-        .as_deref()
-        .map(process::descriptors)
-        .transpose()?;
-    let mut engine = Engine::connect(plan, progress)?;
-    if let (Some(process), Some(open)) = (&plan.process, open) {
-        wait_accepted(process, open + plan.idle + plan.connections)?;
-    }
-    let connected = kib()?;
-    engine.start = Instant::now();
-    let (window, server_cpu_nanos, own_cpu_nanos) = engine.drive(progress)?;
-    let end = kib()?;
-    if window == 0 {
-        return Err(
-            "nothing was measured: all was over within the warm-up, or this program had no turn"
-                .to_owned(),
-        );
-    }
-    Ok(Measured {
-        seconds: window as f64 / 1e9,
-        replies: engine.counted,
-        latency: engine.latency,
-        lateness: engine.lateness,
-        dropped: engine.crowd.dropped(),
-        server_cpu_nanos,
-        own_cpu_nanos,
-        server_kib: before
-            .zip(connected)
-            .zip(end)
-            .map(|((before, connected), end)| [before, connected, end]),
-    })
+    Session::open(plan.clone(), progress)?.turn(plan.warmup, progress)
+}
+
+fn histogram() -> Result<Histogram<u64>, String> {
+    Histogram::new_with_bounds(1, MAX_NANOS, 3).map_err(|error| format!("histogram: {error}"))
 }
 
 /// Waits until the server has so many descriptors: the kernel makes connections before the server
@@ -164,8 +134,71 @@ fn wait_accepted(process: &str, wanted: usize) -> Result<(), String> {
     }
 }
 
-impl Engine<'_> {
-    fn connect<'a>(plan: &'a Plan, progress: &mut Progress) -> Result<Engine<'a>, String> {
+impl Session {
+    /// Makes all connections of a plan, and waits until the server has accepted them.
+    pub(crate) fn open(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
+        if plan.rate.is_some() {
+            // By default the kernel may end a wait 50 µs late, which an open loop would count as
+            // latency. Where it can't be set, the result tells how late requests left.
+            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        }
+        let process = plan.process.clone();
+        let before = process.as_deref().map(process::resident_kib).transpose()?;
+        let open = process.as_deref().map(process::descriptors).transpose()?;
+        let connections = plan.idle + plan.connections;
+        let mut session = Session::connect(plan, progress)?;
+        if let (Some(process), Some(open)) = (&process, open) {
+            wait_accepted(process, open + connections)?;
+        }
+        let connected = process.as_deref().map(process::resident_kib).transpose()?;
+        session.kib = before
+            .zip(connected)
+            .map(|(before, connected)| [before, connected]);
+        session.start = Instant::now();
+        Ok(session)
+    }
+
+    /// The warm-up that its options ask for, in seconds.
+    pub(crate) fn warmup(&self) -> f64 {
+        self.plan.warmup
+    }
+
+    /// One turn: load for so many seconds that nothing is counted of, then for those of the plan.
+    pub(crate) fn turn(
+        &mut self,
+        warmup: f64,
+        progress: &mut Progress,
+    ) -> Result<Measured, String> {
+        let now = self.now();
+        self.crowd.pause(now - self.begin);
+        (self.begin, self.last_reply, self.sent_before) = (now, now, self.sent);
+        self.counted = 0;
+        let (window, server_cpu_nanos, own_cpu_nanos) = self.drive(warmup, progress)?;
+        self.begin = self.now();
+        let process = self.plan.process.as_deref();
+        let end = process.map(process::resident_kib).transpose()?;
+        if window == 0 {
+            return Err(
+                "nothing was measured: all was over within the warm-up, or this program had no turn"
+                    .to_owned(),
+            );
+        }
+        Ok(Measured {
+            seconds: window as f64 / 1e9,
+            replies: self.counted,
+            latency: std::mem::replace(&mut self.latency, histogram()?),
+            lateness: std::mem::replace(&mut self.lateness, histogram()?),
+            dropped: self.crowd.dropped(),
+            server_cpu_nanos,
+            own_cpu_nanos,
+            server_kib: self
+                .kib
+                .zip(end)
+                .map(|([before, connected], end)| [before, connected, end]),
+        })
+    }
+
+    fn connect(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
         let fault = |error: rustix::io::Errno| format!("epoll: {error}");
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fault)?;
         let load = Workload::new(
@@ -211,22 +244,21 @@ impl Engine<'_> {
             added.map_err(|error| format!("bad client {}: {error}", number + 1))?;
             progress.show(|| format!("{} bad clients", number + 1));
         }
-        let histogram = || {
-            Histogram::new_with_bounds(1, MAX_NANOS, 3)
-                .map_err(|error| format!("histogram: {error}"))
-        };
-        Ok(Engine {
+        Ok(Session {
+            checker: Checker::new(plan.wire, plan.bound),
             plan,
             epoll,
             connections,
             _idle: idle,
             crowd,
             load,
-            checker: Checker::new(plan.wire, plan.bound),
+            kib: None,
             start: Instant::now(),
             sent: 0,
             received: 0,
             last_reply: 0,
+            begin: 0,
+            sent_before: 0,
             counted: 0,
             latency: histogram()?,
             lateness: histogram()?,
@@ -234,8 +266,12 @@ impl Engine<'_> {
     }
 
     /// The loop. Returns the window's nanoseconds and the CPU time of server and generator.
-    fn drive(&mut self, progress: &mut Progress) -> Result<(u64, Option<u64>, u64), String> {
-        let warm = (self.plan.warmup * 1e9) as u64;
+    fn drive(
+        &mut self,
+        warmup: f64,
+        progress: &mut Progress,
+    ) -> Result<(u64, Option<u64>, u64), String> {
+        let warm = self.begin + (warmup * 1e9) as u64;
         let mut end = warm + (self.plan.seconds * 1e9) as u64;
         let mut meter = Meter::default();
         let mut events: Vec<epoll::Event> = Vec::with_capacity(MAX_EVENTS);
@@ -248,7 +284,7 @@ impl Engine<'_> {
             if self.plan.requests.is_some_and(|most| self.sent >= most) {
                 end = end.min(now.max(warm));
             }
-            let counting = meter.tick(self.plan, now, warm, end)?;
+            let counting = meter.tick(&self.plan, now, warm, end)?;
             let sending = now < end;
             if !sending && self.sent == self.received {
                 break;
@@ -298,7 +334,8 @@ impl Engine<'_> {
 
     /// Sends what an open loop's schedule wants by now; nanoseconds until the next is due.
     fn send_due(&mut self, rate: f64, now: u64, warm: u64) -> Result<u64, String> {
-        let due_at = |number: u64| (number as f64 * 1e9 / rate) as u64;
+        let (begin, before) = (self.begin, self.sent_before);
+        let due_at = |number: u64| begin + ((number - before) as f64 * 1e9 / rate) as u64;
         for _ in 0..OPEN_BATCH {
             let at = due_at(self.sent);
             if at > now {
@@ -418,7 +455,8 @@ impl Engine<'_> {
 
     fn describe(&self, warm: u64, end: u64) -> String {
         let now = self.now();
-        let seconds = now as f64 / 1e9;
+        let since = |begin: u64| (now - begin) as f64 / 1e9;
+        let seconds = since(self.begin);
         let phase = match now {
             now if now < warm => "warming up",
             now if now < end => "measuring",
@@ -426,9 +464,9 @@ impl Engine<'_> {
         };
         format!(
             "{phase}: {seconds:.1} of {:.1} s, {} replies, {} /s on average",
-            end as f64 / 1e9,
+            (end - self.begin) as f64 / 1e9,
             grouped(self.received),
-            grouped((self.received as f64 / seconds) as u64),
+            grouped((self.received as f64 / since(0)) as u64),
         )
     }
 }

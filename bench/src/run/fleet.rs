@@ -15,11 +15,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpriority_process, kill_process, nice};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::variant::Variant;
+
+/// What every server is started by, the same for all: the load generator goes before them. It stands
+/// for clients on machines of their own. Where it competes with a server's threads for the cores as
+/// an equal, throughput tells how often it was kept waiting, and moves several times as much.
+const STEP_BACK: [&str; 3] = ["nice", "-n", "10"];
+
+/// By so much this program steps forward where it may, so that servers are where other programs are:
+/// behind those, what else the machine does would fall on servers alone.
+const STEP_FORWARD: i32 = -10;
 
 /// How long a server may take until it is ready; with a million records in its journal it needs
 /// more than a moment.
@@ -36,6 +45,19 @@ const PORT_TRIES: usize = 3;
 
 /// Exit code of a program that was interrupted.
 const INTERRUPTED: i32 = 130;
+
+/// Lets this program go before others, if it may; the nice values of it and of servers, in words.
+pub(crate) fn step_forward() -> String {
+    // Without the privilege it stays where it is, and servers are behind it all the same.
+    let _ = nice(STEP_FORWARD);
+    match getpriority_process(None) {
+        Ok(own) => format!(
+            "{own} for the load generator, {} for servers",
+            own - STEP_FORWARD
+        ),
+        Err(error) => format!("unknown ({error})"),
+    }
+}
 
 /// Where fleets live: a folder, and the list of all processes that run.
 #[derive(Clone, Debug)]
@@ -202,7 +224,8 @@ impl Fleet {
     /// Starts one server and waits until it is ready.
     pub(crate) fn start_member(&mut self, index: usize) -> Result<(), String> {
         let name = self.members[index].name.clone();
-        let arguments = self.variant.command(&name, &self.folder);
+        let mut arguments = STEP_BACK.map(str::to_owned).to_vec();
+        arguments.extend(self.variant.command(&name, &self.folder));
         self.workplace.note(&arguments.join(" "));
         let complaints = self.folder.join(format!("{name}.stderr"));
         let stderr = File::create(&complaints).map_err(|error| error.to_string())?;
@@ -217,7 +240,7 @@ impl Fleet {
             let mut running = lock(&self.workplace.running);
             let process = command
                 .spawn()
-                .map_err(|error| format!("{}: {error}", arguments[0]))?;
+                .map_err(|error| format!("{}: {error}", arguments.join(" ")))?;
             running.insert(process.id());
             process
         };

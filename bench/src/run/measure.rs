@@ -4,10 +4,12 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 use super::fleet::Fleet;
 use super::record::{Cell, Figure, figure};
 use super::variant;
-use crate::load::{self, Measured};
+use crate::load::{self, Measured, Session};
 use crate::process;
 use crate::progress::Progress;
 
@@ -21,7 +23,7 @@ const SPARE_DESCRIPTORS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Seconds that a closed loop takes to find a capacity that an open one's rate is a part of.
-const CALIBRATION_SECONDS: f64 = 0.7;
+const CALIBRATION_SECONDS: f64 = 0.3;
 
 /// Requests in flight on each connection while a server is filled.
 const FILL_DEPTH: usize = 16;
@@ -32,21 +34,70 @@ const FILL_CONNECTIONS: usize = 8;
 /// Longest time that filling a server may take, in seconds.
 const FILL_SECONDS: f64 = 600.0;
 
-/// Puts the cell's load on the first server of a fleet.
+/// Puts the cell's load on the first server of a fleet, once.
 pub(crate) fn load(
     cell: &Cell<'_>,
     fleet: &Fleet,
     progress: &mut Progress,
 ) -> Result<Vec<Figure>, String> {
-    if cell.idle() > 0 && cell.round == 1 {
-        // What an allocator sets aside for the first requests is no idle client's.
-        run(
-            cell,
-            fleet,
-            &["--seconds", "0.3", "--warmup", "0"],
-            progress,
-        )?;
+    let measured = run(cell, fleet, &as_strs(&options(cell)), progress)?;
+    let mut figures = figures(cell, &measured);
+    figures.extend(latencies(cell, &measured.latency, &measured.lateness));
+    Ok(figures)
+}
+
+/// The connections of a cell's load, for as many turns as are wanted.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    session: Session,
+    /// The server, and its descriptors before.
+    process: String,
+    before: usize,
+}
+
+impl Visit {
+    pub(crate) fn open(
+        cell: &Cell<'_>,
+        fleet: &Fleet,
+        progress: &mut Progress,
+    ) -> Result<Visit, String> {
+        if cell.idle() > 0 && cell.round == 1 {
+            // What an allocator sets aside for the first requests is no idle client's.
+            run(
+                cell,
+                fleet,
+                &["--seconds", "0.3", "--warmup", "0"],
+                progress,
+            )?;
+        }
+        let options = options(cell);
+        let all = common(cell, fleet, &as_strs(&options))?;
+        let process = fleet.process(0)?.to_string();
+        Ok(Visit {
+            before: process::descriptors(&process)?,
+            process,
+            session: load::open(&as_strs(&all), progress)?,
+        })
     }
+
+    /// A turn, after so many seconds of the same load.
+    pub(crate) fn turn(
+        &mut self,
+        warmup: f64,
+        progress: &mut Progress,
+    ) -> Result<Measured, String> {
+        self.session.turn(warmup, progress)
+    }
+
+    /// Closes the connections, and waits until the server has let go of them.
+    pub(crate) fn close(self) -> Result<(), String> {
+        drop(self.session);
+        settle(&self.process, self.before)
+    }
+}
+
+/// The options that make a cell's load what it is.
+fn options(cell: &Cell<'_>) -> Vec<String> {
     let entry = cell.entry;
     let mut options: Vec<String> = [
         ("--seconds", cell.scenario.seconds.to_string()),
@@ -63,9 +114,11 @@ pub(crate) fn load(
     } else {
         options.extend(["--depth".to_owned(), cell.point.depth.to_string()]);
     }
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let measured = run(cell, fleet, &options, progress)?;
-    Ok(figures(cell, &measured))
+    options
+}
+
+fn as_strs(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
 }
 
 /// Requests a second that a closed loop gets through, over the cell's connections.
@@ -75,7 +128,7 @@ pub(crate) fn capacity(
     progress: &mut Progress,
 ) -> Result<f64, String> {
     let seconds = CALIBRATION_SECONDS.to_string();
-    let options = ["--seconds", &seconds, "--warmup", "0.3"];
+    let options = ["--seconds", &seconds, "--warmup", "0.1"];
     let measured = run(cell, fleet, &options, progress)?;
     Ok(measured.replies as f64 / measured.seconds)
 }
@@ -123,6 +176,16 @@ fn run(
     options: &[&str],
     progress: &mut Progress,
 ) -> Result<Measured, String> {
+    let all = common(cell, fleet, options)?;
+    let process = fleet.process(0)?.to_string();
+    let before = process::descriptors(&process)?;
+    let measured = load::measure(&as_strs(&all), progress)?;
+    settle(&process, before)?;
+    Ok(measured)
+}
+
+/// These options behind those that every load of a cell has; the command is noted.
+fn common(cell: &Cell<'_>, fleet: &Fleet, options: &[&str]) -> Result<Vec<String>, String> {
     let scenario = cell.scenario;
     let [address, process] = [fleet.client(0).to_string(), fleet.process(0)?.to_string()];
     let connections = cell.point.connections.to_string();
@@ -136,10 +199,7 @@ fn run(
     }
     all.extend(options);
     note(fleet, &all);
-    let before = process::descriptors(&process)?;
-    let measured = load::measure(&all, progress)?;
-    settle(&process, before)?;
-    Ok(measured)
+    Ok(all.into_iter().map(str::to_owned).collect())
 }
 
 fn note(fleet: &Fleet, options: &[&str]) {
@@ -165,14 +225,11 @@ fn settle(process: &str, before: usize) -> Result<(), String> {
     }
 }
 
-fn figures(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
+/// What a turn by itself tells.
+pub(crate) fn figures(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
     let replies = measured.replies.max(1) as f64;
-    let at = |quantile: f64| measured.latency.value_at_quantile(quantile) as f64;
     let mut figures = vec![
         figure("throughput", measured.replies as f64 / measured.seconds),
-        figure("latency_p50", at(0.5)),
-        figure("latency_p99", at(0.99)),
-        figure("latency_p99_9", at(0.999)),
         figure(
             "generator_cores",
             measured.own_cpu_nanos as f64 / 1e9 / measured.seconds,
@@ -180,10 +237,6 @@ fn figures(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
     ];
     if let Some(cpu) = measured.server_cpu_nanos {
         figures.push(figure("cpu_per_request", cpu as f64 / replies));
-    }
-    if cell.rate.is_some() {
-        let late = measured.lateness.value_at_quantile(0.99) as f64;
-        figures.push(figure("late_p99", late));
     }
     if let Some([before, _, end]) = measured.server_kib {
         figures.push(figure("server_rss", end as f64 * 1024.0));
@@ -196,8 +249,27 @@ fn figures(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
     figures
 }
 
+/// What latencies tell, of one turn or of several.
+pub(crate) fn latencies(
+    cell: &Cell<'_>,
+    latency: &Histogram<u64>,
+    lateness: &Histogram<u64>,
+) -> Vec<Figure> {
+    let at = |quantile: f64| latency.value_at_quantile(quantile) as f64;
+    let mut figures = vec![
+        figure("latency_p50", at(0.5)),
+        figure("latency_p99", at(0.99)),
+        figure("latency_p99_9", at(0.999)),
+    ];
+    if cell.rate.is_some() {
+        let late = lateness.value_at_quantile(0.99) as f64;
+        figures.push(figure("late_p99", late));
+    }
+    figures
+}
+
 /// How many times a herd's log says that lines were lost; the server must have stopped.
-pub(crate) fn dropped_lines(fleet: &Fleet) -> Result<Vec<Figure>, String> {
+pub(crate) fn dropped_lines(fleet: &Fleet) -> Result<usize, String> {
     let folder = fleet.folder().join("logs");
     let fault = |error: std::io::Error| format!("the log: {error}");
     let mut dropped = 0;
@@ -208,5 +280,5 @@ pub(crate) fn dropped_lines(fleet: &Fleet) -> Result<Vec<Figure>, String> {
             |line: &&str| line.contains("log lines dropped") || line.contains("log lines lost");
         dropped += text.lines().filter(tells).count();
     }
-    Ok(vec![figure("log_drops", dropped as f64)])
+    Ok(dropped)
 }

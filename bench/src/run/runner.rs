@@ -1,24 +1,26 @@
-//! The order of a run: points, rounds, variants.
+//! A run in the making: what has been measured, what is left, and the scenarios whose servers are
+//! new for every cell. Those in which servers take turns are in `turns`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::fleet::{Fleet, Workplace};
 use super::record::{Cell, Figure, Record};
 use super::scenario::{Entry, Kind, Point, Scenario};
-use super::statistics::Spread;
+use super::turns::{Found, Turns};
 use super::variant::Variant;
 use super::{catch_up, floods, measure, room};
 use crate::progress::Progress;
 
-/// How many times each variant's capacity is measured before a rate is set by it.
-const CALIBRATIONS: usize = 3;
+/// Seconds that a cell takes beside its own load: connecting, and seeing all connections gone.
+const CELL_SECONDS: f64 = 0.02;
 
-/// Seconds that a cell takes beside its own load: starting servers, connecting.
-const CELL_SECONDS: f64 = 0.4;
+/// Seconds that starting a server takes, and its first requests.
+const START_SECONDS: f64 = 0.7;
 
 /// Clients of a run that are not its load: who greets, who reports a flood, who asks.
-const OTHER_CLIENTS: usize = 8;
+pub(super) const OTHER_CLIENTS: usize = 8;
 
 /// Where a server that is alone is put.
 const ALONE: &[&str] = &["Alone"];
@@ -26,11 +28,14 @@ const ALONE: &[&str] = &["Alone"];
 /// A run in the making.
 #[derive(Debug)]
 pub(crate) struct Runner<'a> {
-    workplace: &'a Workplace,
-    record: Record,
+    pub(super) workplace: &'a Workplace,
+    pub(super) record: Record,
     usable: &'a BTreeSet<String>,
-    progress: Progress,
+    pub(super) progress: Progress,
     commands: Vec<String>,
+    /// What scenarios of loads have found so far, by name.
+    found: BTreeMap<String, Found>,
+    passes: usize,
     started: Instant,
     /// Seconds that all cells were expected to take, and those that are done.
     expected: f64,
@@ -42,7 +47,7 @@ impl<'a> Runner<'a> {
         workplace: &'a Workplace,
         record: Record,
         usable: &'a BTreeSet<String>,
-        scenarios: &[Scenario],
+        (scenarios, passes): (&[Scenario], usize),
         progress: Progress,
     ) -> Runner<'a> {
         let mut runner = Runner {
@@ -51,6 +56,8 @@ impl<'a> Runner<'a> {
             usable,
             progress,
             commands: Vec::new(),
+            found: BTreeMap::new(),
+            passes,
             started: Instant::now(),
             expected: 0.0,
             done: 0.0,
@@ -60,7 +67,7 @@ impl<'a> Runner<'a> {
             let seconds: f64 = runner
                 .entries(scenario)
                 .iter()
-                .map(|entry| expected(scenario, entry))
+                .map(|entry| expected(scenario, entry, passes))
                 .sum();
             runner.expected += cells as f64 * seconds;
         }
@@ -77,114 +84,35 @@ impl<'a> Runner<'a> {
         &self.commands
     }
 
-    fn entries<'s>(&self, scenario: &'s Scenario) -> Vec<&'s Entry> {
+    pub(super) fn entries<'s>(&self, scenario: &'s Scenario) -> Vec<&'s Entry> {
         let usable = |entry: &&Entry| self.usable.contains(entry.variant());
         scenario.variants.iter().filter(usable).collect()
     }
 
-    /// Runs a scenario. Cells that fail are void; the error is one of the record's own.
-    pub(crate) fn run(&mut self, scenario: &Scenario) -> Result<(), String> {
-        if scenario.rounds == 0 {
-            return Ok(());
+    /// Runs some rounds of a scenario. Cells that fail are void; the error is one of the record's own.
+    pub(crate) fn run(&mut self, scenario: &Scenario, rounds: Range<usize>) -> Result<(), String> {
+        if rounds.contains(&1) {
+            self.commands.push(format!("# {}", scenario.name));
         }
-        self.commands.push(format!("# {}", scenario.name));
         match scenario.kind {
             Kind::Load => {
-                for point in scenario.points() {
-                    self.take_turns(scenario, &point)?;
-                }
+                let found = self.found.remove(&scenario.name).unwrap_or_default();
+                let points = scenario.points();
+                let found = Turns::new(self, scenario, &points, rounds, found).run()?;
+                self.found.insert(scenario.name.clone(), found);
                 Ok(())
             }
-            Kind::Flood => self.floods(scenario),
-            Kind::Fill | Kind::CatchUp | Kind::Storm | Kind::Full => self.each_alone(scenario),
-        }
-    }
-
-    /// At one point: servers of all variants stay up, and take turns under load.
-    fn take_turns(&mut self, scenario: &Scenario, point: &Point) -> Result<(), String> {
-        let entries = self.entries(scenario);
-        let mut fleets: Vec<Option<Fleet>> = entries.iter().map(|_| None).collect();
-        let mut void = vec![false; entries.len()];
-        let mut rate = None;
-        if let Some(fraction) = point.fraction {
-            let found = self.calibrate(scenario, point, &entries, &mut fleets);
-            match found {
-                Ok(capacity) => rate = Some((capacity * fraction).round()),
-                Err(error) => {
-                    for entry in &entries {
-                        let cell = cell(scenario, point, entry, 1, None);
-                        let error = format!("no capacity to take a part of: {error}");
-                        self.record.add(&cell, Err(error))?;
-                    }
-                    return Ok(());
-                }
+            Kind::Flood => self.floods(scenario, rounds),
+            Kind::Fill | Kind::CatchUp | Kind::Storm | Kind::Full => {
+                self.each_alone(scenario, rounds)
             }
         }
-        for round in 1..=scenario.rounds {
-            for (index, entry) in entries.iter().enumerate() {
-                let cell = cell(scenario, point, entry, round, rate);
-                self.announce(&cell);
-                if void[index] {
-                    self.finish(&cell);
-                    continue;
-                }
-                let result = alone(self.workplace, &cell, &mut fleets[index])
-                    .and_then(|fleet| measure::load(&cell, fleet, &mut self.progress));
-                if result.is_err() {
-                    // Replies that were wrong once make the cell void, however often they were
-                    // right; and what state the server is in nobody knows.
-                    void[index] = true;
-                    fleets[index] = None;
-                }
-                self.record.add(&cell, result)?;
-                self.finish(&cell);
-            }
-        }
-        for (index, entry) in entries.iter().enumerate() {
-            if let Some(fleet) = &mut fleets[index]
-                && entry.log
-                && fleet.variant().is_herd()
-            {
-                let cell = cell(scenario, point, entry, scenario.rounds, rate);
-                let dropped = fleet
-                    .stop_member(0)
-                    .and_then(|()| measure::dropped_lines(fleet));
-                self.record.add(&cell, dropped)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The capacity of the slowest of those that a scenario names, at a point.
-    fn calibrate(
-        &mut self,
-        scenario: &Scenario,
-        point: &Point,
-        entries: &[&Entry],
-        fleets: &mut [Option<Fleet>],
-    ) -> Result<f64, String> {
-        let mut found: Vec<Vec<f64>> = entries.iter().map(|_| Vec::new()).collect();
-        for _ in 0..CALIBRATIONS {
-            for (index, entry) in entries.iter().enumerate() {
-                if !scenario.slowest_of.contains(&entry.name) {
-                    continue;
-                }
-                let cell = cell(scenario, point, entry, 1, None);
-                let fleet = alone(self.workplace, &cell, &mut fleets[index])?;
-                found[index].push(measure::capacity(&cell, fleet, &mut self.progress)?);
-            }
-        }
-        let medians = found.iter().filter_map(|found| Spread::of(found));
-        medians
-            .map(|capacity| capacity.median)
-            .min_by(f64::total_cmp)
-            .ok_or_else(|| format!("none of {} takes part", scenario.slowest_of.join(", ")))
     }
 
     /// Delays through a ring of five, which is each variant's own for a round.
-    fn floods(&mut self, scenario: &Scenario) -> Result<(), String> {
+    fn floods(&mut self, scenario: &Scenario, rounds: Range<usize>) -> Result<(), String> {
         let (points, entries) = (scenario.points(), self.entries(scenario));
-        for round in 1..=scenario.rounds {
+        for round in rounds {
             for entry in &entries {
                 let first = cell(scenario, &points[0], entry, round, None);
                 self.announce(&first);
@@ -214,9 +142,9 @@ impl<'a> Runner<'a> {
     }
 
     /// Scenarios for which every cell needs servers that are new.
-    fn each_alone(&mut self, scenario: &Scenario) -> Result<(), String> {
+    fn each_alone(&mut self, scenario: &Scenario, rounds: Range<usize>) -> Result<(), String> {
         for point in scenario.points() {
-            for round in 1..=scenario.rounds {
+            for round in rounds.clone() {
                 for entry in self.entries(scenario) {
                     let cell = cell(scenario, &point, entry, round, None);
                     self.announce(&cell);
@@ -246,7 +174,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn announce(&mut self, cell: &Cell<'_>) {
+    pub(super) fn announce(&mut self, cell: &Cell<'_>) {
         let part = (self.done / self.expected.max(1.0)).min(1.0);
         let left = Duration::from_secs_f64((self.expected - self.done).max(0.0));
         self.progress.set_prefix(format!(
@@ -262,8 +190,8 @@ impl<'a> Runner<'a> {
         self.progress.show(|| "starting".to_owned());
     }
 
-    fn finish(&mut self, cell: &Cell<'_>) {
-        self.done += expected(cell.scenario, cell.entry);
+    pub(super) fn finish(&mut self, cell: &Cell<'_>) {
+        self.done += expected(cell.scenario, cell.entry, self.passes);
         let commands = self.workplace.take_commands();
         // The other rounds repeat them.
         if cell.round == 1 {
@@ -273,7 +201,7 @@ impl<'a> Runner<'a> {
 }
 
 /// The server of a cell, which is started if it does not run yet.
-fn alone<'f>(
+pub(super) fn alone<'f>(
     workplace: &Workplace,
     cell: &Cell<'_>,
     fleet: &'f mut Option<Fleet>,
@@ -289,7 +217,7 @@ fn alone<'f>(
     fleet.as_mut().ok_or_else(|| "no server".to_owned())
 }
 
-fn cell<'a>(
+pub(super) fn cell<'a>(
     scenario: &'a Scenario,
     point: &'a Point,
     entry: &'a Entry,
@@ -306,13 +234,16 @@ fn cell<'a>(
 }
 
 /// Seconds that a cell will about take.
-fn expected(scenario: &Scenario, entry: &Entry) -> f64 {
+fn expected(scenario: &Scenario, entry: &Entry, passes: usize) -> f64 {
     let clients = scenario.clients as f64;
-    let load = scenario.seconds + scenario.warmup + entry.wait + CELL_SECONDS;
+    let load = scenario.seconds + scenario.warmup + CELL_SECONDS;
     match scenario.kind {
-        Kind::Load => load,
-        Kind::Fill => clients / 150e3 + CELL_SECONDS,
-        Kind::Flood => load + 1.0,
+        Kind::Load => {
+            let starts = passes.min(scenario.rounds) as f64;
+            load + (START_SECONDS + entry.wait) * starts / scenario.rounds.max(1) as f64
+        }
+        Kind::Fill => clients / 150e3 + START_SECONDS,
+        Kind::Flood => load + 1.0 + START_SECONDS,
         Kind::CatchUp => clients / 150e3 + 2.0,
         Kind::Storm => scenario.count as f64 / 3e3 + 2.0,
         Kind::Full => 12.0,

@@ -5,6 +5,7 @@
 //! which all variants take turns.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -101,7 +102,7 @@ pub(crate) struct Scenario {
     /// What is measured, in a sentence.
     pub(crate) about: String,
     pub(crate) kind: Kind,
-    /// How many times all variants take a turn at each point; 0 leaves the scenario out.
+    /// How many times all variants take a turn at each point, in all passes together; 0 leaves the scenario out.
     pub(crate) rounds: usize,
     pub(crate) variants: Vec<Entry>,
     #[serde(default = "one")]
@@ -117,8 +118,9 @@ pub(crate) struct Scenario {
     workers: Vec<usize>,
     #[serde(default = "none")]
     idle: Vec<usize>,
-    /// Seconds that are measured, and that come before.
-    #[serde(default = "second")]
+    /// Seconds that are measured in a turn, and that come before. A turn is short, so that rounds can
+    /// be many.
+    #[serde(default = "turn")]
     pub(crate) seconds: f64,
     #[serde(default = "warmup")]
     pub(crate) warmup: f64,
@@ -145,12 +147,12 @@ fn none() -> Vec<usize> {
     vec![0]
 }
 
-fn second() -> f64 {
-    1.0
+fn turn() -> f64 {
+    0.2
 }
 
 fn warmup() -> f64 {
-    0.3
+    0.05
 }
 
 fn clients() -> usize {
@@ -201,6 +203,19 @@ impl Scenario {
             return Err("`count` is missing".to_owned());
         }
         Ok(())
+    }
+
+    /// Whether clients that are no part of the load stay connected from round to round.
+    pub(crate) fn has_crowds(&self) -> bool {
+        let beside = |entry: &Entry| entry.idle + entry.drip + entry.deaf > 0;
+        self.variants.iter().any(beside)
+    }
+
+    /// The numbers, from 1 on, of the rounds that one of so many passes makes.
+    pub(crate) fn rounds_of(&self, pass: usize, passes: usize) -> Range<usize> {
+        // The first pass makes the first round, and so whatever is made once.
+        let before = |pass: usize| 1 + (pass * self.rounds).div_ceil(passes);
+        before(pass)..before(pass + 1)
     }
 
     /// Every combination of the lists, in their order.
@@ -304,6 +319,21 @@ mod tests {
         let quick = Scenario::parse("test", TEXT, true).expect("a scenario");
         assert_eq!((quick.rounds, quick.points().len()), (2, 2));
         assert_eq!(quick.points()[0].connections, 8);
+    }
+
+    #[test]
+    fn rounds_are_divided_among_passes() {
+        let mut scenario = Scenario::parse("test", TEXT, false).expect("a scenario");
+        let mut check = |rounds, expected: &[Range<usize>]| {
+            scenario.rounds = rounds;
+            let parts: Vec<_> = (0..3).map(|pass| scenario.rounds_of(pass, 3)).collect();
+            assert_eq!(parts, expected);
+        };
+        check(7, &[1..4, 4..6, 6..8]);
+        check(3, &[1..2, 2..3, 3..4]);
+        check(2, &[1..2, 2..3, 3..3]);
+        check(1, &[1..2, 2..2, 2..2]);
+        check(0, &[1..1, 1..1, 1..1]);
     }
 
     #[track_caller]

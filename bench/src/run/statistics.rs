@@ -6,10 +6,13 @@
 
 use std::collections::BTreeMap;
 
-/// A median and the range around it.
+/// A median, and how far the values around it lie.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
+    /// Between these lies the middle half of the values.
+    pub(crate) lower: f64,
+    pub(crate) upper: f64,
     pub(crate) least: f64,
     pub(crate) most: f64,
     /// How many values.
@@ -22,14 +25,16 @@ impl Spread {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (&least, &most) = (sorted.first()?, sorted.last()?);
-        let (middle, odd) = (sorted.len() / 2, sorted.len() % 2 == 1);
-        let median = if odd {
-            sorted[middle]
-        } else {
-            f64::midpoint(sorted[middle - 1], sorted[middle])
+        // Between two values, in proportion.
+        let at = |part: f64| {
+            let place = part * (sorted.len() - 1) as f64;
+            let (below, above) = (place.floor() as usize, place.ceil() as usize);
+            sorted[below] + (sorted[above] - sorted[below]) * place.fract()
         };
         Some(Spread {
-            median,
+            median: at(0.5),
+            lower: at(0.25),
+            upper: at(0.75),
             least,
             most,
             count: sorted.len(),
@@ -60,6 +65,7 @@ mod tests {
         assert_eq!((spread.least, spread.median, spread.most), (1.0, 2.0, 3.0));
         let spread = Spread::of(&[4.0, 1.0, 2.0, 3.0]).expect("four values");
         assert_eq!((spread.median, spread.count), (2.5, 4));
+        assert_eq!((spread.lower, spread.upper), (1.75, 3.25));
     }
 
     #[test]

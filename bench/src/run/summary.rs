@@ -5,12 +5,13 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use super::record::{Record, VOID, unit};
+use super::record::{Rows, VOID, unit};
 use super::scenario::{Point, Scenario};
 use super::statistics::Spread;
 use super::target::Target;
 use compare::Comparison;
-use words::{point_words, ratio, shown};
+use words::shown;
+pub(crate) use words::{point_words, ratio};
 
 /// The pool's two disciplines in the results.
 const LOBBY: &str = "herd";
@@ -26,7 +27,7 @@ pub(crate) struct Summary<'a> {
     pub(crate) quick: bool,
     pub(crate) machine: &'a [(&'static str, String)],
     pub(crate) scenarios: &'a [Scenario],
-    pub(crate) record: &'a Record,
+    pub(crate) rows: &'a Rows,
     pub(crate) left_out: &'a BTreeMap<String, String>,
 }
 
@@ -44,7 +45,7 @@ impl Summary<'_> {
         }
         out += "\nServers and load generator share the machine, over loopback. Variants take turns; every \
                 reply is checked, and a cell with a wrong one is void. A ratio is the median of the \
-                ratios of each round, with their range.\n";
+                ratios of each round; beside it are the middle half of these ratios and their range.\n";
         self.left_out(&mut out);
         self.targets(&mut out);
         self.comparison(&mut out);
@@ -65,8 +66,8 @@ impl Summary<'_> {
 
     fn targets(&self, out: &mut String) {
         *out += "\n## Targets\n\n\
-                 | scenario | target | at | wanted | measured | range | seats | |\n\
-                 |---|---|---|---|---|---|---|---|\n";
+                 | scenario | target | at | wanted | measured | middle half | range | seats | |\n\
+                 |---|---|---|---|---|---|---|---|---|\n";
         for scenario in self.scenarios {
             for target in &scenario.targets {
                 let points = scenario.points();
@@ -78,7 +79,7 @@ impl Summary<'_> {
                     self.absent(scenario, target)
                 };
                 if let Some(reason) = absent {
-                    *out += &format!("{start} | | | | | {reason} |\n");
+                    *out += &format!("{start} | | | | | | {reason} |\n");
                     continue;
                 }
                 for point in points {
@@ -111,7 +112,7 @@ impl Summary<'_> {
                 .variants()
                 .find_map(|name| self.missing(scenario, name, point))
                 .unwrap_or_else(|| "not measured".to_owned());
-            return format!(" {wanted} | | | | {reason} |");
+            return format!(" {wanted} | | | | | {reason} |");
         };
         let seats = if target.of == LOBBY {
             self.spread(scenario, SEATS, target, point)
@@ -119,8 +120,10 @@ impl Summary<'_> {
             None
         };
         format!(
-            " {wanted} | {} | {} to {} ({}) | {} | {} |",
+            " {wanted} | {} | {} to {} | {} to {} ({}) | {} | {} |",
             show(measured.median),
+            show(measured.lower),
+            show(measured.upper),
             show(measured.least),
             show(measured.most),
             measured.count,
@@ -136,31 +139,18 @@ impl Summary<'_> {
         target: &Target,
         point: &Point,
     ) -> Option<Spread> {
-        // One void round makes the cell void.
-        let values = |name: &str| {
-            self.record
-                .void(&scenario.name, name, point)
-                .is_none()
-                .then(|| {
-                    self.record
-                        .values(&scenario.name, name, point, &target.metric)
-                })
-        };
-        let of = values(of)?;
-        match &target.to {
-            Some(to) => Spread::of_ratios(&of, &values(to)?),
-            None => Spread::of(&of.into_values().collect::<Vec<_>>()),
-        }
+        let who = (of, target.to.as_deref());
+        self.rows.spread(&scenario.name, who, &target.metric, point)
     }
 
     /// Why there is no figure of a variant at a point.
     fn missing(&self, scenario: &Scenario, name: &str, point: &Point) -> Option<String> {
-        let reason = self.record.void(&scenario.name, name, point)?;
+        let reason = self.rows.void(&scenario.name, name, point)?;
         Some(format!("void: {name}: {}", one_line(reason)))
     }
 
     fn comparison(&self, out: &mut String) {
-        let comparison = Comparison::of(self.scenarios, self.record);
+        let comparison = Comparison::of(self.scenarios, self.rows);
         let lines = |found: &[compare::Compared]| -> String {
             if found.is_empty() {
                 return "Nowhere in what was measured.\n".to_owned();
@@ -173,7 +163,7 @@ impl Summary<'_> {
         *out += &format!(
             "\n## Where the thread pool loses\n\n\
              The lobby's figure as a part of another variant's, where it is worse by more than 3 %; the \
-             greatest losses first, in brackets the range of the rounds.\n\n{}",
+             greatest losses first, in brackets the middle half of the rounds.\n\n{}",
             lines(&comparison.losses)
         );
         *out += &format!(
@@ -189,7 +179,7 @@ impl Summary<'_> {
         for scenario in self.scenarios {
             for point in scenario.points() {
                 for entry in &scenario.variants {
-                    let void = self.record.void(&scenario.name, &entry.name, &point);
+                    let void = self.rows.void(&scenario.name, &entry.name, &point);
                     if let Some(reason) = void {
                         none = false;
                         *out += &format!(
@@ -214,8 +204,8 @@ impl Summary<'_> {
         for scenario in self.scenarios.iter().filter(|scenario| scenario.rounds > 0) {
             *out += &format!("\n### {}\n\n{}\n", scenario.name, scenario.about.trim());
             let mut metrics: Vec<&str> = Vec::new();
-            for row in &self.record.rows {
-                let metric = row.figure.metric;
+            for row in &self.rows.0 {
+                let metric = row.metric.as_str();
                 let told =
                     row.scenario == scenario.name && metric != VOID && !UNTOLD.contains(&metric);
                 if told && !metrics.contains(&metric) {
@@ -237,10 +227,10 @@ impl Summary<'_> {
             let cells: Vec<String> = names
                 .iter()
                 .map(|name| {
-                    if self.record.void(&scenario.name, name, &point).is_some() {
+                    if self.rows.void(&scenario.name, name, &point).is_some() {
                         return "void".to_owned();
                     }
-                    let values = self.record.values(&scenario.name, name, &point, metric);
+                    let values = self.rows.values(&scenario.name, name, &point, metric);
                     let values: Vec<f64> = values.into_values().collect();
                     Spread::of(&values).map_or_else(String::new, |s| shown(s.median, unit))
                 })

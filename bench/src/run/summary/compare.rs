@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::words::{point_words, ratio};
 use super::{LOBBY, SEATS};
-use crate::run::record::Record;
+use crate::run::record::Rows;
 use crate::run::scenario::{Kind, Point, Scenario};
 use crate::run::statistics::Spread;
 
@@ -51,8 +51,8 @@ impl fmt::Display for Compared {
                 "{}{} at {at} ({} to {})",
                 if index > 0 { "; " } else { "" },
                 ratio(ratios.median),
-                ratio(ratios.least),
-                ratio(ratios.most)
+                ratio(ratios.lower),
+                ratio(ratios.upper)
             )?;
         }
         Ok(())
@@ -69,7 +69,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    pub(super) fn of(scenarios: &[Scenario], record: &Record) -> Comparison {
+    pub(super) fn of(scenarios: &[Scenario], rows: &Rows) -> Comparison {
         let mut comparison = Comparison {
             losses: Vec::new(),
             wins: Vec::new(),
@@ -82,7 +82,7 @@ impl Comparison {
             });
             for other in others {
                 for metric in METRICS {
-                    comparison.add(scenario, record, &other.name, metric);
+                    comparison.add(scenario, rows, &other.name, metric);
                 }
             }
         }
@@ -95,7 +95,7 @@ impl Comparison {
     fn add(
         &mut self,
         scenario: &Scenario,
-        record: &Record,
+        rows: &Rows,
         other: &str,
         (metric, words, more_is_better): (&str, &'static str, bool),
     ) {
@@ -107,12 +107,11 @@ impl Comparison {
         };
         let (mut worse, mut better) = (compared(), compared());
         for point in scenario.points() {
-            let void = |name: &str| record.void(&scenario.name, name, &point).is_some();
-            if !says_something(scenario, &point, metric) || void(LOBBY) || void(other) {
+            if !says_something(scenario, &point, metric) {
                 continue;
             }
-            let values = |name: &str| record.values(&scenario.name, name, &point, metric);
-            let Some(ratios) = Spread::of_ratios(&values(LOBBY), &values(other)) else {
+            let who = (LOBBY, Some(other));
+            let Some(ratios) = rows.spread(&scenario.name, who, metric, &point) else {
                 continue;
             };
             let times = if more_is_better {

@@ -18,12 +18,12 @@ pub(super) fn shown(value: f64, unit: &str) -> String {
 }
 
 /// A ratio with two decimals.
-pub(super) fn ratio(value: f64) -> String {
+pub(crate) fn ratio(value: f64) -> String {
     format!("{value:.2}")
 }
 
 /// What tells a point from the others of its scenario.
-pub(super) fn point_words(scenario: &Scenario, point: &Point) -> String {
+pub(crate) fn point_words(scenario: &Scenario, point: &Point) -> String {
     let mut words = Vec::new();
     match scenario.kind {
         Kind::Load => words.push(format!("{} conn.", grouped(point.connections as u64))),

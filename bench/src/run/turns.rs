@@ -1,0 +1,318 @@
+//! Servers that take turns under load.
+//!
+//! In each pass servers are new: where a process happens to lie in memory and which core it found
+//! are then not in all of its rounds. They stay up for all points that differ in the load
+//! alone, and at each point variants take turns: A B C, then C B A, so that a machine that gets
+//! slower or faster favors nobody. A turn is short and rounds are many, which is what the median of
+//! their ratios needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use hdrhistogram::Histogram;
+
+use super::fleet::Fleet;
+use super::measure::{self, Visit};
+use super::record::{Cell, Figure, figure};
+use super::runner::{Runner, alone, cell};
+use super::scenario::{Entry, Point, Scenario};
+use super::statistics::Spread;
+use crate::load::Measured;
+
+/// How many times each variant's capacity is measured before a rate is set by it.
+const CALIBRATIONS: usize = 3;
+
+/// Seconds of load before the first round at a point, beside the warm-up of each round: for caches,
+/// and for programs that are compiled while they run.
+const FIRST_WARMUP: f64 = 0.2;
+
+/// What the passes before have found, by point and entry.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Replies that were wrong once make a cell void, however often they were right.
+    void: BTreeSet<(usize, usize)>,
+    /// Log lines that were lost.
+    dropped_lines: BTreeMap<(usize, usize), usize>,
+}
+
+/// One pass of a scenario of loads.
+#[derive(Debug)]
+pub(super) struct Turns<'r, 'a, 's> {
+    runner: &'r mut Runner<'a>,
+    scenario: &'s Scenario,
+    points: &'s [Point],
+    entries: Vec<&'s Entry>,
+    rounds: Range<usize>,
+    found: Found,
+}
+
+/// What one variant has at one point, in one pass.
+#[derive(Debug, Default)]
+struct Stay {
+    visit: Option<Visit>,
+    /// Latencies of its rounds so far: latency and lateness.
+    pooled: Option<(Histogram<u64>, Histogram<u64>)>,
+}
+
+impl<'r, 'a, 's> Turns<'r, 'a, 's> {
+    pub(super) fn new(
+        runner: &'r mut Runner<'a>,
+        scenario: &'s Scenario,
+        points: &'s [Point],
+        rounds: Range<usize>,
+        found: Found,
+    ) -> Turns<'r, 'a, 's> {
+        let entries = runner.entries(scenario);
+        Turns {
+            runner,
+            scenario,
+            points,
+            entries,
+            rounds,
+            found,
+        }
+    }
+
+    /// Runs the rounds. Cells that fail are void; the error is one of the record's own.
+    pub(super) fn run(mut self) -> Result<Found, String> {
+        if self.rounds.is_empty() {
+            return Ok(self.found);
+        }
+        for points in same_servers(self.points) {
+            self.same(points)?;
+        }
+        let last = self.scenario.rounds;
+        if self.rounds.contains(&last) {
+            for (&(point, index), &lines) in &self.found.dropped_lines {
+                let cell = self.cell(point, index, last, None);
+                let figures = vec![figure("log_drops", lines as f64)];
+                self.runner.record.add(&cell, Ok(figures))?;
+            }
+        }
+        Ok(self.found)
+    }
+
+    fn cell(&self, point: usize, index: usize, round: usize, rate: Option<f64>) -> Cell<'s> {
+        let entry = self.entries[index];
+        cell(self.scenario, &self.points[point], entry, round, rate)
+    }
+
+    /// The rounds at points that the same servers do for.
+    fn same(&mut self, points: Range<usize>) -> Result<(), String> {
+        let mut fleets: Vec<Option<Fleet>> = self.entries.iter().map(|_| None).collect();
+        let mut capacity = None;
+        for point in points.clone() {
+            let mut rate = None;
+            if let Some(fraction) = self.points[point].fraction {
+                let capacity = capacity
+                    .get_or_insert_with(|| self.calibrate(point, &mut fleets))
+                    .clone();
+                match capacity {
+                    Ok(capacity) => rate = Some((capacity * fraction).round()),
+                    Err(error) => {
+                        for index in 0..self.entries.len() {
+                            let cell = self.cell(point, index, self.rounds.start, None);
+                            let error = format!("no capacity to take a part of: {error}");
+                            self.fail(&cell, (point, index), error)?;
+                        }
+                        continue;
+                    }
+                }
+            }
+            self.point(point, rate, &mut fleets)?;
+        }
+        let mut lost = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if let Some(fleet) = &mut fleets[index]
+                && entry.log
+                && fleet.variant().is_herd()
+            {
+                let lines = fleet
+                    .stop_member(0)
+                    .and_then(|()| measure::dropped_lines(fleet));
+                lost.push((index, lines));
+            }
+        }
+        for (index, lines) in lost {
+            for point in points.clone() {
+                match &lines {
+                    Ok(lines) => {
+                        *self.found.dropped_lines.entry((point, index)).or_default() += lines
+                    }
+                    Err(error) => {
+                        let cell = self.cell(point, index, self.rounds.end - 1, None);
+                        self.fail(&cell, (point, index), error.clone())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rounds at one point.
+    fn point(
+        &mut self,
+        point: usize,
+        rate: Option<f64>,
+        fleets: &mut [Option<Fleet>],
+    ) -> Result<(), String> {
+        let mut stays: Vec<Stay> = fleets.iter().map(|_| Stay::default()).collect();
+        for round in self.rounds.clone() {
+            for index in order(round, self.entries.len()) {
+                let cell = self.cell(point, index, round, rate);
+                self.runner.announce(&cell);
+                if !self.found.void.contains(&(point, index)) {
+                    let is_first = round == self.rounds.start;
+                    let stay = &mut stays[index];
+                    match self.turn(&cell, is_first, &mut fleets[index], stay) {
+                        Ok(figures) => self.runner.record.add(&cell, Ok(figures))?,
+                        Err(error) => {
+                            // What state the server is in nobody knows.
+                            (stays[index], fleets[index]) = (Stay::default(), None);
+                            self.fail(&cell, (point, index), error)?;
+                        }
+                    }
+                }
+                self.runner.finish(&cell);
+            }
+        }
+        for (index, stay) in stays.into_iter().enumerate() {
+            let cell = self.cell(point, index, self.rounds.end - 1, rate);
+            if let Some((latency, lateness)) = &stay.pooled {
+                let figures = measure::latencies(&cell, latency, lateness);
+                self.runner.record.add(&cell, Ok(figures))?;
+            }
+            if let Some(visit) = stay.visit
+                && let Err(error) = visit.close()
+            {
+                self.fail(&cell, (point, index), error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, cell: &Cell<'_>, at: (usize, usize), error: String) -> Result<(), String> {
+        if self.found.void.insert(at) {
+            self.runner.record.add(cell, Err(error))?;
+        }
+        Ok(())
+    }
+
+    /// One turn of one variant.
+    fn turn(
+        &mut self,
+        cell: &Cell<'_>,
+        is_first: bool,
+        fleet: &mut Option<Fleet>,
+        stay: &mut Stay,
+    ) -> Result<Vec<Figure>, String> {
+        let runner = &mut *self.runner;
+        let mut visit = match stay.visit.take() {
+            Some(visit) => visit,
+            None => {
+                let fleet = alone(runner.workplace, cell, fleet)?;
+                Visit::open(cell, fleet, &mut runner.progress)?
+            }
+        };
+        let mut warmup = self.scenario.warmup;
+        if is_first {
+            warmup += FIRST_WARMUP + cell.entry.wait;
+        }
+        let measured = visit.turn(warmup, &mut runner.progress)?;
+        if self.scenario.has_crowds() {
+            // To make thousands of connections takes longer than a turn.
+            stay.visit = Some(visit);
+        } else {
+            visit.close()?;
+        }
+        stay.pool(&measured)?;
+        Ok(measure::figures(cell, &measured))
+    }
+
+    /// The capacity of the slowest of those that the scenario names, at a point.
+    fn calibrate(&mut self, point: usize, fleets: &mut [Option<Fleet>]) -> Result<f64, String> {
+        let scenario = self.scenario;
+        let mut found: Vec<Vec<f64>> = self.entries.iter().map(|_| Vec::new()).collect();
+        for _ in 0..CALIBRATIONS {
+            for (index, entry) in self.entries.iter().enumerate() {
+                if !scenario.slowest_of.contains(&entry.name) {
+                    continue;
+                }
+                let cell = cell(scenario, &self.points[point], entry, 1, None);
+                let fleet = alone(self.runner.workplace, &cell, &mut fleets[index])?;
+                let progress = &mut self.runner.progress;
+                found[index].push(measure::capacity(&cell, fleet, progress)?);
+            }
+        }
+        let medians = found.iter().filter_map(|found| Spread::of(found));
+        medians
+            .map(|capacity| capacity.median)
+            .min_by(f64::total_cmp)
+            .ok_or_else(|| format!("none of {} takes part", scenario.slowest_of.join(", ")))
+    }
+}
+
+impl Stay {
+    fn pool(&mut self, measured: &Measured) -> Result<(), String> {
+        match &mut self.pooled {
+            None => self.pooled = Some((measured.latency.clone(), measured.lateness.clone())),
+            Some((latency, lateness)) => {
+                let fault = |error| format!("histograms: {error}");
+                latency.add(&measured.latency).map_err(fault)?;
+                lateness.add(&measured.lateness).map_err(fault)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Points one after the other that differ in the load alone.
+fn same_servers(points: &[Point]) -> Vec<Range<usize>> {
+    let server = |point: &Point| (point.connections, point.workers, point.idle);
+    let mut ranges = Vec::new();
+    let mut start = 0;
+    for chunk in points.chunk_by(|a, b| server(a) == server(b)) {
+        ranges.push(start..start + chunk.len());
+        start += chunk.len();
+    }
+    ranges
+}
+
+/// Who comes when in a round.
+fn order(round: usize, entries: usize) -> Vec<usize> {
+    let forward = 0..entries;
+    if round % 2 == 1 {
+        forward.collect()
+    } else {
+        forward.rev().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_alternates() {
+        assert_eq!(order(1, 3), [0, 1, 2]);
+        assert_eq!(order(2, 3), [2, 1, 0]);
+    }
+
+    #[test]
+    fn servers_do_for_points_that_differ_in_the_load_alone() {
+        let point = |connections, depth, idle| Point {
+            connections,
+            depth,
+            fraction: None,
+            workers: None,
+            idle,
+        };
+        let points = [
+            point(1, 1, 0),
+            point(1, 16, 0),
+            point(8, 1, 0),
+            point(8, 1, 9),
+        ];
+        assert_eq!(same_servers(&points), [0..2, 2..3, 3..4]);
+    }
+}
