@@ -12,9 +12,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Tc
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use log::{debug, error, warn};
+use log::{Level, debug, error, log, warn};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -41,7 +41,8 @@ const REFUSED_LINGER: Duration = Duration::from_secs(1);
 /// is closed at once.
 const MAX_LINGERING: usize = 64;
 
-/// Between two notices that clients are refused; those between are counted.
+/// Between two notices that clients are refused, or that none can be accepted; refusals between
+/// are counted.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of replies that the kernel holds for a client that does not read, before its session
@@ -157,7 +158,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 fn run(listener: &TcpListener, stopping: &AtomicBool, stop: &Stop, mut accept: impl Accept) {
     let open_reserve = || File::open("/dev/null").ok();
     let mut reserve = open_reserve();
-    let mut exhausted = false;
+    let mut told = Told::default();
     while !stopping.load(Ordering::Acquire) {
         if reserve.is_none() {
             reserve = open_reserve();
@@ -169,13 +170,10 @@ fn run(listener: &TcpListener, stopping: &AtomicBool, stop: &Stop, mut accept: i
         };
         let pause = match accepted {
             Ok(_) if stopping.load(Ordering::Acquire) => return,
-            Ok((stream, from)) => {
-                exhausted = false;
-                match accept.accept(stream, from) {
-                    Accepted::In => continue,
-                    Accepted::Refused => REFUSAL_PAUSE,
-                }
-            }
+            Ok((stream, from)) => match accept.accept(stream, from) {
+                Accepted::In => continue,
+                Accepted::Refused => REFUSAL_PAUSE,
+            },
             Err(_) if stopping.load(Ordering::Acquire) => return,
             // The client has gone again, or a signal came.
             Err(error)
@@ -188,10 +186,10 @@ fn run(listener: &TcpListener, stopping: &AtomicBool, stop: &Stop, mut accept: i
                 continue;
             }
             Err(error) => {
-                if !exhausted {
-                    warn!("cannot accept connections: {error}");
-                }
-                exhausted = true;
+                log!(
+                    told.level(Instant::now()),
+                    "cannot accept connections: {error}"
+                );
                 // With the reserve given up, or one who was refused before let go, one client
                 // can be accepted and told.
                 if reserve.take().is_none() {
@@ -212,6 +210,22 @@ fn run(listener: &TcpListener, stopping: &AtomicBool, stop: &Stop, mut accept: i
         if stop.wait(pause) {
             return;
         }
+    }
+}
+
+/// When a failure was last told at `warn`. Without descriptors it comes and goes with each client
+/// that leaves, and would fill a log.
+#[derive(Debug, Default)]
+struct Told(Option<Instant>);
+
+impl Told {
+    /// At which level it is told now.
+    fn level(&mut self, now: Instant) -> Level {
+        if self.0.is_some_and(|told| now < told + NOTICE_INTERVAL) {
+            return Level::Debug;
+        }
+        self.0 = Some(now);
+        Level::Warn
     }
 }
 
@@ -356,5 +370,23 @@ impl Accept for Peers {
 
     fn refuse(&mut self, _stream: TcpStream, from: SocketAddr) {
         self.0.refuse(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_comes_and_goes_is_told_once_in_a_while() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let mut check = |after: Duration, expected: Level| {
+            assert_eq!(told.level(start + after), expected, "{after:?}");
+        };
+        check(Duration::ZERO, Level::Warn);
+        check(BACK_OFF, Level::Debug);
+        check(NOTICE_INTERVAL - BACK_OFF, Level::Debug);
+        check(NOTICE_INTERVAL, Level::Warn);
+        check(NOTICE_INTERVAL + BACK_OFF, Level::Debug);
     }
 }
