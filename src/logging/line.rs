@@ -6,20 +6,29 @@ use std::time::SystemTime;
 use super::clock::ClockFace;
 use super::queue::Queue;
 
-/// Gathers the pieces that a line comes in, and queues it whole.
+/// Gathers the pieces that lines come in, and queues whole lines: at once, or some together.
 #[derive(Debug)]
 pub(super) struct LineWriter {
     queue: Queue,
-    line: Vec<u8>,
+    /// Bytes of whole lines that may gather here before they are queued.
+    patience: usize,
+    gathered: Vec<u8>,
+    /// Whole lines among them.
+    lines: u64,
+    /// Whether the last of them has its end still to come.
+    unfinished: bool,
     /// Where lines begin with the time.
     clock: Option<ClockFace>,
 }
 
 impl LineWriter {
-    pub(super) fn new(queue: &Queue, clock: Option<ClockFace>) -> LineWriter {
+    pub(super) fn new(queue: &Queue, patience: usize, clock: Option<ClockFace>) -> LineWriter {
         LineWriter {
             queue: queue.clone(),
-            line: Vec::new(),
+            patience,
+            gathered: Vec::new(),
+            lines: 0,
+            unfinished: false,
             clock,
         }
     }
@@ -32,20 +41,29 @@ impl Write for LineWriter {
     }
 
     fn write_all(&mut self, piece: &[u8]) -> io::Result<()> {
-        if self.line.is_empty()
+        if !self.unfinished
             && let Some(clock) = &mut self.clock
         {
-            clock.write(SystemTime::now(), &mut self.line);
+            clock.write(SystemTime::now(), &mut self.gathered);
         }
-        self.line.extend_from_slice(piece);
-        if piece.last() == Some(&b'\n') {
-            self.queue.push(&self.line);
-            self.line.clear();
+        self.gathered.extend_from_slice(piece);
+        self.unfinished = piece.last() != Some(&b'\n');
+        if !self.unfinished {
+            self.lines += 1;
+            if self.gathered.len() > self.patience {
+                self.flush()?;
+            }
         }
         Ok(())
     }
 
+    /// Queues the lines that have gathered.
     fn flush(&mut self) -> io::Result<()> {
+        if self.lines > 0 && !self.unfinished {
+            self.queue.push(&self.gathered, self.lines);
+            self.gathered.clear();
+            self.lines = 0;
+        }
         Ok(())
     }
 }
@@ -56,13 +74,30 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn lines_are_queued_whole() {
+    #[track_caller]
+    fn check(patience: usize, flushed: bool, expected: &str) {
         let queue = Queue::new(bounded(1).0);
-        let mut writer = LineWriter::new(&queue, None);
-        for piece in ["a ", "line", "\n", "half"] {
+        let mut writer = LineWriter::new(&queue, patience, None);
+        for piece in ["a ", "line", "\n", "another", "\n", "half"] {
             writer.write_all(piece.as_bytes()).expect("memory");
         }
-        assert_eq!(queue.take(Vec::new()).lines, b"a line\n");
+        if flushed {
+            writer.write_all(b"\n").expect("memory");
+            writer.flush().expect("memory");
+        }
+        let taken = queue.take(Vec::new());
+        assert_eq!(String::from_utf8_lossy(&taken.lines), expected);
+    }
+
+    #[test]
+    fn lines_are_queued_whole() {
+        check(0, false, "a line\nanother\n");
+        check(7, false, "a line\nanother\n");
+    }
+
+    #[test]
+    fn lines_gather_until_they_are_many_or_flushed() {
+        check(100, false, "");
+        check(100, true, "a line\nanother\nhalf\n");
     }
 }

@@ -34,15 +34,15 @@ impl Queue {
         }
     }
 
-    /// Queues a line, or counts it as dropped.
-    pub(super) fn push(&self, line: &[u8]) {
+    /// Queues so many whole lines, or counts them as dropped.
+    pub(super) fn push(&self, lines: &[u8], count: u64) {
         let mut buffer = self.buffer.lock();
-        if buffer.lines.len() + line.len() > BUFFER_BYTES {
-            buffer.dropped += 1;
+        if buffer.lines.len() + lines.len() > BUFFER_BYTES {
+            buffer.dropped += count;
             return;
         }
         let before = buffer.lines.len();
-        buffer.lines.extend_from_slice(line);
+        buffer.lines.extend_from_slice(lines);
         let wakes = before < WAKE_BYTES && buffer.lines.len() >= WAKE_BYTES;
         drop(buffer);
         if wakes {
@@ -69,13 +69,13 @@ mod tests {
     fn a_full_buffer_drops_and_counts_and_wakes_once() {
         let (wake, woken) = bounded(1);
         let queue = Queue::new(wake);
-        let line = vec![b'x'; 1 << 20];
+        let lines = vec![b'x'; 1 << 20];
         for _ in 0..10 {
-            queue.push(&line);
+            queue.push(&lines, 3);
         }
         assert_eq!(woken.len(), 1);
         let taken = queue.take(Vec::new());
-        assert_eq!((taken.lines.len(), taken.dropped), (BUFFER_BYTES, 2));
+        assert_eq!((taken.lines.len(), taken.dropped), (BUFFER_BYTES, 6));
         assert_eq!(queue.take(Vec::new()).dropped, 0);
     }
 }
