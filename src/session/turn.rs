@@ -10,7 +10,7 @@ use crate::command::{Command, Inquiry, Report};
 use crate::decimal::MAX_FIELD_BYTES;
 use crate::herd::Outcome;
 use crate::journal::Position;
-use crate::printable::{Client, Printable};
+use crate::printable::{Client, Exchange, Printable};
 use crate::record::RecordView;
 use crate::time::Timestamp;
 
@@ -35,8 +35,7 @@ impl<'a> Turn<'a> {
     /// Carries out the next line.
     pub(super) fn take(&mut self, line: &'a [u8]) {
         if self.logged {
-            let client = Client(self.client);
-            info!("received from client {client}: {}", Printable(line));
+            log_line("received from client", self.client, line);
         }
         match Command::parse(line) {
             Ok(Command::Iamat(report)) => {
@@ -126,13 +125,21 @@ impl<'a> Turn<'a> {
 }
 
 pub(super) fn log_sent(client: SocketAddr, sent: &[u8]) {
-    let client = Client(client);
     for line in sent
         .split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
     {
-        info!("sent to client {client}: {}", Printable(line));
+        log_line("sent to client", client, line);
     }
+}
+
+fn log_line(what: &'static str, client: SocketAddr, line: &[u8]) {
+    let exchange = Exchange {
+        what,
+        client: Client(client),
+        line: Printable(line),
+    };
+    info!("{exchange}");
 }
 
 /// Two newlines end a reply with places.

@@ -1,0 +1,60 @@
+//! The time in front of a line.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+/// Writes the time in UTC with microseconds. All but the fraction is made once a second.
+#[derive(Debug, Default)]
+pub(super) struct ClockFace {
+    second: u64,
+    /// `2026-11-22T21:41:07.`, of that second.
+    shown: Vec<u8>,
+}
+
+impl ClockFace {
+    pub(super) fn write(&mut self, time: SystemTime, out: &mut Vec<u8>) {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.second != since_epoch.as_secs() || self.shown.is_empty() {
+            self.second = since_epoch.as_secs();
+            let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].");
+            self.shown = i64::try_from(self.second)
+                .ok()
+                .and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok())
+                .and_then(|time| time.format(form).ok())
+                .unwrap_or_default()
+                .into_bytes();
+        }
+        let mut fraction = *b"000000Z ";
+        let mut rest = since_epoch.subsec_micros();
+        for digit in fraction[..6].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        out.extend_from_slice(&self.shown);
+        out.extend_from_slice(&fraction);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_time_is_utc_with_microseconds() {
+        let mut face = ClockFace::default();
+        let mut check = |micros: u64, expected: &str| {
+            let mut out = Vec::new();
+            face.write(UNIX_EPOCH + Duration::from_micros(micros), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
+        };
+        check(0, "1970-01-01T00:00:00.000000Z ");
+        check(1_479_413_884_392_014, "2016-11-17T20:18:04.392014Z ");
+        check(1_479_413_884_999_999, "2016-11-17T20:18:04.999999Z ");
+        check(1_479_413_885_000_001, "2016-11-17T20:18:05.000001Z ");
+        check(951_782_400_000_000, "2000-02-29T00:00:00.000000Z ");
+    }
+}
