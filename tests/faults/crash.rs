@@ -117,10 +117,17 @@ fn all_five_killed_at_once_come_back_equal_with_nothing_lost() {
     for address in fleet.addresses() {
         assert_held(address, &kept);
     }
+    // As `herd status` compares them; of all records, since nothing is in motion any more.
+    let sums: Vec<(u64, u64)> = (0..fleet.len())
+        .map(|server| fleet.status(server))
+        .map(|status| (status.records, status.digest.unwrap().total()))
+        .collect();
+    assert!(sums.iter().all(|&sum| sum == sums[0]), "{sums:x?}");
+    assert!(sums[0].0 >= kept.len() as u64, "{sums:x?}");
     figure(
         "2",
         format_args!(
-            "{rounds} times all five killed, {} clients, 0 lost, at the end equal after {}",
+            "{rounds} times all five killed, {} clients, 0 lost, equal digests, at the end equal after {}",
             kept.len(),
             spread(&mut equal)
         ),
