@@ -32,6 +32,10 @@ const APART: f64 = 1.10;
     example = "{command_name} bench/runs/first bench/runs/second"
 )]
 pub(crate) struct Compare {
+    /// the records are of quick runs, which judge medians where full runs judge tails
+    #[argh(switch)]
+    quick: bool,
+
     /// folder of a record
     #[argh(positional)]
     first: PathBuf,
@@ -43,8 +47,7 @@ pub(crate) struct Compare {
 
 impl Compare {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        // What a quick run leaves out is in neither of two.
-        let scenarios = scenario::read(Path::new(SCENARIOS), &[], false)
+        let scenarios = scenario::read(Path::new(SCENARIOS), &[], self.quick)
             .map_err(|error| Failure::Usage(format!("compare: {error}")))?;
         let read = |folder: &Path| {
             Rows::read(&folder.join("results.csv"), &scenarios).map_err(Failure::Failed)
