@@ -1,3 +1,5 @@
+//! What a server answers to reports and adopts from neighbors, over values: no socket, no clock.
+
 use super::*;
 use crate::command::Command;
 use crate::outbox::Queued;

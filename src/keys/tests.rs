@@ -1,3 +1,5 @@
+//! Key files: made once, read back, rotated, and refused where they are not as they must be.
+
 use super::*;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
