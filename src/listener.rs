@@ -102,7 +102,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Begins to accept.
+    /// Begins to accept. From then on it holds a descriptor to refuse clients with; an error if
+    /// there is none, or no thread.
     pub fn start(
         name: &str,
         listener: TcpListener,
@@ -111,12 +112,15 @@ impl Listener {
     ) -> io::Result<Listener> {
         let address = listener.local_addr()?;
         let handle = listener.try_clone()?;
+        // Before anybody is told that this server is ready: what takes descriptors away after
+        // that must find it held.
+        let reserve = open_reserve()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopping);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .stack_size(crate::STACK_BYTES)
-            .spawn(move || run(&listener, &flag, &stop, accept))?;
+            .spawn(move || run(&listener, reserve, &flag, &stop, accept))?;
         Ok(Listener {
             address,
             handle,
@@ -155,13 +159,23 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn run(listener: &TcpListener, stopping: &AtomicBool, stop: &Stop, mut accept: impl Accept) {
-    let open_reserve = || File::open("/dev/null").ok();
-    let mut reserve = open_reserve();
+/// A descriptor that is nothing but a place for the one of a client.
+fn open_reserve() -> io::Result<File> {
+    File::open("/dev/null")
+}
+
+fn run(
+    listener: &TcpListener,
+    reserve: File,
+    stopping: &AtomicBool,
+    stop: &Stop,
+    mut accept: impl Accept,
+) {
+    let mut reserve = Some(reserve);
     let mut told = Told::default();
     while !stopping.load(Ordering::Acquire) {
         if reserve.is_none() {
-            reserve = open_reserve();
+            reserve = open_reserve().ok();
         }
         // The last descriptor is no client's: with it the next ones are told.
         let accepted = match &reserve {
@@ -197,7 +211,7 @@ fn run(listener: &TcpListener, stopping: &AtomicBool, stop: &Stop, mut accept: i
                 }
                 if let Ok((stream, from)) = listener.accept() {
                     // It may have taken its time to come, and descriptors be free again.
-                    reserve = open_reserve();
+                    reserve = open_reserve().ok();
                     if reserve.is_none() {
                         accept.refuse(stream, from);
                     } else if !stopping.load(Ordering::Acquire) {
