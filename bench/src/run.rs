@@ -7,6 +7,7 @@
 mod catch_up;
 mod check;
 mod compare;
+mod cores;
 mod fleet;
 mod floods;
 mod machine;
@@ -31,6 +32,7 @@ use argh::FromArgs;
 use crate::Failure;
 use crate::progress::Progress;
 pub(crate) use compare::Compare;
+use cores::Cores;
 use fleet::Workplace;
 use record::Record;
 use runner::Runner;
@@ -108,8 +110,11 @@ impl Run {
         }
         let mut left_out: BTreeMap<String, String> = self.leave_out.iter().cloned().collect();
         let usable = self.usable(&scenarios, &mut left_out).map_err(usage)?;
-        let workplace = Workplace::new().map_err(Failure::Failed)?;
-        let result = self.measure(&workplace, &scenarios, usable, left_out);
+        let mut machine = machine::describe();
+        let cores = Cores::find().map_err(Failure::Failed)?;
+        machine.push(("whose cores", cores.describe()));
+        let workplace = Workplace::new(cores).map_err(Failure::Failed)?;
+        let result = self.measure(&workplace, &machine, &scenarios, usable, left_out);
         workplace.clear();
         result.map_err(Failure::Failed)
     }
@@ -152,13 +157,12 @@ impl Run {
     fn measure(
         &self,
         workplace: &Workplace,
+        machine: &[(&'static str, String)],
         scenarios: &[Scenario],
         mut usable: BTreeSet<String>,
         mut left_out: BTreeMap<String, String>,
     ) -> Result<(), String> {
         fs::create_dir_all(&self.out).map_err(|e| format!("{}: {e}", self.out.display()))?;
-        let mut machine = machine::describe();
-        machine.push(("nice values", fleet::step_forward()));
         say("checking every variant against the transcripts")?;
         let names: Vec<&str> = usable.iter().map(String::as_str).collect();
         for (name, error) in check::failing(workplace, &names)? {
@@ -168,7 +172,7 @@ impl Run {
         }
         // What the stories were told is no part of the record.
         workplace.take_commands();
-        self.write("versions.txt", &versions(&machine, &usable, &left_out))?;
+        self.write("versions.txt", &versions(machine, &usable, &left_out))?;
         let record = Record::create(&self.out.join("results.csv"))?;
         let passes = if self.quick { QUICK_PASSES } else { PASSES };
         let mut runner = Runner::new(
@@ -190,7 +194,7 @@ impl Run {
         let summary = Summary {
             title: &title,
             quick: self.quick,
-            machine: &machine,
+            machine,
             scenarios,
             rows: &record.rows,
             left_out: &left_out,

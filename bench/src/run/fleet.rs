@@ -15,20 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, getpriority_process, kill_process, nice};
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::cores::Cores;
 use super::variant::Variant;
-
-/// What every server is started by, the same for all: the load generator goes before them. It stands
-/// for clients on machines of their own. Where it competes with a server's threads for the cores as
-/// an equal, throughput tells how often it was kept waiting, and moves several times as much.
-const STEP_BACK: [&str; 3] = ["nice", "-n", "10"];
-
-/// By so much this program steps forward where it may, so that servers are where other programs are:
-/// behind those, what else the machine does would fall on servers alone.
-const STEP_FORWARD: i32 = -10;
 
 /// How long a server may take until it is ready; with a million records in its journal it needs
 /// more than a moment.
@@ -46,23 +38,11 @@ const PORT_TRIES: usize = 3;
 /// Exit code of a program that was interrupted.
 const INTERRUPTED: i32 = 130;
 
-/// Lets this program go before others, if it may; the nice values of it and of servers, in words.
-pub(crate) fn step_forward() -> String {
-    // Without the privilege it stays where it is, and servers are behind it all the same.
-    let _ = nice(STEP_FORWARD);
-    match getpriority_process(None) {
-        Ok(own) => format!(
-            "{own} for the load generator, {} for servers",
-            own - STEP_FORWARD
-        ),
-        Err(error) => format!("unknown ({error})"),
-    }
-}
-
 /// Where fleets live: a folder, and the list of all processes that run.
 #[derive(Clone, Debug)]
 pub(crate) struct Workplace {
     folder: PathBuf,
+    cores: Cores,
     running: Arc<Mutex<BTreeSet<u32>>>,
     /// How many fleets there have been.
     fleets: Arc<AtomicU64>,
@@ -71,12 +51,14 @@ pub(crate) struct Workplace {
 }
 
 impl Workplace {
-    /// Makes a folder, and sees to it that an interruption leaves nothing behind.
-    pub(crate) fn new() -> Result<Workplace, String> {
+    /// Makes a folder for servers that run on these cores, and sees to it that an interruption
+    /// leaves nothing behind.
+    pub(crate) fn new(cores: Cores) -> Result<Workplace, String> {
         let folder = std::env::temp_dir().join(format!("herd-bench-{}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let workplace = Workplace {
             folder,
+            cores,
             running: Arc::default(),
             fleets: Arc::default(),
             commands: Arc::default(),
@@ -95,6 +77,11 @@ impl Workplace {
             }
         });
         Ok(workplace)
+    }
+
+    /// How the cores are divided.
+    pub(crate) fn cores(&self) -> &Cores {
+        &self.cores
     }
 
     /// Removes the folder.
@@ -224,7 +211,10 @@ impl Fleet {
     /// Starts one server and waits until it is ready.
     pub(crate) fn start_member(&mut self, index: usize) -> Result<(), String> {
         let name = self.members[index].name.clone();
-        let mut arguments = STEP_BACK.map(str::to_owned).to_vec();
+        let mut arguments = match &self.members[..] {
+            [_] => self.workplace.cores.prefix(),
+            _ => Vec::new(),
+        };
         arguments.extend(self.variant.command(&name, &self.folder));
         self.workplace.note(&arguments.join(" "));
         let complaints = self.folder.join(format!("{name}.stderr"));
