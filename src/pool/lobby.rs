@@ -6,21 +6,26 @@
 //! more than one worker should handle, since a wake-up costs more than a turn: one hot worker
 //! that shares its wake-up among many requests beats several.
 //!
+//! Where turns turn out dear, each is worth a wake-up of its own: as many workers as there are
+//! processors wait side by side, each takes one connection at a time, and the kernel wakes whom
+//! it needs. With one leader there, eight clients that ask for places with sixteen requests each
+//! kept one processor busy and left the other idle, for 0.7 of the throughput.
+//!
 //! A connection is either in its slot (nobody works on it) or with the worker that has its
 //! turn, so a session needs no lock. What happens on its socket meanwhile is noted in the slot,
 //! and the connection gets another turn.
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::warn;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::time::{ClockId, clock_gettime};
@@ -33,17 +38,19 @@ use crate::time::Tick;
 /// Events taken from the kernel at once; what is beyond is taken with the next wait.
 const EVENTS: usize = 256;
 
-/// Connections with work that one worker handles alone; past this it wakes another, if there is
-/// a processor for it.
-const ALONE: usize = 64;
+/// Work that one worker does alone; with more than that before it, it wakes another, if there is a
+/// processor for it. To be woken and to sleep again costs about 10 us of CPU time, and takes 30 to
+/// 50 us. So of 200 us it is a twentieth, and the last of them are served earlier.
+const ALONE: Duration = Duration::from_micros(200);
 
-/// Turns between two looks at the clock.
-const TURNS_PER_LOOK: usize = 16;
+/// A turn that costs more is dear: more than twice what it costs to wake a worker for it.
+const DEAR: Duration = Duration::from_micros(30);
 
-/// CPU time that those in the queue may take one worker; past this it has fallen behind, and
-/// wakes another. Time that it spent waiting for a processor does not count: where those are
-/// short, a second worker makes it worse.
-const BEHIND: Duration = Duration::from_millis(1);
+/// Turns that a worker gives between two looks at what a turn costs.
+const TURNS_PER_LOOK: u32 = 32;
+
+/// What a turn is taken to cost before anybody has looked: that of a report.
+const FIRST_COST: Duration = Duration::from_micros(6);
 
 /// Turns given from the queue before the kernel is asked again, so that connections which keep
 /// it full can't keep the others out.
@@ -94,8 +101,10 @@ struct State {
     /// Turns given in all, and how many that were when [`Lobby::watch`] last looked.
     given: u64,
     watched: u64,
-    /// Whether a worker is at the kernel's queue.
-    led: bool,
+    /// What a turn costs of late.
+    cost: Duration,
+    /// Workers at the kernel's queue.
+    leaders: usize,
     workers: usize,
     sleeping: usize,
     /// Workers that can run at the same time.
@@ -106,34 +115,32 @@ struct State {
     patience_ends: Option<Tick>,
 }
 
-/// The turns that a worker gives in a row, from when it last waited.
-#[derive(Debug, Default)]
-struct Stint {
-    turns: usize,
-    /// The clock on the wall and the worker's CPU time, read when it had given some. A worker
-    /// that keeps up does not get so far, and reads no clock.
-    began: Option<(Instant, Duration)>,
+/// What a worker's turns cost it: CPU time, waiting at the kernel's queue and waking up included.
+/// Time that it waited for a processor does not count: where those are short, a second worker
+/// makes it worse.
+#[derive(Debug)]
+struct Pace {
+    turns: u32,
+    looked: Duration,
 }
 
-impl Stint {
-    /// Counts a turn; whether it is time for another worker to step in.
-    fn falls_behind(&mut self) -> bool {
+impl Pace {
+    fn new() -> Pace {
+        Pace {
+            turns: 0,
+            looked: cpu_time(),
+        }
+    }
+
+    /// Counts a turn; now and then, what one of the last ones cost.
+    fn count(&mut self) -> Option<Duration> {
         self.turns += 1;
-        if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
-            return false;
+        if self.turns < TURNS_PER_LOOK {
+            return None;
         }
-        let wall = Instant::now();
-        match self.began {
-            None => self.began = Some((wall, cpu_time())),
-            // CPU time takes a system call, and can't have passed if time has not.
-            Some((began, cpu)) if wall - began > BEHIND => {
-                let spent = cpu_time().saturating_sub(cpu);
-                self.began = Some((wall, cpu + spent));
-                return spent > BEHIND;
-            }
-            Some(_) => {}
-        }
-        false
+        let before = std::mem::replace(&mut self.looked, cpu_time());
+        let turns = std::mem::take(&mut self.turns);
+        Some(self.looked.saturating_sub(before) / turns)
     }
 }
 
@@ -174,7 +181,8 @@ impl Lobby {
                 turns: 0,
                 given: 0,
                 watched: 0,
-                led: false,
+                cost: FIRST_COST,
+                leaders: 0,
                 workers: 0,
                 sleeping: 0,
                 processors: thread::available_parallelism().map_or(1, NonZero::get),
@@ -218,34 +226,31 @@ impl Lobby {
     /// A worker's life: give turns; with none to give, lead; with a leader there, sleep.
     pub(super) fn work(self: &Arc<Lobby>) {
         let mut scratch = Scratch::default();
-        let mut events = Vec::with_capacity(EVENTS);
-        let mut stint = Stint::default();
+        let mut events = vec![MaybeUninit::uninit(); EVENTS];
+        let mut pace = Pace::new();
         let mut state = self.state.lock();
         state.workers += 1;
         loop {
-            let overdue = state.turns >= TURNS_PER_HARVEST && !state.led;
+            let overdue = state.turns >= TURNS_PER_HARVEST && state.leaders == 0;
             match state.queue.pop_front() {
                 Some(key) if overdue => {
                     state.queue.push_front(key);
                     state = self.lead(state, &mut events, Some(Duration::ZERO));
                 }
-                Some(key) => state = self.serve(state, key, &mut scratch, &mut stint),
+                Some(key) => state = self.serve(state, key, &mut scratch, &mut pace),
                 None if state.stopping && state.slots.is_empty() => {
                     state.workers -= 1;
-                    self.followers.notify_all();
+                    self.wake_followers(&mut state);
                     self.wake_leader();
                     return;
                 }
-                None if state.led => {
-                    stint = Stint::default();
+                None if state.leaders >= state.places() => {
                     state.sleeping += 1;
+                    // Who wakes it counts it as awake at once.
                     self.followers.wait(&mut state);
-                    state.sleeping -= 1;
+                    self.share(&mut state);
                 }
-                None => {
-                    stint = Stint::default();
-                    state = self.lead(state, &mut events, None);
-                }
+                None => state = self.lead(state, &mut events, None),
             }
         }
     }
@@ -256,12 +261,14 @@ impl Lobby {
         mut state: MutexGuard<'a, State>,
         key: usize,
         scratch: &mut Scratch,
-        stint: &mut Stint,
+        pace: &mut Pace,
     ) -> MutexGuard<'a, State> {
         state.turns += 1;
         state.given += 1;
-        if stint.falls_behind() && !state.queue.is_empty() && state.has_help() {
-            self.followers.notify_one();
+        if let Some(cost) = pace.count() {
+            // Half of it is what came before, so that a few odd turns are not the whole tale.
+            state.cost = (state.cost + cost) / 2;
+            self.share(&mut state);
         }
         let slot = &mut state.slots[key];
         slot.place = Place::Served;
@@ -316,8 +323,8 @@ impl Lobby {
         let mut state = self.state.lock();
         let stuck = !state.queue.is_empty() && state.given == state.watched;
         state.watched = state.given;
-        if stuck && state.sleeping > 0 {
-            self.followers.notify_one();
+        if stuck {
+            self.wake_follower(&mut state);
         }
     }
 
@@ -330,7 +337,7 @@ impl Lobby {
             let mut state = lobby.state.lock();
             if !resumed {
                 state.slots.remove(key);
-                lobby.wake_if_done(&state);
+                lobby.wake_if_done(&mut state);
                 drop(state);
                 return drop(connection);
             }
@@ -338,7 +345,7 @@ impl Lobby {
             slot.connection = Some(connection);
             slot.place = Place::Queued;
             state.queue.push_back(key);
-            lobby.wake_for(&state);
+            lobby.wake_for(&mut state);
         };
         self.services.run(errand, Box::new(done));
     }
@@ -347,33 +354,58 @@ impl Lobby {
     fn lead<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        events: &mut Vec<Event>,
+        events: &mut [MaybeUninit<Event>],
         timeout: Option<Duration>,
     ) -> MutexGuard<'a, State> {
-        state.led = true;
+        let most = if state.is_dear() { 1 } else { EVENTS };
+        state.leaders += 1;
         drop(state);
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs() as _,
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        events.clear();
-        if let Err(error) = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
-            debug_assert_eq!(error, rustix::io::Errno::INTR);
-        }
+        let ready = match epoll::wait(&self.epoll, &mut events[..most], timeout.as_ref()) {
+            Ok((ready, _)) => ready,
+            Err(error) => {
+                debug_assert_eq!(error, rustix::io::Errno::INTR);
+                &mut []
+            }
+        };
         let mut state = self.state.lock();
-        state.led = false;
+        state.leaders -= 1;
         state.turns = 0;
-        for event in &*events {
+        for event in &*ready {
             let (data, flags) = (event.data.u64(), event.flags);
             if data != WAKE {
                 let hung_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
                 state.ready(data, flags.intersects(hung_up));
             }
         }
-        if state.queue.len() > ALONE && state.has_help() {
+        self.share(&mut state);
+        state
+    }
+
+    /// Wakes a worker if there is more in the queue than one should do alone.
+    fn share(&self, state: &mut State) {
+        if state.wants_help() {
+            self.wake_follower(state);
+        }
+    }
+
+    /// Wakes a worker that sleeps, if there is one.
+    fn wake_follower(&self, state: &mut State) -> bool {
+        let sleeps = state.sleeping > 0;
+        if sleeps {
+            state.sleeping -= 1;
             self.followers.notify_one();
         }
-        state
+        sleeps
+    }
+
+    /// Wakes all of them.
+    fn wake_followers(&self, state: &mut State) {
+        state.sleeping = 0;
+        self.followers.notify_all();
     }
 
     pub(super) fn sweep(&self, now: Tick) {
@@ -383,13 +415,13 @@ impl Lobby {
             if now >= ends {
                 state.queue.clear();
                 state.slots.retain(|_, slot| slot.connection.is_none());
-                self.followers.notify_all();
+                self.wake_followers(&mut state);
                 self.wake_leader();
                 return;
             }
         }
         if state.queue_idle(|slot| now >= slot.deadline) {
-            self.wake_for(&state);
+            self.wake_for(&mut state);
         }
     }
 
@@ -397,27 +429,22 @@ impl Lobby {
         let mut state = self.state.lock();
         state.stopping = true;
         state.queue_idle(|_| true);
-        self.followers.notify_all();
+        self.wake_followers(&mut state);
         self.wake_leader();
     }
 
     /// Sees to it that somebody looks at a queue that was not filled by a worker. Where nobody
     /// leads there is one at work, who looks at it next.
-    fn wake_for(&self, state: &State) {
-        if !state.led {
-            return;
-        }
-        if state.sleeping > 0 {
-            self.followers.notify_one();
-        } else {
+    fn wake_for(&self, state: &mut State) {
+        if state.leaders > 0 && !self.wake_follower(state) {
             self.wake_leader();
         }
     }
 
     /// Ends the workers if the last connection of a stopping pool has gone without one of them.
-    fn wake_if_done(&self, state: &State) {
+    fn wake_if_done(&self, state: &mut State) {
         if state.stopping && state.slots.is_empty() {
-            self.followers.notify_all();
+            self.wake_followers(state);
             self.wake_leader();
         }
     }
@@ -429,12 +456,32 @@ impl Lobby {
 }
 
 impl State {
-    /// Whether a worker sleeps for whom there is a processor. More that share one take it from each
-    /// other in the middle of their turns: with four workers on one processor, 1,000 connections at
-    /// depth 16 cost 12 % more CPU.
-    fn has_help(&self) -> bool {
-        let busy = self.workers - self.sleeping - usize::from(self.led);
-        self.sleeping > 0 && busy < self.processors
+    /// Whether turns cost so much that each is worth a wake-up.
+    fn is_dear(&self) -> bool {
+        self.cost > DEAR
+    }
+
+    /// How many workers may wait at the kernel's queue.
+    fn places(&self) -> usize {
+        if self.is_dear() { self.processors } else { 1 }
+    }
+
+    /// Whether there is work for another worker, one to do it, and a processor for it. More
+    /// workers than processors take those from each other in the middle of their turns: with four
+    /// on one, 1,000 connections at depth 16 cost 2 to 5 % more CPU.
+    fn wants_help(&self) -> bool {
+        let awake = self.workers - self.sleeping;
+        // The first in the queue is for the one who asks.
+        let others = self.queue.len().saturating_sub(1);
+        let work = self
+            .cost
+            .saturating_mul(others.try_into().unwrap_or(u32::MAX));
+        let helps = if self.is_dear() {
+            awake < self.processors
+        } else {
+            awake - self.leaders < self.processors && work > ALONE
+        };
+        self.sleeping > 0 && helps
     }
 
     /// Queues the idle connections that `choose` picks; whether there is one.
@@ -476,4 +523,70 @@ impl State {
 fn event_data(key: usize, tenancy: u32) -> EventData {
     // There are never more slots than descriptors, whose numbers fit.
     EventData::new_u64(u64::from(tenancy) << 32 | key as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four workers on two processors; so many sleep, wait at the kernel's queue, and have work.
+    fn state(sleeping: usize, leaders: usize, queued: usize, cost: Duration) -> State {
+        State {
+            slots: Slab::new(),
+            queue: (0..queued).collect(),
+            turns: 0,
+            given: 0,
+            watched: 0,
+            cost,
+            leaders,
+            workers: 4,
+            sleeping,
+            processors: 2,
+            tenancies: 0,
+            stopping: false,
+            patience_ends: None,
+        }
+    }
+
+    #[test]
+    fn cheap_turns_are_one_workers_until_they_are_many() {
+        let cost = Duration::from_micros(5);
+        assert_eq!(state(3, 1, 0, cost).places(), 1);
+        // The leader has come back with 41 or 42 connections, and does one of them at once.
+        assert!(!state(3, 0, 41, cost).wants_help());
+        assert!(state(3, 0, 42, cost).wants_help());
+    }
+
+    #[test]
+    fn dear_turns_are_worth_a_worker_each() {
+        let cost = Duration::from_micros(50);
+        assert_eq!(state(3, 1, 0, cost).places(), 2);
+        assert!(state(3, 0, 0, cost).wants_help());
+        assert!(state(3, 1, 0, cost).wants_help());
+        // Two are awake already, at work or waiting for it.
+        assert!(!state(2, 0, 99, cost).wants_help());
+        assert!(!state(2, 1, 99, cost).wants_help());
+    }
+
+    #[test]
+    fn no_more_workers_are_woken_than_there_are_processors() {
+        let cost = Duration::from_micros(5);
+        assert!(!state(2, 0, 999, cost).wants_help());
+        // One of these two waits at the kernel's queue, and does not see this one.
+        assert!(state(2, 1, 999, cost).wants_help());
+        // There is nobody to wake.
+        assert!(!state(0, 3, 999, cost).wants_help());
+    }
+
+    #[test]
+    fn what_a_turn_costs_is_looked_at_now_and_then() {
+        let mut pace = Pace::new();
+        for _ in 1..TURNS_PER_LOOK {
+            assert_eq!(pace.count(), None);
+        }
+        let before = cpu_time();
+        while cpu_time() - before < DEAR * TURNS_PER_LOOK {}
+        assert!(pace.count().is_some_and(|cost| cost >= DEAR));
+        assert_eq!(pace.count(), None);
+    }
 }
