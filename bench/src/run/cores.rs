@@ -1,10 +1,10 @@
 //! Which cores the load generator and the servers have.
 //!
-//! The generator stands for clients on machines of their own, so it has a core of its own, and a
-//! server that is alone with it has all others. Where both may run on all, the scheduler puts a server's threads beside the
+//! The generator stands for clients on machines of their own, so it has a core of its own, and
+//! servers have all others. Where both may run on all, the scheduler puts a server's threads beside the
 //! generator in one process and not in the next, for as long as that lives: on two cores the same
-//! server then takes 0.75 or 1.4 million requests a second. Servers that are neighbors of each other,
-//! and wait for each other, have all cores together with the generator.
+//! server then takes 0.75 or 1.4 million requests a second. A scenario may let them share all cores: where
+//! servers wait for each other, or where it is their use of more than one that is looked at.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -40,7 +40,7 @@ impl Cores {
         sched_setaffinity(None, &own).map_err(|error| format!("can't choose a core: {error}"))
     }
 
-    /// What the command of a server begins with that is alone with the generator.
+    /// What the command of a server begins with that is kept apart from the generator.
     pub(crate) fn prefix(&self) -> Vec<String> {
         let Some((_, servers)) = self.divided() else {
             return Vec::new();
@@ -53,7 +53,9 @@ impl Cores {
         match self.divided() {
             Some((generator, servers)) => {
                 let servers = list(servers);
-                format!("{generator} for the load generator, {servers} for a server alone")
+                format!(
+                    "{generator} for the load generator, {servers} for servers; in some scenarios all share all"
+                )
             }
             None => "one, shared by the load generator and servers".to_owned(),
         }
@@ -75,7 +77,7 @@ mod tests {
         assert_eq!(cores.prefix(), ["taskset", "-c", "0,2"]);
         assert_eq!(
             cores.describe(),
-            "5 for the load generator, 0,2 for a server alone"
+            "5 for the load generator, 0,2 for servers; in some scenarios all share all"
         );
     }
 

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ const INTERRUPTED: i32 = 130;
 pub(crate) struct Workplace {
     folder: PathBuf,
     cores: Cores,
+    /// Whether the load generator has a core to itself.
+    apart: Arc<AtomicBool>,
     running: Arc<Mutex<BTreeSet<u32>>>,
     /// How many fleets there have been.
     fleets: Arc<AtomicU64>,
@@ -59,6 +61,7 @@ impl Workplace {
         let workplace = Workplace {
             folder,
             cores,
+            apart: Arc::default(),
             running: Arc::default(),
             fleets: Arc::default(),
             commands: Arc::default(),
@@ -79,9 +82,11 @@ impl Workplace {
         Ok(workplace)
     }
 
-    /// How the cores are divided.
-    pub(crate) fn cores(&self) -> &Cores {
-        &self.cores
+    /// Gives the load generator, which is the calling thread, a core to itself, and servers that are
+    /// started from now on the others; or lets all of them share all.
+    pub(crate) fn divide_cores(&self, apart: bool) -> Result<(), String> {
+        self.apart.store(apart, Ordering::Relaxed);
+        self.cores.keep_apart(apart)
     }
 
     /// Removes the folder.
@@ -211,10 +216,10 @@ impl Fleet {
     /// Starts one server and waits until it is ready.
     pub(crate) fn start_member(&mut self, index: usize) -> Result<(), String> {
         let name = self.members[index].name.clone();
-        let mut arguments = match &self.members[..] {
-            [_] => self.workplace.cores.prefix(),
-            _ => Vec::new(),
-        };
+        let mut arguments = Vec::new();
+        if self.workplace.apart.load(Ordering::Relaxed) {
+            arguments = self.workplace.cores.prefix();
+        }
         arguments.extend(self.variant.command(&name, &self.folder));
         self.workplace.note(&arguments.join(" "));
         let complaints = self.folder.join(format!("{name}.stderr"));

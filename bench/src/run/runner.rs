@@ -94,8 +94,7 @@ impl<'a> Runner<'a> {
         if rounds.contains(&1) {
             self.commands.push(format!("# {}", scenario.name));
         }
-        let has_neighbors = matches!(scenario.kind, Kind::Flood | Kind::CatchUp);
-        self.workplace.cores().keep_apart(!has_neighbors)?;
+        self.workplace.divide_cores(!scenario.shared_cores)?;
         match scenario.kind {
             Kind::Load => {
                 let found = self.found.remove(&scenario.name).unwrap_or_default();

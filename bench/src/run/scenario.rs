@@ -105,6 +105,9 @@ pub(crate) struct Scenario {
     /// How many times all variants take a turn at each point, in all passes together; 0 leaves the scenario out.
     pub(crate) rounds: usize,
     pub(crate) variants: Vec<Entry>,
+    /// Whether servers and the load generator share all cores; else it has one to itself.
+    #[serde(default)]
+    pub(crate) shared_cores: bool,
     #[serde(default = "one")]
     connections: Vec<usize>,
     #[serde(default = "one")]
