@@ -170,10 +170,11 @@ fn invented_ids_are_refused_beyond_the_limit_and_known_clients_go_on() {
             .collect()
     };
     // The limit is reached, and buffers are as large as they get.
-    let accepted = attack(2_000, "first");
+    let accepted = attack(2 * MAX, "first");
     assert!(accepted >= MAX - 1, "{accepted}");
-    // Each judges by what it knows; what the others take at that moment comes on top.
-    assert!(accepted <= 2 * MAX, "{accepted}");
+    // Each judges by what it knows; what the others take at that moment comes on top. How much that
+    // is depends on how fast it is told of, but nobody takes more than the limit by itself.
+    assert!(accepted <= fleet.len() * MAX, "{accepted}");
     let before = resident();
     assert_eq!(attack(ids / 5, "second"), 0);
     let grown = before.iter().zip(resident());
