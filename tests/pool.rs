@@ -124,7 +124,8 @@ fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
         assert_eq!(inside[0].ask("b"), "? b");
     }
     let ticks = server.process.cpu_ticks() - before;
-    assert!(ticks <= 5, "{ticks} ticks of 10 ms in a second");
+    // Two on a machine that does nothing else; one that spins has a hundred.
+    assert!(ticks <= 20, "{ticks} ticks of 10 ms in a second");
     drop(waiting);
     inside.truncate(5);
     let start = Instant::now();
