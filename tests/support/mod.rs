@@ -11,7 +11,7 @@
 )]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +39,9 @@ pub const RING: [(&str, [&str; 2]); 5] = [
 
 /// Sockets on free ports for every server of the ring, and the `servers.txt` that names them.
 pub fn free_ring() -> (String, Vec<Sockets>) {
-    let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+    // As the program binds: with the 128 places of a plain listener, a client that finds none waits
+    // a second.
+    let bind = || herd::listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let sockets: Vec<_> = RING
         .iter()
         .map(|_| Sockets {
