@@ -4,8 +4,9 @@
 //! neighbor, and the neighbor's vector and liveness back. So between two neighbors there are two
 //! connections, one for each direction of the flood, and neither side has to agree on who dials.
 //!
-//! - [`sender`] keeps one neighbor fed: dial, shake hands, send what the neighbor lacks, drain
-//!   the queue; `reader` hears the neighbor's side meanwhile.
+//! - [`sender`] is what keeps one neighbor fed, as its owner sees it; `feeder` is its thread: dial,
+//!   shake hands, send what the neighbor lacks, drain the queue; `reader` hears the neighbor's side
+//!   meanwhile.
 //! - [`receiver`] takes what a neighbor floods.
 //! - [`audit`] compares what both hold, now and then.
 //! - [`handshake`] says who is who before a record is taken, and refuses with a reason.
@@ -18,6 +19,7 @@
 //! - [`wire`] is lines over the socket, encrypted.
 
 pub mod audit;
+mod feeder;
 pub mod handshake;
 pub mod keyring;
 pub mod monitor;
