@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/process.rs"]
+mod process;
 mod support;
 
 use std::collections::BTreeSet;
@@ -12,7 +14,8 @@ use herd::digest::DigestKey;
 use herd::link::monitor::Phase;
 use herd::record::RecordView;
 use herd::server::Server;
-use support::{KEYS, PATIENCE, atlas, config, free_ring};
+use process::wait_until;
+use support::{KEYS, atlas, config, free_ring};
 
 /// Two neighbors, Alford and Welsh, that compare so often.
 fn pair(interval: Duration) -> [Server; 2] {
@@ -61,25 +64,19 @@ fn await_equal(servers: &[Server; 2]) {
         );
         all
     };
-    let deadline = Instant::now() + PATIENCE;
-    while records(&servers[0]) != records(&servers[1]) {
-        assert!(Instant::now() < deadline, "they still differ");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("they hold the same", || {
+        records(&servers[0]) == records(&servers[1])
+    });
 }
 
 /// Waits until both links have all that is known, and nothing on its way.
 #[track_caller]
 fn await_links(servers: &[Server; 2]) {
-    let deadline = Instant::now() + PATIENCE;
     let is_up = |server: &Server| {
         let mut links = server.links().into_values();
         links.all(|link| link.phase == Phase::Live && link.lag() == Some(0))
     };
-    while !servers.iter().all(is_up) {
-        assert!(Instant::now() < deadline, "{:?}", servers[0].links());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("both links have all", || servers.iter().all(is_up));
 }
 
 fn diverged(server: &Server) -> u64 {

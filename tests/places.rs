@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/process.rs"]
+mod process;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,6 +23,7 @@ use herd::places::overpass::Overpass;
 use herd::places::remote::{Remote, Settings};
 use herd::places::upstream::Upstream;
 use herd::server::Server;
+use process::wait_until;
 use support::{Client, PATIENCE, alone_with, report};
 
 const ANSWER: &str = r#"{
@@ -170,14 +173,6 @@ fn json(client: &mut Client) -> serde_json::Value {
     }
 }
 
-fn wait_for(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn replies_keep_their_order_and_each_leaves_whole() {
     for pool in DISCIPLINES {
@@ -188,7 +183,7 @@ fn replies_keep_their_order_and_each_leaves_whole() {
             .send("before\nWHATSAT kiwi 10 5\nafter\nWHATSAT kiwi 10 0\nWHATSAT kiwi 11 5\nlast\n");
         // What comes before the call does not wait for it, and nothing overtakes it.
         assert_eq!(client.line(), "? before");
-        wait_for("the call", || fake.calls() == 1);
+        wait_until("the call", || fake.calls() == 1);
         client
             .stream()
             .set_read_timeout(Some(Duration::from_millis(100)))
@@ -240,7 +235,7 @@ fn a_thousand_equal_requests_make_one_call() {
             client
         })
         .collect();
-    wait_for("the call", || fake.calls() == 1);
+    wait_until("the call", || fake.calls() == 1);
     // All have been heard once a later request of the last one's neighbor is answered.
     let mut other = Client::connect(server.client_address());
     assert_eq!(other.ask("x"), "? x");
@@ -267,7 +262,7 @@ fn a_slow_upstream_costs_its_callers_three_seconds_and_others_nothing() {
                 client
             })
             .collect();
-        wait_for("the calls", || fake.calls() == 4);
+        wait_until("the calls", || fake.calls() == 4);
         let mut other = Client::connect(server.client_address());
         for _ in 0..100 {
             assert!(other.ask(&report("other", "+1+1")).starts_with("AT "));
@@ -403,7 +398,7 @@ fn stopping_cuts_calls_and_answers_who_waits() {
         let (server, at_line) = server(pool, fake.google());
         let mut client = Client::connect(server.client_address());
         client.send("WHATSAT kiwi 10 5\n");
-        wait_for("the call", || fake.calls() == 1);
+        wait_until("the call", || fake.calls() == 1);
         let start = Instant::now();
         let stopping = std::thread::spawn(move || server.stop());
         assert_eq!(client.line(), at_line);
