@@ -5,14 +5,19 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-#[allow(dead_code, reason = "the build needs a part of what the server does")]
-#[path = "src/decimal.rs"]
-pub mod decimal;
+#[allow(
+    dead_code,
+    missing_docs,
+    reason = "the build needs a part of what the server does"
+)]
+/// Numbers and distances, as the server has them.
+#[path = "src/model"]
+pub mod model {
+    pub mod decimal;
+    pub mod geo;
+}
 #[path = "src/places/atlas/format.rs"]
 mod format;
-#[allow(dead_code, reason = "the build needs a part of what the server does")]
-#[path = "src/geo.rs"]
-pub mod geo;
 #[path = "src/places/atlas/layout.rs"]
 mod layout;
 

@@ -28,7 +28,7 @@ scenario   only the scenario: a herd started with run.sh and driven by real teln
   --yes       install what is missing (telnet, strace, faketime, nftables, iproute2, Rust's tools)
               without asking; so does CI=true
   -h, --help  this text
-  -- FLAG...  flags for every `herd serve` of the scenario, such as -- --pool seats
+  -- FLAG...  flags for every `herd serve` of the scenario, such as -- --pool dedicated
 
 A test that needs a right or a tool that is not there is counted as skipped, with the reason.
 Exit codes: 0 all passed, 1 a check failed, 2 bad usage.

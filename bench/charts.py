@@ -43,8 +43,8 @@ class Look:
 
 
 LOOKS = {
-    "herd": Look("herd (lobby)", "#0072B2", "o"),
-    "herd-seats": Look("herd (seats)", "#3388BB", "s"),
+    "herd": Look("herd (shared)", "#0072B2", "o"),
+    "herd-dedicated": Look("herd (dedicated)", "#3388BB", "s"),
     "tokio": Look("tokio", "#D55E00", "^"),
     "uvloop": Look("uvloop", "#A8578A", "D"),
     "asyncio": Look("asyncio", "#00855F", "v"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-ORDER = ("herd", "herd-seats", "tokio", "uvloop", "asyncio", "node", "twisted", "redis")
+ORDER = ("herd", "herd-dedicated", "tokio", "uvloop", "asyncio", "node", "twisted", "redis")
 """Variants from the most to the least like the herd."""
 
 COLUMNS = ("scenario", "variant", "connections", "depth", "rate", "workers", "idle", "metric", "value", "note")

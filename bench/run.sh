@@ -17,7 +17,7 @@ Usage: bench/run.sh [--quick|--full] [OPTION...]
   --quick          a few minutes: fewer points, shorter rounds
   --full           about half an hour (the default)
   --only LIST      only these scenarios of bench/scenarios, separated by commas
-  --variants LIST  only these variants of the herd, separated by commas: herd, herd-seats, and the
+  --variants LIST  only these variants of the herd, separated by commas: herd, herd-dedicated, and the
                    folders of bench/variants
   --out DIR        folder of the record (default: bench/runs/DATE-CORES-cores, and the time if
                    there is one of that name)
@@ -32,7 +32,7 @@ END
 }
 
 # What the comparison can't do without.
-readonly OWN='herd herd-seats'
+readonly OWN='herd herd-dedicated'
 
 # wanted NAME: whether the variant is to take part.
 wanted() {

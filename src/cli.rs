@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use argh::FromArgs;
+use herd::config::keys::{KeyError, KeyErrorKind, KeyFile, Step};
+use herd::config::topology::Topology;
 use herd::config::{
     Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
-    DEFAULT_WORKERS, Discipline, MAX_WORKERS,
+    DEFAULT_WORKERS, MAX_WORKERS, PoolKind,
 };
-use herd::keys::{KeyError, KeyErrorKind, KeyFile, Step};
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::places::google::Google;
@@ -21,7 +22,6 @@ use herd::places::overpass::Overpass;
 use herd::places::remote::{DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS, Remote, Settings};
 use herd::places::upstream::Upstream;
 use herd::status::Survey;
-use herd::topology::Topology;
 use log::LevelFilter;
 
 /// The key file, unless told otherwise.
@@ -98,15 +98,15 @@ pub(crate) struct Serve {
     #[argh(option, arg_name = "FILE")]
     key_file: Option<PathBuf>,
 
-    /// how the workers wait for clients: seats (a worker keeps a client until it closes) or lobby
+    /// how the workers wait for clients: dedicated (a worker keeps a client until it closes) or shared
     /// (a silent client holds no worker; the default, needs Linux)
     #[argh(
         option,
-        arg_name = "seats|lobby",
-        default = "Discipline::default()",
+        arg_name = "dedicated|shared",
+        default = "PoolKind::default()",
         from_str_fn(discipline)
     )]
-    pool: Discipline,
+    pool: PoolKind,
 
     /// threads that serve clients (default: 4)
     #[argh(
@@ -371,8 +371,8 @@ impl Serve {
                 self.name
             ));
         };
-        if self.pool == Discipline::Lobby && !cfg!(target_os = "linux") {
-            return Err("--pool lobby needs Linux; use --pool seats".to_owned());
+        if self.pool == PoolKind::Shared && !cfg!(target_os = "linux") {
+            return Err("--pool shared needs Linux; use --pool dedicated".to_owned());
         }
         let keys = KeyFile::load_or_create(&key_file(self.key_file.as_deref(), &self.servers));
         Ok(Config {
@@ -479,11 +479,11 @@ fn load(path: &Path) -> Result<Topology, String> {
     Topology::load(path).map_err(|error| error.to_string())
 }
 
-fn discipline(text: &str) -> Result<Discipline, String> {
+fn discipline(text: &str) -> Result<PoolKind, String> {
     match text {
-        "seats" => Ok(Discipline::Seats),
-        "lobby" => Ok(Discipline::Lobby),
-        _ => Err("it is either seats or lobby".to_owned()),
+        "dedicated" => Ok(PoolKind::Dedicated),
+        "shared" => Ok(PoolKind::Shared),
+        _ => Err("it is either dedicated or shared".to_owned()),
     }
 }
 

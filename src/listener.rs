@@ -1,27 +1,22 @@
-//! Accepts connections: clients' for the pool, peers' for the link receivers.
+//! The accept loop of any port.
 //!
 //! A failing `accept` does not take the connection off the queue, so a bare loop would spin
 //! (1.3 million times a second, measured, once the descriptors are used up). This one backs
 //! off, and keeps one descriptor in reserve so that clients can be told instead of being left
 //! to wait.
 
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::{Level, debug, error, log, warn};
-use parking_lot::Mutex;
+use log::{Level, debug, error, log};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::pool::{Admission, Connection, Hall};
-use crate::session::FULL;
-use crate::shutdown::Stop;
-use crate::time::{CoarseClock, Tick};
+use crate::thread::{self, Stop};
 
 /// Connections that the kernel holds for us; past this, connecting takes seconds.
 const BACKLOG: i32 = 4_096;
@@ -33,21 +28,9 @@ const BACK_OFF: Duration = Duration::from_millis(20);
 /// there is no room for takes 4 % of a core; those who come meanwhile wait in the backlog.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(4);
 
-/// How long a refused client has to close its side. A plain close over input that it has sent
-/// meanwhile would reset the connection, and the refusal could be lost.
-const REFUSED_LINGER: Duration = Duration::from_secs(1);
-
-/// Refused clients whose connections are still open; past this the one that was refused first
-/// is closed at once.
-const MAX_LINGERING: usize = 64;
-
 /// Between two notices that clients are refused, or that none can be accepted; refusals between
 /// are counted.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Bytes of replies that the kernel holds for a client that does not read, before its session
-/// carries the rest and it gets no more turns. The kernel doubles it for its own bookkeeping.
-const REPLY_BYTES: usize = 64 << 10;
 
 /// Listens on an address. A port of 0 takes a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -62,13 +45,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Bounds the replies that wait in the kernel for each client of a listener. By itself the kernel
-/// lets them grow to megabytes, and a thousand clients that send and never read are then a load of
-/// gigabytes before the last of them has to wait.
-pub fn bound_replies(listener: &TcpListener) -> io::Result<()> {
-    SockRef::from(listener).set_send_buffer_size(REPLY_BYTES)
 }
 
 /// What became of a connection.
@@ -117,10 +93,9 @@ impl Listener {
         let reserve = open_reserve()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopping);
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .stack_size(crate::STACK_BYTES)
-            .spawn(move || run(&listener, reserve, &flag, &stop, accept))?;
+        let thread = thread::spawn(name, move || {
+            run(&listener, reserve, &flag, &stop, accept);
+        })?;
         Ok(Listener {
             address,
             handle,
@@ -172,7 +147,7 @@ fn run(
     mut accept: impl Accept,
 ) {
     let mut reserve = Some(reserve);
-    let mut told = Told::default();
+    let mut told = LogThrottle::default();
     while !stopping.load(Ordering::Acquire) {
         if reserve.is_none() {
             reserve = open_reserve().ok();
@@ -230,9 +205,9 @@ fn run(
 /// When a failure was last told at `warn`. Without descriptors it comes and goes with each client
 /// that leaves, and would fill a log.
 #[derive(Debug, Default)]
-struct Told(Option<Instant>);
+struct LogThrottle(Option<Instant>);
 
-impl Told {
+impl LogThrottle {
     /// At which level it is told now.
     fn level(&mut self, now: Instant) -> Level {
         if self.0.is_some_and(|told| now < told + NOTICE_INTERVAL) {
@@ -243,157 +218,13 @@ impl Told {
     }
 }
 
-/// Brings clients to the pool.
-#[derive(Debug)]
-pub struct Clients {
-    /// The pool.
-    pub hall: Hall,
-    /// Who counts them.
-    pub admission: Admission,
-    /// Where those go for whom there is no room.
-    pub refusals: Refusals,
-    /// The time that deadlines are counted in.
-    pub clock: CoarseClock,
-}
-
-impl Accept for Clients {
-    fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
-        let Some(admitted) = self.admission.admit() else {
-            self.refuse(stream, from);
-            return Accepted::Refused;
-        };
-        // Replies leave as they are written.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!("client {from} was gone at once: {error}");
-            return Accepted::In;
-        }
-        let connection = Connection::new(stream, from, admitted, self.clock.now());
-        match self.hall.enter(connection) {
-            Ok(()) => Accepted::In,
-            Err(connection) => {
-                self.refuse(connection.into_stream(), from);
-                Accepted::Refused
-            }
-        }
-    }
-
-    fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        self.refusals.refuse(stream, from, self.clock.now());
-    }
-
-    fn make_room(&mut self) {
-        self.refusals.let_one_go();
-    }
-}
-
-/// Clients that have been told that there is no room, until they close or their time is up.
-///
-/// They are no clients any more: they hold no place and no worker, and a bounded number of
-/// descriptors.
-#[derive(Clone, Debug, Default)]
-pub struct Refusals(Arc<Mutex<Lingering>>);
-
-#[derive(Debug, Default)]
-struct Lingering {
-    /// Who was told, and until when they may stay; the first to go is in front.
-    clients: VecDeque<(TcpStream, Tick)>,
-    /// Refusals that no notice has told of.
-    untold: u64,
-    next_notice: Tick,
-}
-
-impl Refusals {
-    /// Tells a client that there is no room, without waiting for it.
-    fn refuse(&self, mut stream: TcpStream, from: SocketAddr, now: Tick) {
-        debug!("client {from} refused: server full");
-        let told = stream
-            .set_nonblocking(true)
-            .and_then(|()| stream.write_all(FULL))
-            .and_then(|()| stream.shutdown(Shutdown::Write));
-        let mut lingering = self.0.lock();
-        let mut leaving = None;
-        if told.is_ok() {
-            let until = now.after(REFUSED_LINGER);
-            lingering.clients.push_back((stream, until));
-            if lingering.clients.len() > MAX_LINGERING {
-                leaving = lingering.clients.pop_front();
-            }
-        }
-        lingering.untold += 1;
-        let count = lingering.notice(now);
-        drop(lingering);
-        notify(count);
-        if let Some((stream, _)) = leaving {
-            has_closed(&stream);
-        }
-    }
-
-    /// Lets those go who have closed, or have had their time.
-    pub fn sweep(&self, now: Tick) {
-        let mut lingering = self.0.lock();
-        lingering
-            .clients
-            .retain(|(stream, until)| now < *until && !has_closed(stream));
-        let count = lingering.notice(now);
-        drop(lingering);
-        notify(count);
-    }
-
-    fn let_one_go(&self) {
-        let oldest = self.0.lock().clients.pop_front();
-        if let Some((stream, _)) = oldest {
-            has_closed(&stream);
-        }
-    }
-}
-
-impl Lingering {
-    /// How many refusals are to be told of now.
-    fn notice(&mut self, now: Tick) -> u64 {
-        if self.untold == 0 || now < self.next_notice {
-            return 0;
-        }
-        self.next_notice = now.after(NOTICE_INTERVAL);
-        std::mem::take(&mut self.untold)
-    }
-}
-
-fn notify(count: u64) {
-    if count > 0 {
-        warn!("clients refused because the server is full: {count}");
-    }
-}
-
-/// Takes what a refused client has sent; whether there is nothing more to come.
-fn has_closed(mut stream: &TcpStream) -> bool {
-    match stream.read(&mut [0; 4_096]) {
-        Ok(bytes) => bytes == 0,
-        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
-    }
-}
-
-/// Brings peers to the link receivers.
-#[derive(Debug)]
-pub struct Peers(pub crate::link::receiver::Door);
-
-impl Accept for Peers {
-    fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
-        self.0.enter(stream, from);
-        Accepted::In
-    }
-
-    fn refuse(&mut self, _stream: TcpStream, from: SocketAddr) {
-        self.0.refuse(from);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_failure_that_comes_and_goes_is_told_once_in_a_while() {
-        let (mut told, start) = (Told::default(), Instant::now());
+        let (mut told, start) = (LogThrottle::default(), Instant::now());
         let mut check = |after: Duration, expected: Level| {
             assert_eq!(told.level(start + after), expected, "{after:?}");
         };

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cli::{Command, Early, Serve};
-use herd::keys::KeyErrorKind;
+use herd::config::keys::KeyErrorKind;
 use herd::server::{Server, Sockets};
 use log::{error, info};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

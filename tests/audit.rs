@@ -10,9 +10,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use herd::digest::DigestKey;
-use herd::link::monitor::Phase;
-use herd::record::RecordView;
+use herd::link::neighbor::Phase;
+use herd::model::digest::DigestKey;
+use herd::model::record::RecordView;
 use herd::server::Server;
 use process::wait_until;
 use support::{KEYS, atlas, config, free_ring};
@@ -44,7 +44,7 @@ fn old(client: &str, time: u64) -> Vec<u8> {
 /// Puts a record into a cache past everything that would tell the neighbors.
 fn plant(server: &Server, line: &[u8]) {
     server
-        .herd()
+        .replica()
         .restore(&RecordView::parse_line(line).unwrap());
 }
 
@@ -53,7 +53,7 @@ fn plant(server: &Server, line: &[u8]) {
 fn await_equal(servers: &[Server; 2]) {
     let records = |server: &Server| {
         let mut all = BTreeSet::new();
-        server.herd().scan(
+        server.replica().scan(
             &mut all,
             |all: &mut BTreeSet<Vec<u8>>, record| {
                 let mut line = Vec::new();
@@ -109,7 +109,7 @@ fn what_is_missing_twice_is_found_counted_and_sent() {
     await_equal(&servers);
     assert!(planted.elapsed() >= interval, "{:?}", planted.elapsed());
     assert_eq!((alford.records(), welsh.records()), (1_003, 1_003));
-    alford.herd().locate(b"newer-at-welsh", |record| {
+    alford.replica().locate(b"newer-at-welsh", |record| {
         assert_eq!(record.unwrap().time_text, b"6");
     });
     // Each has sent at least the bucket of which only it had the newest record.

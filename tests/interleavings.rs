@@ -20,26 +20,13 @@
 
 #[path = "../src"]
 mod server {
-    pub mod command;
     pub mod config;
-    pub mod decimal;
-    pub mod fields;
-    pub mod flood;
-    pub mod geo;
-    pub mod herd;
-    pub mod journal;
-    pub mod keys;
-    pub mod locations;
-    pub mod outbox;
-    pub mod record;
-    pub mod time;
-    pub mod topology;
-    pub mod vector;
+    pub mod model;
+    pub mod replica;
+    pub mod store;
+    pub mod thread;
 }
-use server::{
-    command, config, decimal, fields, flood, geo, herd, journal, keys, locations, outbox, record,
-    time, topology, vector,
-};
+use server::{config, model, replica, store, thread};
 
 #[path = "interleavings/broken.rs"]
 mod broken;
@@ -53,15 +40,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::{Config, FailurePersistence, Runner, thread};
+use shuttle::{Config, FailurePersistence, Runner, thread as threads};
 
 use broken::{Broken, Fault};
-use command::{Command, Report};
-use herd::Herd;
-use outbox::{LinkId, Outlet, QUEUE_GROUPS, Queued};
-use record::{Record, RecordView};
-use time::Timestamp;
-use vector::Vector;
+use model::command::{Command, Report};
+use model::record::{Record, RecordView};
+use model::time::Timestamp;
+use model::vector::Vector;
+use replica::Replica;
+use replica::outbox::{LinkId, OutboxReceiver, QUEUE_GROUPS, Queued};
 
 /// The server whose reports these are.
 const ORIGIN: &[u8] = b"Ball";
@@ -83,7 +70,7 @@ const PCT_DEPTH: usize = 3;
 /// What the properties are about.
 trait Server: Send + Sync {
     fn report(&self, report: &Report<'_>, received: Timestamp);
-    fn add_link(&self, groups: usize) -> (LinkId, Outlet);
+    fn add_link(&self, groups: usize) -> (LinkId, OutboxReceiver);
     fn set_live(&self, link: LinkId) -> Vector;
     fn set_down(&self, link: LinkId);
     fn vector(&self) -> Vector;
@@ -91,29 +78,29 @@ trait Server: Send + Sync {
     fn all_above(&self, vector: &Vector, show: &mut dyn FnMut(&RecordView<'_>));
 }
 
-impl Server for Herd {
+impl Server for Replica {
     fn report(&self, report: &Report<'_>, received: Timestamp) {
-        Herd::report(self, &[*report], received, &mut Vec::new());
+        Replica::report(self, &[*report], received, &mut Vec::new());
     }
 
-    fn add_link(&self, groups: usize) -> (LinkId, Outlet) {
+    fn add_link(&self, groups: usize) -> (LinkId, OutboxReceiver) {
         self.add_link_bounded(groups)
     }
 
     fn set_live(&self, link: LinkId) -> Vector {
-        Herd::set_live(self, link)
+        Replica::set_live(self, link)
     }
 
     fn set_down(&self, link: LinkId) {
-        Herd::set_down(self, link);
+        Replica::set_down(self, link);
     }
 
     fn vector(&self) -> Vector {
-        Herd::vector(self)
+        Replica::vector(self)
     }
 
     fn send_markers(&self) {
-        Herd::send_markers(self);
+        Replica::send_markers(self);
     }
 
     fn all_above(&self, vector: &Vector, show: &mut dyn FnMut(&RecordView<'_>)) {
@@ -129,8 +116,8 @@ impl Server for Herd {
 }
 
 /// A herd that is as it should be.
-fn sound() -> Arc<Herd> {
-    Arc::new(Herd::new("Ball", 1, 100))
+fn sound() -> Arc<Replica> {
+    Arc::new(Replica::new("Ball", 1, 100))
 }
 
 fn tell(server: &dyn Server, client: &str, time: u64) {
@@ -145,9 +132,9 @@ fn tell(server: &dyn Server, client: &str, time: u64) {
 fn reporter(
     server: &Arc<impl Server + 'static>,
     reports: Vec<(&'static str, u64)>,
-) -> thread::JoinHandle<()> {
+) -> threads::JoinHandle<()> {
     let server = Arc::clone(server);
-    thread::spawn(move || {
+    threads::spawn(move || {
         for (client, time) in reports {
             tell(&*server, client, time);
         }
@@ -182,7 +169,7 @@ impl Neighbor {
 
     /// Takes what was queued; says whether the queue had overflowed. With `whole`, no report
     /// replaces another, so all that a marker covers must have come.
-    fn drain(&mut self, outlet: &Outlet, whole: bool) -> bool {
+    fn drain(&mut self, outlet: &OutboxReceiver, whole: bool) -> bool {
         while let Ok(queued) = outlet.try_take() {
             let Queued::Lines(lines) = queued else {
                 return true;
@@ -279,7 +266,7 @@ fn a_marker_is_behind_what_it_covers(server: Arc<impl Server + 'static>) {
     let mut neighbor = Neighbor::default();
     neighbor.resync(&*server, link, Order::LiveThenScan);
     let timer = Arc::clone(&server);
-    let timer = thread::spawn(move || {
+    let timer = threads::spawn(move || {
         timer.send_markers();
         timer.send_markers();
     });
@@ -359,7 +346,7 @@ fn the_newest_wins_whoever_is_first() {
         .iter()
         .for_each(|record| source.take(&record.view()));
     let adopter = Arc::clone(&server);
-    let adopter = thread::spawn(move || {
+    let adopter = threads::spawn(move || {
         for record in &records {
             adopter.adopt(&[record.view()], from);
         }

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use herd::keys::KeyFile;
+use herd::config::keys::KeyFile;
+use herd::config::topology::Topology;
 use herd::link::handshake::{self, Hello, Peer};
-use herd::record::RecordView;
+use herd::model::record::RecordView;
+use herd::model::time::Timestamp;
 use herd::server::{Server, Sockets};
-use herd::time::Timestamp;
-use herd::topology::Topology;
 use parking_lot::Mutex;
 use support::{Client, KEYS, PATIENCE, RING, alone, atlas, config, free_ring, report, tell};
 
@@ -364,7 +364,7 @@ fn a_scan_that_breaks_off_is_not_begun_again_at_once() {
     for index in 0..50_000 {
         let line = format!("RECORD Ball 1 {} 1 client-{index} +1+1 1", index + 1);
         let record = RecordView::parse_line(line.as_bytes()).unwrap();
-        feigned.ball.herd().restore(&record);
+        feigned.ball.replica().restore(&record);
     }
     let mut last: Option<Instant> = None;
     for _ in 0..3 {

@@ -10,7 +10,7 @@ mod support;
 
 use std::sync::Mutex;
 
-use herd::config::Discipline;
+use herd::config::PoolKind;
 use support::{Client, alone, report};
 
 /// What makes a session panic.
@@ -53,7 +53,7 @@ fn a_panic_costs_one_connection_and_no_worker() {
     log::set_logger(&MINE).unwrap();
     log::set_max_level(log::LevelFilter::Info);
     herd::logging::log_panics();
-    for pool in [Discipline::Seats, Discipline::Lobby] {
+    for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         MINE.0.lock().unwrap().clear();
         let server = alone(|config| {
             (config.pool, config.workers, config.max_clients) = (pool, WORKERS, Some(3));

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use herd::config::Discipline;
+use herd::config::PoolKind;
 use herd::places::Places;
 use herd::places::google_legacy::GoogleLegacy;
 use herd::places::http::Options;
@@ -29,7 +29,7 @@ use support::{Client, PATIENCE, alone_with, report};
 const ANSWER: &str = r#"{
    "html_attributions" : [],
    "results" : [
-      { "geometry" : { "location" : { "lat" : 34.0700012, "lng" : -118.4440034 } }, "name" : "Hall" }
+      { "geometry" : { "location" : { "lat" : 34.0700012, "lng" : -118.4440034 } }, "name" : "Dispatcher" }
    ],
    "status" : "OK"
 }
@@ -150,10 +150,10 @@ fn answer(
     }
 }
 
-const DISCIPLINES: [Discipline; 2] = [Discipline::Seats, Discipline::Lobby];
+const DISCIPLINES: [PoolKind; 2] = [PoolKind::Dedicated, PoolKind::Shared];
 
 /// A server with eight workers and one known client, and that client's `AT` line.
-fn server(pool: Discipline, places: Places) -> (Server, String) {
+fn server(pool: PoolKind, places: Places) -> (Server, String) {
     let server = alone_with(places, |config| (config.pool, config.workers) = (pool, 8));
     let mut client = Client::connect(server.client_address());
     let at_line = client.ask(&report("kiwi", "+34.068930-118.445127"));
@@ -195,7 +195,7 @@ fn replies_keep_their_order_and_each_leaves_whole() {
         client.stream().set_read_timeout(Some(PATIENCE)).unwrap();
         fake.gate.take();
         assert_eq!(client.line(), at_line);
-        assert_eq!(json(&mut client)["results"][0]["name"], "Hall");
+        assert_eq!(json(&mut client)["results"][0]["name"], "Dispatcher");
         assert_eq!(client.line(), "? after");
         assert_eq!(client.line(), at_line);
         assert_eq!(json(&mut client)["status"], "ZERO_RESULTS");
@@ -227,7 +227,7 @@ fn a_half_closed_client_still_gets_its_places() {
 #[test]
 fn a_thousand_equal_requests_make_one_call() {
     let mut fake = Fake::start(200, ANSWER, true);
-    let (server, at_line) = server(Discipline::Lobby, fake.google());
+    let (server, at_line) = server(PoolKind::Shared, fake.google());
     let mut clients: Vec<_> = (0..1_000)
         .map(|_| {
             let mut client = Client::connect(server.client_address());
@@ -242,7 +242,7 @@ fn a_thousand_equal_requests_make_one_call() {
     fake.gate.take();
     for client in &mut clients {
         assert_eq!(client.line(), at_line);
-        assert_eq!(json(client)["results"][0]["name"], "Hall");
+        assert_eq!(json(client)["results"][0]["name"], "Dispatcher");
     }
     assert_eq!(fake.calls(), 1);
     drop(clients);
@@ -291,7 +291,7 @@ fn a_slow_upstream_costs_its_callers_three_seconds_and_others_nothing() {
 #[test]
 fn failures_have_a_status_and_an_upstream_that_keeps_failing_is_left_alone() {
     let fake = Fake::start(500, "<html>oops</html>", false);
-    let (server, at_line) = server(Discipline::Lobby, fake.google());
+    let (server, at_line) = server(PoolKind::Shared, fake.google());
     let mut client = Client::connect(server.client_address());
     let mut ask = |number: usize| {
         // No two are equal.
@@ -327,7 +327,7 @@ fn failures_have_a_status_and_an_upstream_that_keeps_failing_is_left_alone() {
 #[test]
 fn a_full_queue_is_answered_at_once() {
     let mut fake = Fake::start(200, ANSWER, true);
-    let (server, at_line) = server(Discipline::Lobby, fake.google());
+    let (server, at_line) = server(PoolKind::Shared, fake.google());
     // Eight are with threads, 1,024 wait; the rest is too much.
     let mut clients: Vec<_> = (0..1_100)
         .map(|number| {
@@ -365,7 +365,7 @@ fn overpass_answers_are_kept_for_a_while_and_googles_are_not() {
             (fake, places, 3)
         },
     ] {
-        let (server, at_line) = server(Discipline::Lobby, places);
+        let (server, at_line) = server(PoolKind::Shared, places);
         let mut client = Client::connect(server.client_address());
         for _ in 0..3 {
             assert_eq!(client.ask("WHATSAT kiwi 10 5"), at_line);
@@ -381,7 +381,7 @@ fn calls_are_capped_by_the_minute() {
     let fake = Fake::start(200, ANSWER, false);
     let key = ApiKey::new("not-a-real-key").unwrap();
     let places = remote(GoogleLegacy::new(key, &fake.options()).unwrap(), Some(2));
-    let (server, at_line) = server(Discipline::Lobby, places);
+    let (server, at_line) = server(PoolKind::Shared, places);
     let mut client = Client::connect(server.client_address());
     for expected in ["OK", "OK", "OVER_QUERY_LIMIT", "OVER_QUERY_LIMIT"] {
         assert_eq!(client.ask("WHATSAT kiwi 10 5"), at_line);

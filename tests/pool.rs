@@ -22,20 +22,20 @@ use support::Client;
 const FULL: &[u8] = b"? server full\n";
 
 /// A server alone in a directory of its own; both end with it.
-struct Herd {
+struct Replica {
     process: Running,
     directory: Directory,
     address: SocketAddr,
 }
 
-impl Herd {
-    fn start(name: &str, flags: &[&str], prepare: impl FnOnce(&Path)) -> Herd {
-        let directory = Herd::directory(name);
+impl Replica {
+    fn start(name: &str, flags: &[&str], prepare: impl FnOnce(&Path)) -> Replica {
+        let directory = Replica::directory(name);
         prepare(directory.path());
         let mut command = herd(&directory, &[&["serve", "Alone"], flags].concat());
         command.stderr(Stdio::null());
         let (process, address) = spawn(command);
-        Herd {
+        Replica {
             process,
             directory,
             address,
@@ -64,8 +64,8 @@ fn refusal(address: SocketAddr) -> Vec<u8> {
 
 #[test]
 fn floods_of_connections_leave_nothing_behind() {
-    for pool in ["lobby", "seats"] {
-        let server = Herd::start(&format!("flood-{pool}"), &["--pool", pool], |_| {});
+    for pool in ["shared", "dedicated"] {
+        let server = Replica::start(&format!("flood-{pool}"), &["--pool", pool], |_| {});
         assert_eq!(Client::connect(server.address).ask("a"), "? a");
         let flood = |count: usize| {
             for number in 0..count {
@@ -92,7 +92,7 @@ fn floods_of_connections_leave_nothing_behind() {
 
 #[test]
 fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
-    let server = Herd::start("descriptors", &[], |_| {});
+    let server = Replica::start("descriptors", &[], |_| {});
     let mut inside: Vec<_> = (0..20).map(|_| Client::connect(server.address)).collect();
     for client in &mut inside {
         assert_eq!(client.ask("a"), "? a");
@@ -140,7 +140,7 @@ fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
 
 #[test]
 fn too_many_clients_are_told_and_hold_few_descriptors() {
-    let server = Herd::start("full", &["--max-clients", "2"], |_| {});
+    let server = Replica::start("full", &["--max-clients", "2"], |_| {});
     let mut inside: Vec<_> = (0..2).map(|_| Client::connect(server.address)).collect();
     for client in &mut inside {
         assert_eq!(client.ask("a"), "? a");
@@ -166,7 +166,7 @@ fn too_many_clients_are_told_and_hold_few_descriptors() {
 
 #[test]
 fn more_workers_than_the_machine_gives_are_refused_at_the_start() {
-    let directory = Herd::directory("threads");
+    let directory = Replica::directory("threads");
     let output = Command::new("bash")
         .args([
             "-c",
@@ -198,7 +198,7 @@ fn a_log_that_takes_nothing_stalls_nobody_and_tells_what_was_dropped() {
     // A pipe that nobody reads is the slowest of disks.
     let (go, gone) = std::sync::mpsc::channel::<()>();
     let mut reader = None;
-    let server = Herd::start("slow-log", &[], |directory| {
+    let server = Replica::start("slow-log", &[], |directory| {
         let path = directory.join("logs/Alone.log");
         let made = Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
@@ -226,7 +226,7 @@ fn a_log_that_takes_nothing_stalls_nobody_and_tells_what_was_dropped() {
 #[test]
 fn a_full_log_disk_stalls_nobody() {
     // This device takes no byte: the error is that of a full disk.
-    let server = Herd::start("full-log", &[], |directory| {
+    let server = Replica::start("full-log", &[], |directory| {
         std::os::unix::fs::symlink("/dev/full", directory.join("logs/Alone.log")).unwrap();
     });
     chatter(server.address, 500);

@@ -60,7 +60,7 @@ fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
         "names no server Welsh; it names Ball",
     );
     for (flag, value, reason) in [
-        ("--pool", "sofa", "either seats or lobby"),
+        ("--pool", "sofa", "either dedicated or shared"),
         ("--workers", "0", "from 1 to 8192"),
         ("--workers", "many", "from 1 to 8192"),
         ("--max-clients", "0", "greater than 0"),

@@ -30,15 +30,15 @@ fn entry(name: &'static str, neighbors: &'static str) -> Entry {
 }
 
 /// Servers that run in one directory, and so with one `servers.txt`.
-struct Herd {
+struct Replica {
     directory: Directory,
     entries: Vec<Entry>,
     servers: Vec<(&'static str, Running)>,
 }
 
-impl Herd {
-    fn start(name: &str, entries: Vec<Entry>) -> Herd {
-        let mut herd = Herd {
+impl Replica {
+    fn start(name: &str, entries: Vec<Entry>) -> Replica {
+        let mut herd = Replica {
             directory: Directory::new(name),
             entries,
             servers: Vec::new(),
@@ -153,7 +153,7 @@ impl Herd {
 
 #[test]
 fn a_neighbor_comes_and_goes_and_comes_again() {
-    let mut herd = Herd::start(
+    let mut herd = Replica::start(
         "reload-neighbor",
         vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
     );
@@ -218,7 +218,7 @@ fn a_neighbor_comes_and_goes_and_comes_again() {
 
 #[test]
 fn a_neighbor_that_moves_is_dialed_at_its_new_address() {
-    let mut herd = Herd::start(
+    let mut herd = Replica::start(
         "reload-moved",
         vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
     );
@@ -243,7 +243,7 @@ fn a_neighbor_that_moves_is_dialed_at_its_new_address() {
 
 #[test]
 fn a_bad_file_is_refused_with_its_reason_and_the_old_one_stays_in_force() {
-    let mut herd = Herd::start(
+    let mut herd = Replica::start(
         "reload-bad",
         vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
     );
@@ -292,7 +292,7 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_one_stays_in_force() {
 
 #[test]
 fn keys_are_rotated_without_a_restart() {
-    let mut herd = Herd::start(
+    let mut herd = Replica::start(
         "reload-keys",
         vec![
             entry("Alford", "Ball Welsh"),

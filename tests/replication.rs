@@ -1,7 +1,7 @@
-//! The rules between servers, simulated: five real `Herd`s in a ring, with their real queues and
+//! The rules between servers, simulated: five real `Replica`s in a ring, with their real queues and
 //! lines, over links and disks that a seeded driver lets fail in every way.
 //!
-//! What is simulated is only what is around a `Herd`: connections that come and go, queues that
+//! What is simulated is only what is around a `Replica`: connections that come and go, queues that
 //! overflow, delivery in any order across paths, crashes that fall back to what was on disk, and
 //! clocks that are wrong. A run is good if at its end, with everything healed, all servers hold
 //! the same records and none that was acknowledged is missing.
@@ -13,12 +13,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use herd::command::{Command, Report};
-use herd::herd::{Herd, Outcome};
-use herd::outbox::{LinkId, Outlet, Queued};
-use herd::record::{Record, RecordView};
-use herd::time::Timestamp;
-use herd::vector::Vector;
+use herd::model::command::{Command, Report};
+use herd::model::record::{Record, RecordView};
+use herd::model::time::Timestamp;
+use herd::model::vector::Vector;
+use herd::replica::outbox::{LinkId, OutboxReceiver, Queued};
+use herd::replica::{Outcome, Replica};
 
 const SERVERS: usize = 5;
 const NAMES: [&str; SERVERS] = ["Alford", "Ball", "Hamilton", "Holiday", "Welsh"];
@@ -76,7 +76,7 @@ struct Disk {
 /// One direction between two neighbors, as its sender sees it.
 struct Link {
     id: LinkId,
-    outlet: Outlet,
+    outlet: OutboxReceiver,
     to: usize,
     /// Whether the network lets it be.
     possible: bool,
@@ -86,7 +86,7 @@ struct Link {
 }
 
 struct Server {
-    herd: Herd,
+    herd: Replica,
     up: bool,
     epoch: u64,
     links: Vec<Link>,
@@ -112,7 +112,7 @@ fn neighbors(server: usize) -> [usize; 2] {
 }
 
 fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
-    let herd = Herd::new(NAMES[server], epoch, 1_000_000);
+    let herd = Replica::new(NAMES[server], epoch, 1_000_000);
     for record in disk.records.values() {
         herd.restore(&record.view());
     }
@@ -138,7 +138,7 @@ fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
     }
 }
 
-fn records(herd: &Herd) -> BTreeMap<Vec<u8>, Record> {
+fn records(herd: &Replica) -> BTreeMap<Vec<u8>, Record> {
     let mut all = BTreeMap::new();
     herd.scan(
         &mut all,

@@ -3,7 +3,7 @@
 # with real telnet clients, kills servers and brings them back, and reads the logs. Ports are
 # found free, files go to a temporary directory; processes are killed by the ids that run.sh noted.
 #
-# Usage: tests/scenario.sh [FLAG...]   flags for every `herd serve`, such as --pool seats
+# Usage: tests/scenario.sh [FLAG...]   flags for every `herd serve`, such as --pool dedicated
 
 set -u
 export LC_ALL=C

@@ -7,12 +7,12 @@ mod support;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use herd::config::Discipline;
+use herd::config::PoolKind;
 use support::{Client, PATIENCE, alone, report};
 
 /// Runs a story under both disciplines, each with four workers.
 fn under_both(story: impl Fn(SocketAddr)) {
-    for pool in [Discipline::Seats, Discipline::Lobby] {
+    for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         let server = alone(|config| config.pool = pool);
         story(server.client_address());
         server.stop();
@@ -75,7 +75,7 @@ fn a_line_without_end_costs_no_more_than_its_limit() {
 
 #[test]
 fn idle_clients_keep_nobody_waiting_in_the_lobby() {
-    let server = alone(|config| config.pool = Discipline::Lobby);
+    let server = alone(|config| config.pool = PoolKind::Shared);
     let idle: Vec<_> = (0..1_000)
         .map(|_| Client::connect(server.client_address()))
         .collect();
@@ -102,7 +102,7 @@ fn idle_clients_keep_nobody_waiting_in_the_lobby() {
 
 #[test]
 fn idle_clients_hold_all_seats_until_one_leaves() {
-    let server = alone(|config| (config.pool, config.workers) = (Discipline::Seats, 2));
+    let server = alone(|config| (config.pool, config.workers) = (PoolKind::Dedicated, 2));
     let mut seated: Vec<_> = (0..2)
         .map(|_| Client::connect(server.client_address()))
         .collect();
@@ -125,7 +125,7 @@ fn idle_clients_hold_all_seats_until_one_leaves() {
 
 #[test]
 fn one_client_too_many_is_told() {
-    for pool in [Discipline::Seats, Discipline::Lobby] {
+    for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         let server = alone(|config| (config.pool, config.max_clients) = (pool, Some(2)));
         let mut inside: Vec<_> = (0..2)
             .map(|_| Client::connect(server.client_address()))
@@ -148,7 +148,7 @@ fn one_client_too_many_is_told() {
 
 #[test]
 fn silent_clients_are_let_go_in_order() {
-    for pool in [Discipline::Seats, Discipline::Lobby] {
+    for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         let server = alone(|config| {
             (config.pool, config.idle_timeout) = (pool, Duration::from_secs(1));
         });
@@ -165,7 +165,7 @@ fn silent_clients_are_let_go_in_order() {
 
 #[test]
 fn stopping_answers_what_was_read_and_closes() {
-    for pool in [Discipline::Seats, Discipline::Lobby] {
+    for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         let server = alone(|config| config.pool = pool);
         let mut clients: Vec<_> = (0..4)
             .map(|_| Client::connect(server.client_address()))
@@ -189,7 +189,7 @@ fn stopping_answers_what_was_read_and_closes() {
 
 #[test]
 fn a_client_that_does_not_read_holds_no_worker() {
-    let server = alone(|config| (config.pool, config.workers) = (Discipline::Lobby, 1));
+    let server = alone(|config| (config.pool, config.workers) = (PoolKind::Shared, 1));
     let full: Vec<_> = (0..8)
         .map(|_| {
             let client = Client::connect(server.client_address());

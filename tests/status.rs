@@ -16,13 +16,13 @@ use support::{Client, PATIENCE, report};
 const NAMES: [&str; 3] = ["Alford", "Ball", "Welsh"];
 
 /// Three servers, each the others' neighbor.
-struct Herd {
+struct Replica {
     directory: Directory,
     servers: Vec<Running>,
     client: std::net::SocketAddr,
 }
 
-fn start(name: &str) -> Herd {
+fn start(name: &str) -> Replica {
     let directory = Directory::new(name);
     let mut text = String::new();
     for name in NAMES {
@@ -36,14 +36,14 @@ fn start(name: &str) -> Herd {
         .iter()
         .map(|name| start_named(&directory, name, &[]))
         .unzip();
-    Herd {
+    Replica {
         directory,
         servers,
         client: addresses[0],
     }
 }
 
-impl Herd {
+impl Replica {
     fn status(&self, flags: &[&str]) -> Output {
         let mut command = herd(&self.directory, &[&["status"], flags].concat());
         command.output().unwrap()

@@ -14,10 +14,10 @@ mod transcript;
 
 use std::path::Path;
 
-use herd::config::Discipline;
+use herd::config::PoolKind;
 use support::alone;
 
-fn every_story_holds(pool: Discipline) {
+fn every_story_holds(pool: PoolKind) {
     // A story has several clients at once, and under seats each needs a worker.
     let server = alone(|config| (config.pool, config.workers) = (pool, 64));
     let address = &server.client_address().to_string();
@@ -40,11 +40,11 @@ fn every_story_holds(pool: Discipline) {
 }
 
 #[test]
-fn in_the_lobby() {
-    every_story_holds(Discipline::Lobby);
+fn in_the_shared_pool() {
+    every_story_holds(PoolKind::Shared);
 }
 
 #[test]
-fn in_seats() {
-    every_story_holds(Discipline::Seats);
+fn in_the_dedicated_pool() {
+    every_story_holds(PoolKind::Dedicated);
 }

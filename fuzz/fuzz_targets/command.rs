@@ -3,9 +3,9 @@
 
 #![no_main]
 
-use herd::command::assert_inverse;
-use herd::record::{Record, RecordView};
-use herd::vector::Vector;
+use herd::model::command::assert_inverse;
+use herd::model::record::{Record, RecordView};
+use herd::model::vector::Vector;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|line: &[u8]| {

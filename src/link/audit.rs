@@ -21,10 +21,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{debug, warn};
 
 use super::receiver::Known;
-use crate::digest::{Difference, Digest, DigestKey};
-use crate::herd::Herd;
-use crate::shutdown::Stop;
-use crate::time::Timestamp;
+use crate::model::digest::{Difference, Digest, DigestKey};
+use crate::model::time::Timestamp;
+use crate::replica::Replica;
+use crate::thread::Stop;
 
 /// How long ago a record must have been received to count: younger ones may be on their way.
 pub const SETTLED: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ const REPAIRED_BUCKETS: usize = 16;
 
 /// What a neighbor says that it holds.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct PeerDigest {
     /// Its name.
     pub(super) name: String,
     /// Who it is.
@@ -50,10 +50,10 @@ pub(super) struct Claim {
 
 /// Where receivers bring what their neighbors say that they hold.
 #[derive(Clone, Debug)]
-pub struct Claims(Sender<Claim>);
+pub struct PeerDigests(Sender<PeerDigest>);
 
-impl Claims {
-    pub(super) fn bring(&self, claim: Claim) {
+impl PeerDigests {
+    pub(super) fn bring(&self, claim: PeerDigest) {
         if let Err(refused) = self.0.try_send(claim) {
             let name = refused.into_inner().name;
             debug!("a digest of neighbor {name} is dropped: others wait to be compared");
@@ -71,13 +71,13 @@ pub(super) struct Comparison {
 /// The digest of what `herd` holds that was received up to `until`; `None` if `go_on`, which is
 /// asked now and then, says that it is wanted no longer.
 pub(super) fn digest_of(
-    herd: &Herd,
+    replica: &Replica,
     key: &DigestKey,
     until: Timestamp,
     mut go_on: impl FnMut() -> bool,
 ) -> Option<Digest> {
     let mut state = (Digest::new(until), true);
-    herd.scan(
+    replica.scan(
         &mut state,
         |(digest, _), record| digest.add(key, record),
         |(_, wanted)| {
@@ -99,36 +99,36 @@ pub fn settled(now: Timestamp) -> Timestamp {
 #[derive(Debug)]
 pub struct Audit {
     thread: JoinHandle<()>,
-    claims: Claims,
+    claims: PeerDigests,
 }
 
 impl Audit {
     /// Begins to compare, once in each `interval`.
     pub fn start(
-        herd: Arc<Herd>,
+        replica: Arc<Replica>,
         key: DigestKey,
         interval: Duration,
         stop: Stop,
     ) -> io::Result<Audit> {
         let (sender, claims) = bounded(CLAIMS);
         let auditor = Auditor {
-            herd,
+            replica,
             key,
             interval,
             stop,
         };
         let thread = std::thread::Builder::new()
             .name("link-audit".to_owned())
-            .stack_size(crate::STACK_BYTES)
+            .stack_size(crate::thread::STACK_BYTES)
             .spawn(move || auditor.run(&claims))?;
         Ok(Audit {
             thread,
-            claims: Claims(sender),
+            claims: PeerDigests(sender),
         })
     }
 
     /// Where neighbors' digests are brought.
-    pub fn claims(&self) -> Claims {
+    pub fn claims(&self) -> PeerDigests {
         self.claims.clone()
     }
 
@@ -140,14 +140,14 @@ impl Audit {
 
 /// The thread's state.
 struct Auditor {
-    herd: Arc<Herd>,
+    replica: Arc<Replica>,
     key: DigestKey,
     interval: Duration,
     stop: Stop,
 }
 
 impl Auditor {
-    fn run(self, claims: &Receiver<Claim>) {
+    fn run(self, claims: &Receiver<PeerDigest>) {
         // Servers that are started together should not all scan at once.
         let mut due = Instant::now() + self.interval.mul_f64(0.5 + 0.5 * fastrand::f64());
         loop {
@@ -166,24 +166,24 @@ impl Auditor {
     }
 
     fn digest(&self, until: Timestamp) -> Option<Digest> {
-        digest_of(&self.herd, &self.key, until, || !self.stop.is_set())
+        digest_of(&self.replica, &self.key, until, || !self.stop.is_set())
     }
 
     /// Tells the neighbors what this server holds.
     fn send(&self) {
-        if !self.herd.has_live_links() {
+        if !self.replica.has_live_links() {
             return;
         }
         if let Some(digest) = self.digest(settled(Timestamp::now())) {
             let mut lines = Vec::new();
             digest.write_lines(&mut lines);
-            self.herd.tell(lines);
+            self.replica.tell(lines);
         }
     }
 
     /// Holds a neighbor's digest against this server's.
-    fn compare(&self, claim: &Claim) {
-        let Claim { name, known, .. } = claim;
+    fn compare(&self, claim: &PeerDigest) {
+        let PeerDigest { name, known, .. } = claim;
         let now = Instant::now();
         let last = known.comparison().lock().take();
         // Nobody makes this server scan all the time.

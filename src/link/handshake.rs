@@ -13,13 +13,13 @@ use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::framing::{Reader, Writer, is_timeout, read, wait_until};
 use super::noise::{self, Initiator, MESSAGE_BYTES, Message};
-use super::wire::{Reader, Writer, is_timeout, read, wait_until};
-use crate::decimal::parse_u64;
-use crate::fields::fields;
-use crate::keys::{HerdId, KeyFile};
-use crate::printable::Printable;
-use crate::time::Timestamp;
+use crate::config::keys::{HerdId, KeyFile};
+use crate::model::decimal::parse_u64;
+use crate::model::fields::fields;
+use crate::model::printable::Printable;
+use crate::model::time::Timestamp;
 
 /// Versions of the link protocol that this server speaks, lowest and highest.
 const VERSIONS: (u64, u64) = (1, 1);
@@ -120,7 +120,7 @@ impl fmt::Display for HandshakeError {
 impl HandshakeError {
     /// Whether this is what a neighbor never does, whatever its settings: somebody else answers at
     /// its address, or changes what it sends.
-    pub(super) fn is_no_neighbors_doing(&self) -> bool {
+    pub(super) fn is_suspicious(&self) -> bool {
         match self {
             HandshakeError::WrongKey | HandshakeError::NotAPeer => true,
             HandshakeError::Io(error) => error.kind() == ErrorKind::InvalidData,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::digest::DigestKey;
-use crate::keys::KeyFile;
+use crate::config::keys::KeyFile;
+use crate::model::digest::DigestKey;
 
 /// The keys of one herd.
 #[derive(Debug)]

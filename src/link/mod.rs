@@ -19,25 +19,24 @@
 //! - [`wire`] is lines over the socket, encrypted.
 
 pub mod audit;
-mod feeder;
+pub mod framing;
 pub mod handshake;
 pub mod keyring;
-pub mod monitor;
+pub mod links;
+mod liveness;
+pub mod neighbor;
 pub mod noise;
-pub mod observe;
-mod reader;
 pub mod receiver;
 pub mod refusals;
 pub mod sender;
-mod silence;
-pub mod wire;
+pub mod status;
 
 use std::time::Duration;
 
 /// How often a receiver says that it is alive.
 pub const PONG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Silence after which the other side is taken for dead: neither keepalive nor
+/// Liveness after which the other side is taken for dead: neither keepalive nor
 /// `TCP_USER_TIMEOUT` notices a peer whose process is frozen.
 ///
 /// Where packets are lost one way only, the side that still hears the other learns of it by a

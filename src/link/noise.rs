@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use snow::{Builder, HandshakeState, StatelessTransportState};
 
-use crate::keys::{Key, KeyFile};
+use crate::config::keys::{Key, KeyFile};
 
 /// Pattern, key agreement, cipher and hash, by their Noise names.
 const PROTOCOL: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";

@@ -19,13 +19,13 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What one server has refused since it was started.
 #[derive(Debug, Default)]
-pub struct Refusals {
+pub struct RejectedPeers {
     count: AtomicU64,
     /// The last warning: when, and for which reason.
     warned: Mutex<Option<(Instant, String)>>,
 }
 
-impl Refusals {
+impl RejectedPeers {
     /// How many there were.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn strangers_do_not_fill_the_log() {
-        let (refusals, start) = (Refusals::default(), Instant::now());
+        let (refusals, start) = (RejectedPeers::default(), Instant::now());
         for (milliseconds, reason, expected) in [
             (0, "wrong key", true),
             (10, "wrong key", false),

@@ -88,7 +88,7 @@ pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<Log
     };
     let thread = std::thread::Builder::new()
         .name("log-writer".to_owned())
-        .stack_size(crate::STACK_BYTES)
+        .stack_size(crate::thread::STACK_BYTES)
         .spawn(move || drain.run())?;
     Ok(LogWriter {
         wake: Some(wake),

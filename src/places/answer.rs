@@ -7,7 +7,7 @@
 
 /// How a search went, in Google's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum PlacesStatus {
     /// There are results.
     Ok,
     /// The search succeeded and found nothing.
@@ -22,31 +22,33 @@ pub enum Status {
     UnknownError,
 }
 
-impl Status {
-    const ALL: [Status; 6] = [
-        Status::Ok,
-        Status::ZeroResults,
-        Status::InvalidRequest,
-        Status::OverQueryLimit,
-        Status::RequestDenied,
-        Status::UnknownError,
+impl PlacesStatus {
+    const ALL: [PlacesStatus; 6] = [
+        PlacesStatus::Ok,
+        PlacesStatus::ZeroResults,
+        PlacesStatus::InvalidRequest,
+        PlacesStatus::OverQueryLimit,
+        PlacesStatus::RequestDenied,
+        PlacesStatus::UnknownError,
     ];
 
     /// The status as it is sent.
     pub const fn text(self) -> &'static str {
         match self {
-            Status::Ok => "OK",
-            Status::ZeroResults => "ZERO_RESULTS",
-            Status::InvalidRequest => "INVALID_REQUEST",
-            Status::OverQueryLimit => "OVER_QUERY_LIMIT",
-            Status::RequestDenied => "REQUEST_DENIED",
-            Status::UnknownError => "UNKNOWN_ERROR",
+            PlacesStatus::Ok => "OK",
+            PlacesStatus::ZeroResults => "ZERO_RESULTS",
+            PlacesStatus::InvalidRequest => "INVALID_REQUEST",
+            PlacesStatus::OverQueryLimit => "OVER_QUERY_LIMIT",
+            PlacesStatus::RequestDenied => "REQUEST_DENIED",
+            PlacesStatus::UnknownError => "UNKNOWN_ERROR",
         }
     }
 
     /// Reads a status as it is sent.
-    pub fn parse(text: &str) -> Option<Status> {
-        Status::ALL.into_iter().find(|status| status.text() == text)
+    pub fn parse(text: &str) -> Option<PlacesStatus> {
+        PlacesStatus::ALL
+            .into_iter()
+            .find(|status| status.text() == text)
     }
 }
 
@@ -90,16 +92,16 @@ impl<'a> Answer<'a> {
     /// Ends an answer that succeeded, which may hold a message all the same.
     pub fn end(self, message: Option<&str>) {
         let status = if self.is_empty {
-            Status::ZeroResults
+            PlacesStatus::ZeroResults
         } else {
             self.out.push(b'\n');
-            Status::Ok
+            PlacesStatus::Ok
         };
         write_end(status, message, self.out);
     }
 }
 
-fn write_end(status: Status, message: Option<&str>, out: &mut Vec<u8>) {
+fn write_end(status: PlacesStatus, message: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"],\n\"status\":\"");
     out.extend_from_slice(status.text().as_bytes());
     out.push(b'"');
@@ -116,7 +118,7 @@ pub fn write_zero_results(out: &mut Vec<u8>) {
 }
 
 /// Appends the answer to a search that failed. The message tells the client what to do.
-pub fn write_failure(status: Status, message: &str, out: &mut Vec<u8>) {
+pub fn write_failure(status: PlacesStatus, message: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(HEAD);
     out.extend_from_slice(NO_CREDIT);
     out.extend_from_slice(RESULTS);
@@ -231,7 +233,7 @@ mod tests {
             &json!({"html_attributions": [], "results": [{}], "status": "OK", "error_message": "Old API."}),
         );
         check(
-            |out| write_failure(Status::RequestDenied, "No \"key\"\n\n", out),
+            |out| write_failure(PlacesStatus::RequestDenied, "No \"key\"\n\n", out),
             "{\"html_attributions\":[],\n\"results\":[],\n\"status\":\"REQUEST_DENIED\",\n\"error_message\":\"No \\\"key\\\"\\n\\n\"}",
             &json!({"html_attributions": [], "results": [], "status": "REQUEST_DENIED", "error_message": "No \"key\"\n\n"}),
         );
@@ -239,11 +241,11 @@ mod tests {
 
     #[test]
     fn statuses_are_googles_words() {
-        for status in Status::ALL {
-            assert_eq!(Status::parse(status.text()), Some(status));
+        for status in PlacesStatus::ALL {
+            assert_eq!(PlacesStatus::parse(status.text()), Some(status));
         }
-        assert_eq!(Status::parse("ok"), None);
-        assert_eq!(Status::parse("NOT_FOUND"), None);
+        assert_eq!(PlacesStatus::parse("ok"), None);
+        assert_eq!(PlacesStatus::parse("NOT_FOUND"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::answer::{Status, write_failure};
+use super::answer::{PlacesStatus, write_failure};
 use super::key::ApiKey;
 
 /// Characters of a provider's own words that a client gets to see; the rest is cut off.
@@ -40,12 +40,12 @@ pub enum Failure {
 
 impl Failure {
     /// The `status` of the reply.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> PlacesStatus {
         match self {
-            Failure::Denied(_) => Status::RequestDenied,
-            Failure::Quota(_) => Status::OverQueryLimit,
-            Failure::BadRequest(_) => Status::InvalidRequest,
-            _ => Status::UnknownError,
+            Failure::Denied(_) => PlacesStatus::RequestDenied,
+            Failure::Quota(_) => PlacesStatus::OverQueryLimit,
+            Failure::BadRequest(_) => PlacesStatus::InvalidRequest,
+            _ => PlacesStatus::UnknownError,
         }
     }
 
@@ -152,10 +152,10 @@ pub(super) fn sentence(words: Option<&str>, otherwise: &str, advice: &str) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Status::*;
+    use PlacesStatus::*;
 
     #[track_caller]
-    fn check(failure: Failure, status: Status, unwell: bool, message: &str) {
+    fn check(failure: Failure, status: PlacesStatus, unwell: bool, message: &str) {
         assert_eq!(failure.message(), message);
         assert_eq!(failure.to_string(), message);
         assert_eq!(failure.status(), status, "{message}");

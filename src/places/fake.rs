@@ -111,7 +111,7 @@ fn serve(
             let length = body.len();
             write!(
                 stream,
-                "HTTP/1.1 {status} Status\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+                "HTTP/1.1 {status} PlacesStatus\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"
             )?;
             stream.write_all(body)?;
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Answer, Status, write_normalized};
+use super::answer::{Answer, PlacesStatus, write_normalized};
 use super::failure::{Failure, sentence};
 use super::http::{Client, Options, Response, SetupError, write_url_encoded};
 use super::key::ApiKey;
@@ -103,30 +103,30 @@ fn answer(response: &Response, request: &Request, key: &ApiKey) -> Result<Vec<u8
         Err(_) => return Err(Failure::from_http(response.status)),
     };
     let message = page.error_message.as_deref();
-    match Status::parse(&page.status) {
-        Some(Status::Ok | Status::ZeroResults) => {}
-        Some(Status::RequestDenied) => {
+    match PlacesStatus::parse(&page.status) {
+        Some(PlacesStatus::Ok | PlacesStatus::ZeroResults) => {}
+        Some(PlacesStatus::RequestDenied) => {
             return Err(Failure::Denied(sentence(
                 message,
                 "Google denied the request.",
                 "Check the API key, and that its project may use the Places API (legacy).",
             )));
         }
-        Some(Status::OverQueryLimit) => {
+        Some(PlacesStatus::OverQueryLimit) => {
             return Err(Failure::Quota(sentence(
                 message,
                 "Google's quota is used up.",
                 "Try again later, or raise the project's quota.",
             )));
         }
-        Some(Status::InvalidRequest) => {
+        Some(PlacesStatus::InvalidRequest) => {
             return Err(Failure::BadRequest(sentence(
                 message,
                 "Google calls the request invalid.",
                 "Check --places-url.",
             )));
         }
-        Some(Status::UnknownError) => {
+        Some(PlacesStatus::UnknownError) => {
             return Err(Failure::Reported(sentence(
                 message,
                 "Google could not process the request.",
@@ -245,10 +245,10 @@ mod tests {
 
     #[test]
     fn the_radius_and_the_bound_hold() {
-        check("10", 20, &["Fixture Hall", "Fixture Village"]);
-        check("10", 1, &["Fixture Hall"]);
-        // The hall is 158 m away, the village 837 m.
-        check("0.5", 20, &["Fixture Hall"]);
+        check("10", 20, &["Fixture Dispatcher", "Fixture Village"]);
+        check("10", 1, &["Fixture Dispatcher"]);
+        // The dispatcher is 158 m away, the village 837 m.
+        check("0.5", 20, &["Fixture Dispatcher"]);
         check("0.1", 20, &[]);
     }
 

@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
-use crate::places::answer::Status;
+use crate::places::answer::PlacesStatus;
 use crate::places::fake::{Fake, Manner};
 use crate::places::google::Google;
 use crate::places::google_legacy::GoogleLegacy;
@@ -96,7 +96,11 @@ fn google_is_asked_by_post_with_a_mask() {
     let fake = Fake::start(json(NEW_OK));
     let [_, provider, _] = providers(&at(fake.url("http")));
     let reply = provider.fetch(&campus(), AMPLE).unwrap();
-    assert!(String::from_utf8(reply).unwrap().contains("Fixture Hall"));
+    assert!(
+        String::from_utf8(reply)
+            .unwrap()
+            .contains("Fixture Dispatcher")
+    );
     let request = fake.requests.recv().unwrap();
     assert!(
         request.starts_with("POST /places HTTP/1.1\r\n"),
@@ -343,7 +347,11 @@ fn check_tls(root: Option<&[u8]>, server: &Arc<ServerConfig>, refusal: Option<&s
     let [provider, ..] = providers(&options);
     match (provider.fetch(&campus(), AMPLE), refusal) {
         (Ok(reply), None) => {
-            assert!(String::from_utf8(reply).unwrap().contains("Fixture Hall"));
+            assert!(
+                String::from_utf8(reply)
+                    .unwrap()
+                    .contains("Fixture Dispatcher")
+            );
             assert_eq!(fake.requests.len(), 1);
         }
         (Err(Failure::Connect(why)), Some(refusal)) => {
@@ -402,7 +410,7 @@ fn the_key_is_never_logged() {
     let fake = Fake::start(json(&repeating));
     for provider in providers(&at(fake.url("http"))) {
         if let Err(failure) = provider.fetch(&campus(), AMPLE) {
-            assert_eq!(failure.status(), Status::RequestDenied);
+            assert_eq!(failure.status(), PlacesStatus::RequestDenied);
             assert!(
                 failure.message().starts_with("No (key). Check"),
                 "{failure}"

@@ -23,8 +23,8 @@ use atlas::Atlas;
 use remote::{Answered, Remote};
 use upstream::Request;
 
-use crate::decimal::Decimal;
-use crate::geo::Position;
+use crate::model::decimal::Decimal;
+use crate::model::geo::Position;
 
 /// What a `WHATSAT` asks of a places provider.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{debug, warn};
 use parking_lot::Mutex;
 
-use super::answer::{Status, write_failure};
+use super::answer::{PlacesStatus, write_failure};
 use super::breaker::{Breaker, CallRate};
 use super::cache::Cache;
 use super::failure::Failure;
@@ -105,7 +105,7 @@ impl Remote {
             let thread = std::thread::Builder::new()
                 .name(format!("places-{worker}"))
                 // TLS and JSON go deeper than the server's own code.
-                .stack_size(4 * crate::STACK_BYTES)
+                .stack_size(4 * crate::thread::STACK_BYTES)
                 .spawn(move || shared.work(&jobs))
                 .inspect_err(|_| remote.stop())?;
             remote.workers.lock().push(thread);
@@ -136,7 +136,7 @@ impl Remote {
         let queue = self.queue.lock();
         let refused = match &*queue {
             Some(queue) => queue.try_send(job).is_err().then_some((
-                Status::OverQueryLimit,
+                PlacesStatus::OverQueryLimit,
                 "Too many searches wait for the places provider. Try again in a moment.".to_owned(),
             )),
             None => Some((Failure::Stopped.status(), Failure::Stopped.message())),
@@ -190,7 +190,7 @@ impl Shared {
             .is_some_and(|rate| !rate.lock().take(now))
         {
             return failure(
-                Status::OverQueryLimit,
+                PlacesStatus::OverQueryLimit,
                 "This server has made as many places calls as it may in a minute. Try again in a minute, or raise --places-calls-per-minute.",
             );
         }
@@ -199,7 +199,7 @@ impl Shared {
             let message = format!(
                 "The places provider keeps failing and is left alone for a while. Try again in {seconds} s."
             );
-            return failure(Status::UnknownError, &message);
+            return failure(PlacesStatus::UnknownError, &message);
         }
         match self.upstream.fetch(request, left) {
             Ok(answer) => {
@@ -231,7 +231,7 @@ fn failed(error: &Failure) -> Vec<u8> {
     failure(error.status(), &error.message())
 }
 
-fn failure(status: Status, message: &str) -> Vec<u8> {
+fn failure(status: PlacesStatus, message: &str) -> Vec<u8> {
     let mut out = Vec::new();
     write_failure(status, message, &mut out);
     out

@@ -7,9 +7,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::failure::Failure;
-use crate::command::{MAX_BOUND, MAX_RADIUS_KM};
-use crate::decimal::Decimal;
-use crate::geo::{self, Position, chord, squared_chord};
+use crate::model::command::{MAX_BOUND, MAX_RADIUS_KM};
+use crate::model::decimal::Decimal;
+use crate::model::geo::{self, Position, chord, squared_chord};
 
 /// A places provider on the network.
 pub trait Upstream: fmt::Debug + Send + Sync {

@@ -4,7 +4,7 @@
 //! All servers are asked at the same time for a digest of the same moment. While reports
 //! come in, even servers that agree differ in what is just being replaced; so where digests differ
 //! they are asked once more, and only what differs in the same way again is wrong
-//! ([`Difference`](crate::digest::Difference)).
+//! ([`Difference`](crate::model::digest::Difference)).
 
 mod table;
 
@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
-use crate::digest::{BUCKETS, Digest};
-use crate::keys::KeyFile;
+use crate::config::keys::KeyFile;
+use crate::config::topology::{Server, Topology};
 use crate::link::audit::settled;
 use crate::link::handshake::HandshakeError;
-use crate::link::monitor::Phase;
-use crate::link::observe::{self, ServerStatus};
-use crate::time::Timestamp;
-use crate::topology::{Server, Topology};
+use crate::link::neighbor::Phase;
+use crate::link::status::{self, ServerStatus};
+use crate::model::digest::{BUCKETS, Digest};
+use crate::model::time::Timestamp;
 
 /// How long a server may take to answer. Longer than that, it is as good as down.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -132,7 +132,7 @@ fn ask_all(servers: &[&Server], keys: &Arc<KeyFile>) -> Vec<Answer> {
         let (name, address) = (server.name.clone(), server.peer.clone());
         let (keys, answered) = (Arc::clone(keys), answered.clone());
         let ask = move || {
-            let result = observe::ask(&name, &address, &keys, until, deadline);
+            let result = status::ask(&name, &address, &keys, until, deadline);
             // Nobody waits for one that is late.
             let _ = answered.send((index, result.map_err(reason)));
         };
@@ -140,7 +140,7 @@ fn ask_all(servers: &[&Server], keys: &Arc<KeyFile>) -> Vec<Answer> {
         // and can't be broken off. The process ends with what it has heard in time.
         let spawned = std::thread::Builder::new()
             .name(format!("ask-{}", server.name))
-            .stack_size(crate::STACK_BYTES)
+            .stack_size(crate::thread::STACK_BYTES)
             .spawn(ask);
         drop(spawned);
     }
@@ -286,9 +286,9 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::DigestKey;
-    use crate::link::monitor::LinkStatus;
-    use crate::record::RecordView;
+    use crate::link::neighbor::LinkStatus;
+    use crate::model::digest::DigestKey;
+    use crate::model::record::RecordView;
 
     fn digest(records: &[(&str, u64)]) -> Digest {
         let mut digest = Digest::new(Timestamp::from_nanos(u64::MAX));

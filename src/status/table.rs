@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::Answer;
-use crate::link::monitor::LinkStatus;
-use crate::time::Timestamp;
+use crate::link::neighbor::LinkStatus;
+use crate::model::time::Timestamp;
 
 /// One line of a table: its cells, and what follows them without a column.
 struct Row {
@@ -166,10 +166,10 @@ fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
-    use crate::link::monitor::Phase;
-    use crate::link::observe::ServerStatus;
-    use crate::outbox::Depth;
+    use crate::link::neighbor::Phase;
+    use crate::link::status::ServerStatus;
+    use crate::model::digest::Digest;
+    use crate::replica::outbox::Depth;
 
     struct Shown<F>(F);
 

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use herd::link::monitor::Phase;
-use herd::outbox::Depth;
+use herd::link::neighbor::Phase;
+use herd::replica::outbox::Depth;
 
 use crate::fleet::Fleet;
 use crate::form::{choose, figure, limit};

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use herd::link::monitor::Phase;
+use herd::link::neighbor::Phase;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::fleet::{Fleet, OBSERVER};

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use herd::link::wire::is_timeout;
+use herd::link::framing::is_timeout;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::fleet::Fleet;

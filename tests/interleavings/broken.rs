@@ -1,14 +1,14 @@
 //! A herd in small, of the real cache, queues and vector, that does the right thing, or does it
 //! in one of several wrong ways that the tests must notice.
 
-use crate::command::Report;
-use crate::flood::Flood;
-use crate::locations::Locations;
-use crate::outbox::{Group, LinkId, Outlet};
-use crate::record::RecordView;
+use crate::model::command::Report;
+use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
+use crate::model::vector::Vector;
+use crate::replica::cache::Locations;
+use crate::replica::flood::Flood;
+use crate::replica::outbox::{Batch, LinkId, OutboxReceiver};
 use crate::sync::Mutex;
-use crate::time::Timestamp;
-use crate::vector::Vector;
 
 use super::{ORIGIN, Server};
 
@@ -79,10 +79,10 @@ impl Server for Broken {
         }
         let mut line = Vec::new();
         record.write_line(&mut line);
-        apply.flood.hand_over(&Group::new(line, 1), None);
+        apply.flood.publish(&Batch::new(line, 1), None);
     }
 
-    fn add_link(&self, groups: usize) -> (LinkId, Outlet) {
+    fn add_link(&self, groups: usize) -> (LinkId, OutboxReceiver) {
         self.apply.lock().flood.add(groups)
     }
 
@@ -104,7 +104,7 @@ impl Server for Broken {
         let mut apply = self.apply.lock();
         let mut lines = Vec::new();
         apply.vector.write_lines("MARKER", &mut lines);
-        apply.flood.hand_over(&Group::new(lines, 0), None);
+        apply.flood.publish(&Batch::new(lines, 0), None);
     }
 
     fn all_above(&self, vector: &Vector, show: &mut dyn FnMut(&RecordView<'_>)) {

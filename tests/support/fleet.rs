@@ -17,10 +17,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
-use herd::keys::KeyFile;
-use herd::link::monitor::LinkStatus;
-use herd::link::observe::{ServerStatus, ask_over};
-use herd::time::Timestamp;
+use herd::config::keys::KeyFile;
+use herd::link::neighbor::LinkStatus;
+use herd::link::status::{ServerStatus, ask_over};
+use herd::model::time::Timestamp;
 use socket2::{Domain, Socket, Type};
 
 use crate::process::{Directory, Running, herd, signal, spawn, wait, wait_until};

@@ -15,12 +15,12 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use herd::config::{Ack, Config, DEFAULT_DIGEST_INTERVAL, Discipline};
-use herd::keys::KeyFile;
+use herd::config::keys::KeyFile;
+use herd::config::topology::Topology;
+use herd::config::{Ack, Config, DEFAULT_DIGEST_INTERVAL, PoolKind};
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::server::{Server, Sockets};
-use herd::topology::Topology;
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ pub fn config(servers: &str, name: &str) -> Config {
         topology,
         keys: KEYS.clone(),
         bind: None,
-        pool: Discipline::default(),
+        pool: PoolKind::default(),
         workers: 4,
         max_clients: None,
         max_records: 10_000_000,

@@ -15,7 +15,7 @@ pub(crate) use words::{point_words, ratio};
 
 /// The pool's two disciplines in the results.
 const LOBBY: &str = "herd";
-const SEATS: &str = "herd-seats";
+const SEATS: &str = "herd-dedicated";
 
 /// Metrics that the tables of figures leave out: they serve to judge a run, not a server.
 const UNTOLD: [&str; 3] = ["generator_cores", "late_p99", "flood_reports"];

@@ -28,7 +28,7 @@ pub(crate) struct Variant {
 
 /// The two ways in which the herd itself runs.
 fn is_herd(name: &str) -> bool {
-    name == "herd" || name == "herd-seats"
+    name == "herd" || name == "herd-dedicated"
 }
 
 /// What a variant speaks, as an option of the load.
@@ -81,8 +81,8 @@ fn flags(
     let mut set = |flag: &str, value: &str| flags.insert(flag.to_owned(), value.to_owned());
     set("--ack", "memory");
     set("--log-level", if entry.log { "info" } else { "warn" });
-    if entry.variant() == "herd-seats" {
-        set("--pool", "seats");
+    if entry.variant() == "herd-dedicated" {
+        set("--pool", "dedicated");
         // Whoever finds no seat waits until another leaves, which no client of a run does.
         set("--workers", &clients.to_string());
     }
@@ -185,9 +185,17 @@ mod tests {
 
     #[test]
     fn every_client_has_a_seat() {
-        let seats = "--ack memory --log-level warn --pool seats --workers";
-        check(&Entry::plain("herd-seats"), None, &format!("{seats} 72"));
-        check(&Entry::plain("herd-seats"), Some(4), &format!("{seats} 4"));
+        let seats = "--ack memory --log-level warn --pool dedicated --workers";
+        check(
+            &Entry::plain("herd-dedicated"),
+            None,
+            &format!("{seats} 72"),
+        );
+        check(
+            &Entry::plain("herd-dedicated"),
+            Some(4),
+            &format!("{seats} 4"),
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! its [`middle`], whose left and right subtrees are the halves before and after. So no pointer is
 //! stored, and a server reads the arrays where the kernel has mapped them.
 
-use crate::geo::Position;
+use crate::model::geo::Position;
 
 /// Bytes of a node.
 pub(super) const NODE_BYTES: usize = 16;

@@ -5,7 +5,7 @@
 //! machine share one copy in the page cache. What a kind letter means is told in `make.py`.
 
 use super::format::{Class, Node, Place, UNITS, middle, position};
-use crate::geo::{Position, chord, squared_chord};
+use crate::model::geo::{Position, chord, squared_chord};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;

@@ -125,7 +125,7 @@ fn write_integer(mut value: u32, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geo::Position;
+    use crate::model::geo::Position;
     use serde_json::Value;
 
     /// The answer to a query, read back from its JSON.

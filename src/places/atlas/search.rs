@@ -8,7 +8,7 @@
 
 use super::format::{NODE_BYTES, Node, PLACE_BYTES, Place, UNITS, middle, position};
 use super::hits::{Hit, Hits};
-use crate::geo::{Position, chord, squared_chord};
+use crate::model::geo::{Position, chord, squared_chord};
 
 /// Units by which the rounding of a node's vector may change a distance: √3⁄2, and to spare.
 const SLACK: f64 = 2.0;
@@ -156,7 +156,7 @@ mod tests {
         let cosines = one.latitude.to_radians().cos() * other.latitude.to_radians().cos();
         let squared =
             half(one.latitude, other.latitude) + cosines * half(one.longitude, other.longitude);
-        2.0 * crate::geo::EARTH_RADIUS_KM * squared.sqrt().min(1.0).asin()
+        2.0 * crate::model::geo::EARTH_RADIUS_KM * squared.sqrt().min(1.0).asin()
     }
 
     /// Every place within the radius, best first, by looking at them all.
@@ -280,7 +280,7 @@ mod tests {
             latitude: 0.0,
             longitude: 0.0,
         };
-        let distance_km = 0.1_f64.to_radians() * crate::geo::EARTH_RADIUS_KM;
+        let distance_km = 0.1_f64.to_radians() * crate::model::geo::EARTH_RADIUS_KM;
         for (radius_km, found) in [
             (distance_km * (1.0 + 1e-12), 1),
             (distance_km * (1.0 - 1e-12), 0),

@@ -7,7 +7,7 @@ const SCENARIO: &str = r#"
 about = "A test."
 kind = "load"
 rounds = 3
-variants = [{ name = "herd" }, { name = "herd-seats" }, { name = "tokio" }, { name = "node" }]
+variants = [{ name = "herd" }, { name = "herd-dedicated" }, { name = "tokio" }, { name = "node" }]
 connections = [8, 64]
 [[targets]]
 what = "throughput against tokio"
@@ -41,7 +41,7 @@ fn a_page_tells_targets_losses_and_voids() {
     // Connections, variant, throughput of the rounds.
     for (connections, name, rounds) in [
         (8, "herd", [100.0, 60.0, 115.0]),
-        (8, "herd-seats", [50.0, 25.0, 50.0]),
+        (8, "herd-dedicated", [50.0, 25.0, 50.0]),
         (8, "tokio", [100.0, 50.0, 100.0]),
         (64, "herd", [90.0, 80.0, 45.0]),
         (64, "tokio", [100.0, 100.0, 50.0]),
@@ -94,7 +94,7 @@ fn a_page_tells_targets_losses_and_voids() {
         "- test, tokio's throughput: 1.15 at 8 conn., depth 1 (1.07 to 1.17)\n",
         "0 comparisons are level",
         "- test, node, 64 conn., depth 1: a wrong reply",
-        "| throughput | herd | herd-seats | tokio | node |\n",
+        "| throughput | herd | herd-dedicated | tokio | node |\n",
         "| 64 conn., depth 1 | 80,000 /s |  | 100,000 /s | void |\n",
     ] {
         assert!(text.contains(expected), "{expected}\nis not in\n{text}");

@@ -14,11 +14,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use herd::config::DEFAULT_MAX_RECORDS;
-use herd::herd::Herd;
+use herd::replica::Replica;
 use herd::places::Places;
 use herd::places::atlas::Atlas;
-use herd::time::Timestamp;
-use herd::topology::{Address, Topology};
+use herd::model::time::Timestamp;
+use herd::config::topology::{Address, Topology};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -46,7 +46,7 @@ struct Arguments {
 
 /// What all tasks share.
 struct Shared {
-    herd: Herd,
+    herd: Replica,
     places: Places,
     links: Vec<Link>,
 }
@@ -62,7 +62,7 @@ impl Shared {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    herd::limits::raise_descriptor_limit();
+    herd::config::limits::raise_descriptor_limit();
     // Lines are written by a thread of its own, which drops what it can't keep up with.
     let _writer = arguments.log.as_ref().map(log_to).transpose()?;
     tokio::runtime::Builder::new_multi_thread()
@@ -95,7 +95,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let clients = bind(&own.client).await?;
     let neighbors = bind(&own.peer).await?;
     // Each start is an epoch of its own: its records are none that the start before sent.
-    let herd = Herd::new(&own.name, Timestamp::now().as_nanos(), DEFAULT_MAX_RECORDS);
+    let herd = Replica::new(&own.name, Timestamp::now().as_nanos(), DEFAULT_MAX_RECORDS);
     let mut links = Vec::new();
     let mut feeds = Vec::new();
     for name in &own.neighbors {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BytesMut};
-use herd::outbox::{LinkId, Outlet, Queued};
-use herd::record::{MAX_LINE_BYTES, RecordView};
-use herd::topology::Address;
-use herd::vector::Vector;
+use herd::replica::outbox::{LinkId, Outlet, Queued};
+use herd::model::record::{MAX_LINE_BYTES, RecordView};
+use herd::config::topology::Address;
+use herd::model::vector::Vector;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};

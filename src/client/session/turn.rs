@@ -1,0 +1,154 @@
+//! What the lines of one turn come to: parsed, carried out, and answered in their order.
+
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use log::info;
+
+use super::{PendingPlaces, Services, TURN_REQUESTS};
+use crate::model::command::{Command, Inquiry, Report};
+use crate::model::decimal::MAX_FIELD_BYTES;
+use crate::model::printable::{Client, Exchange, Printable};
+use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
+use crate::replica::Outcome;
+use crate::store::journal::SyncPosition;
+
+/// The lines of one turn: reports in a row are applied as one group, and every reply is written
+/// in the order of its line.
+pub(super) struct Turn<'a> {
+    pub(super) client: SocketAddr,
+    /// What is left to be asked, if a line's answer comes from elsewhere.
+    pub(super) pending_places: Option<PendingPlaces>,
+    pub(super) sync_position: Option<SyncPosition>,
+    pub(super) services: &'a Services,
+    pub(super) received: Timestamp,
+    pub(super) reports: ArrayVec<Report<'a>, TURN_REQUESTS>,
+    /// The lines that the reports came in, to be echoed should one be refused.
+    pub(super) lines: ArrayVec<&'a [u8], TURN_REQUESTS>,
+    pub(super) outcomes: &'a mut Vec<Outcome>,
+    pub(super) output: &'a mut Vec<u8>,
+    pub(super) logged: bool,
+}
+
+impl<'a> Turn<'a> {
+    /// Carries out the next line.
+    pub(super) fn take(&mut self, line: &'a [u8]) {
+        if self.logged {
+            log_line("received from client", self.client, line);
+        }
+        match Command::parse(line) {
+            Ok(Command::Iamat(report)) => {
+                self.reports.push(report);
+                self.lines.push(line);
+            }
+            Ok(Command::Whatsat(inquiry)) => {
+                self.apply();
+                self.answer(&inquiry, line);
+            }
+            Err(_) => self.refuse(line),
+        }
+    }
+
+    /// Echoes a line that is no command, or that can't be carried out.
+    pub(super) fn refuse(&mut self, line: &[u8]) {
+        self.apply();
+        let before = self.output.len();
+        echo(line, self.output);
+        self.log_sent(before);
+    }
+
+    /// Applies the reports that have gathered, and writes their replies.
+    pub(super) fn apply(&mut self) {
+        if self.reports.is_empty() {
+            return;
+        }
+        let replica = &self.services.replica;
+        self.outcomes.clear();
+        // The last place is the highest.
+        let sync_position = replica.report(&self.reports, self.received, self.outcomes);
+        self.sync_position = sync_position.or(self.sync_position);
+        let before = self.output.len();
+        for ((report, line), outcome) in self.reports.iter().zip(&self.lines).zip(&*self.outcomes) {
+            match outcome {
+                Outcome::Acknowledged => {
+                    let origin = replica.name().as_bytes();
+                    RecordView::of_report(report, self.received, origin, 0, 0)
+                        .write_at_line(self.output);
+                }
+                Outcome::TooFarAhead | Outcome::Full | Outcome::Unwritable => {
+                    echo(line, self.output);
+                }
+            }
+        }
+        self.reports.clear();
+        self.lines.clear();
+        self.log_sent(before);
+    }
+
+    fn answer(&mut self, inquiry: &Inquiry<'a>, line: &[u8]) {
+        let before = self.output.len();
+        let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
+        let known = self.services.replica.locate(inquiry.client, |found| {
+            let Some(view) = found else {
+                return false;
+            };
+            view.write_at_line(self.output);
+            location.try_extend_from_slice(view.location).is_ok()
+        });
+        if !known {
+            echo(line, self.output);
+            return self.log_sent(before);
+        }
+        let places = &self.services.places;
+        match places.lookup(&location, inquiry.radius, inquiry.bound, self.output) {
+            None => {
+                end_places(self.output);
+                self.log_sent(before);
+            }
+            // The reply leaves in one write, so its beginning waits for the rest; the replies
+            // before it do not.
+            Some(request) => {
+                self.pending_places = Some(PendingPlaces {
+                    reply: self.output.split_off(before),
+                    request: Some(request),
+                });
+            }
+        }
+    }
+
+    fn log_sent(&self, before: usize) {
+        if self.logged {
+            log_sent(self.client, &self.output[before..]);
+        }
+    }
+}
+
+pub(super) fn log_sent(client: SocketAddr, sent: &[u8]) {
+    for line in sent
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
+        log_line("sent to client", client, line);
+    }
+}
+
+fn log_line(what: &'static str, client: SocketAddr, line: &[u8]) {
+    let exchange = Exchange {
+        what,
+        client: Client(client),
+        line: Printable(line),
+    };
+    info!("{exchange}");
+}
+
+/// Two newlines end a reply with places.
+pub(super) fn end_places(reply: &mut Vec<u8>) {
+    reply.extend_from_slice(b"\n\n");
+}
+
+fn echo(line: &[u8], output: &mut Vec<u8>) {
+    output.extend_from_slice(b"? ");
+    output.extend_from_slice(line);
+    output.push(b'\n');
+}

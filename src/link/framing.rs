@@ -1,0 +1,478 @@
+//! Encrypted lines over a link's socket.
+//!
+//! What a side has to say, whole lines, travels in frames: two bytes, most significant first,
+//! that say how many follow, and as many bytes of ciphertext with its tag. Frames of one
+//! direction are numbered from 0, and the number is part of the encryption: one that is changed,
+//! left out, repeated or moved is an error, after which nothing more is taken. A frame may end
+//! within a line; lines are looked at only when they are whole.
+//!
+//! All memory is taken when a handshake has succeeded; a frame that would not fit is refused by its
+//! length alone.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::SEND_BUFFER_BYTES;
+use super::noise::Ciphers;
+use crate::model::{digest, record, vector};
+
+/// The longest line that any message takes; a longer one is no neighbor's.
+const MAX_LINE_BYTES: usize = if record::MAX_LINE_BYTES > vector::MAX_LINE_BYTES {
+    record::MAX_LINE_BYTES
+} else {
+    vector::MAX_LINE_BYTES
+};
+
+const _: () = assert!(digest::MAX_LINE_BYTES <= MAX_LINE_BYTES);
+
+/// Bytes that say how long a frame is.
+const LENGTH_BYTES: usize = 2;
+
+/// Bytes that the cipher adds to each frame.
+const TAG_BYTES: usize = 16;
+
+/// Most text that goes into one frame. A neighbor applies a frame only when it has all of it, and
+/// is taken for dead if that takes longer than the silence limit; the encryption costs the same
+/// for each byte from here on.
+const FRAME_TEXT_BYTES: usize = 16 << 10;
+
+/// Most bytes of a frame after its length; who announces more is no neighbor.
+const MAX_FRAME_BYTES: usize = FRAME_TEXT_BYTES + TAG_BYTES;
+
+/// Bytes that are read and decrypted at once: several frames, where they come in a row.
+const READ_BYTES: usize = 64 << 10;
+
+/// Frames that are encrypted for one write; a longer block takes several.
+const WRITE_FRAMES: usize = 4;
+
+/// Frames that one connection carries each way; past this it ends, and the next has new keys.
+/// AES-GCM stays within 2^-40 of ideal up to here, and the counter far from its end.
+const MAX_FRAMES: u64 = 1 << 32;
+
+/// Blocks of whole lines.
+#[derive(Debug)]
+struct Lines {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Lines {
+    fn new() -> Lines {
+        Lines {
+            // What is left of a line, and all frames behind it that are read at once.
+            buffer: vec![0; MAX_LINE_BYTES + READ_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Room behind what is there.
+    fn room(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// Takes all whole lines that are there, each with its LF; an error if what is there is
+    /// longer than any line.
+    fn take_block(&mut self) -> io::Result<&[u8]> {
+        let unread = &self.buffer[self.start..self.end];
+        match memchr::memrchr(b'\n', unread) {
+            Some(last) => {
+                let block = self.start..self.start + last + 1;
+                self.start = block.end;
+                Ok(&self.buffer[block])
+            }
+            None if unread.len() > MAX_LINE_BYTES => Err(broken("it sent a line without end")),
+            None => Ok(&[]),
+        }
+    }
+
+    /// Takes the first line, without its LF, once it is whole.
+    fn take_line(&mut self) -> io::Result<Option<&[u8]>> {
+        let unread = &self.buffer[self.start..self.end];
+        match memchr::memchr(b'\n', unread) {
+            Some(end) => {
+                let line = self.start..self.start + end;
+                self.start = line.end + 1;
+                Ok(Some(&self.buffer[line]))
+            }
+            None if unread.len() > MAX_LINE_BYTES => Err(broken("it sent a line without end")),
+            None => Ok(None),
+        }
+    }
+}
+
+/// How a read ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// A frame has come, or several.
+    Frames,
+    /// A part of a frame has come. Whether the neighbor sent it is not known yet.
+    Part,
+    /// The stream has ended.
+    End,
+}
+
+/// What the other side sends, as lines.
+#[derive(Debug)]
+pub struct Reader {
+    ciphers: Ciphers,
+    frames: u64,
+    raw: Box<[u8]>,
+    start: usize,
+    end: usize,
+    lines: Lines,
+}
+
+impl Reader {
+    /// Begins behind the handshake.
+    pub fn new(ciphers: Ciphers) -> Reader {
+        Reader {
+            ciphers,
+            frames: 0,
+            raw: vec![0; READ_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            lines: Lines::new(),
+        }
+    }
+
+    /// Reads once, and decrypts what frames are whole: at most about 64 KiB of text, so that
+    /// what is applied as one group is bounded. Only when all whole lines have been taken.
+    pub fn fill(&mut self, mut stream: impl Read) -> io::Result<Filled> {
+        if self.decrypt()? {
+            return Ok(Filled::Frames);
+        }
+        self.raw.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let bytes = read(&mut stream, &mut self.raw[self.end..])?;
+        self.end += bytes;
+        match bytes {
+            0 => Ok(Filled::End),
+            _ if self.decrypt()? => Ok(Filled::Frames),
+            _ => Ok(Filled::Part),
+        }
+    }
+
+    /// Decrypts the whole frames that are there, as far as there is room for their text; whether
+    /// there was one.
+    fn decrypt(&mut self) -> io::Result<bool> {
+        let mut any = false;
+        while let Some(length) = self.raw[self.start..self.end].first_chunk::<LENGTH_BYTES>() {
+            let length = usize::from(u16::from_be_bytes(*length));
+            if length <= TAG_BYTES {
+                return Err(broken("it sent a frame with nothing in it"));
+            }
+            if length > MAX_FRAME_BYTES {
+                return Err(broken("it announced a frame that is larger than any"));
+            }
+            let frame = self.start + LENGTH_BYTES..self.start + LENGTH_BYTES + length;
+            let room = self.lines.room();
+            if frame.end > self.end || (any && room.len() < length) {
+                break;
+            }
+            if self.frames >= MAX_FRAMES {
+                return Err(exhausted());
+            }
+            let text = self
+                .ciphers
+                .read_message(self.frames, &self.raw[frame.clone()], room)
+                .map_err(|_| broken("it sent a frame that was altered, or recorded elsewhere"))?;
+            self.lines.end += text;
+            self.frames += 1;
+            self.start = frame.end;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Takes all whole lines that are there, each with its LF.
+    pub fn take_block(&mut self) -> io::Result<&[u8]> {
+        self.lines.take_block()
+    }
+
+    /// Takes the first line, without its LF, once it is whole.
+    pub fn take_line(&mut self) -> io::Result<Option<&[u8]>> {
+        self.lines.take_line()
+    }
+
+    /// Reads until there is a line, or until `deadline`.
+    pub fn read_line(&mut self, stream: &TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(line) = self.take_line()? {
+                return Ok(line.to_vec());
+            }
+            wait_until(stream, deadline)?;
+            if self.fill(stream)? == Filled::End {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// What this side sends.
+#[derive(Debug)]
+pub struct Writer {
+    ciphers: Ciphers,
+    frames: u64,
+    /// Ciphertext on its way out; as large as the largest write so far.
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// Begins behind the handshake.
+    pub fn new(ciphers: Ciphers) -> Writer {
+        Writer {
+            ciphers,
+            frames: 0,
+            out: Vec::new(),
+        }
+    }
+
+    /// Encrypts lines and writes them.
+    pub fn write(&mut self, mut stream: impl Write, lines: &[u8]) -> io::Result<()> {
+        for block in lines.chunks(WRITE_FRAMES * FRAME_TEXT_BYTES) {
+            self.out.clear();
+            for text in block.chunks(FRAME_TEXT_BYTES) {
+                self.encrypt(text)?;
+            }
+            stream.write_all(&self.out)?;
+        }
+        Ok(())
+    }
+
+    fn encrypt(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.frames >= MAX_FRAMES {
+            return Err(exhausted());
+        }
+        let length = text.len() + TAG_BYTES;
+        let announced = u16::try_from(length).map_err(io::Error::other)?;
+        self.out.extend_from_slice(&announced.to_be_bytes());
+        let begin = self.out.len();
+        self.out.resize(begin + length, 0);
+        self.ciphers
+            .write_message(self.frames, text, &mut self.out[begin..])
+            .map_err(io::Error::other)?;
+        self.frames += 1;
+        Ok(())
+    }
+}
+
+fn broken(what: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
+
+fn exhausted() -> io::Error {
+    io::Error::other("the connection has carried as much as one may, and begins anew")
+}
+
+/// Reads once. A process that is stopped and goes on again, by a debugger or a shell, has every read
+/// that waits with a time-out fail with `EINTR`, whether it handles signals or not; that is no
+/// reason to give a connection up.
+pub fn read(mut stream: impl Read, part: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(part) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Lets the next read wait until `deadline` and no longer; an error if that has passed.
+pub fn wait_until(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    stream.set_read_timeout(Some(left))
+}
+
+/// Sets a link's socket up: replies at once, a short send buffer, and no write that blocks for
+/// longer than `write_timeout`.
+pub fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(write_timeout))?;
+    SockRef::from(stream).set_send_buffer_size(SEND_BUFFER_BYTES)
+}
+
+/// Has the connection end with a reset once it is closed: the other side learns of it at once,
+/// where an orderly end would wait behind what it does not acknowledge.
+pub fn reset_at_close(stream: &TcpStream) {
+    // What can't be told so is found out by the other side's own watch.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Whether a read or write only ran out of its time.
+pub fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::KeyFile;
+    use crate::link::noise::{Initiator, respond};
+
+    /// Both ends of one connection.
+    fn connection() -> (Writer, Reader) {
+        let keys = KeyFile::generate().unwrap();
+        let (initiator, message) = Initiator::start(keys.dialed()).unwrap();
+        let (answer, other) = respond(&keys, &message).unwrap().unwrap();
+        (
+            Writer::new(initiator.finish(&answer).unwrap()),
+            Reader::new(other),
+        )
+    }
+
+    fn sent(writer: &mut Writer, text: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        writer.write(&mut bytes, text).unwrap();
+        bytes
+    }
+
+    /// What a reader makes of a stream: the lines, and the error if it ends with one.
+    fn received(reader: &mut Reader, mut stream: impl Read) -> (Vec<u8>, Option<String>) {
+        let mut got = Vec::new();
+        let mut step = || {
+            let filled = reader.fill(&mut stream)?;
+            while let block @ [_, ..] = reader.take_block()? {
+                got.extend_from_slice(block);
+            }
+            Ok(filled)
+        };
+        let error: Option<io::Error> = loop {
+            match step() {
+                Ok(Filled::End) => break None,
+                Ok(_) => {}
+                Err(error) => break Some(error),
+            }
+        };
+        (got, error.map(|error| error.to_string()))
+    }
+
+    /// What is read of `stream`, if anything, is a beginning of `text`, and the error is this.
+    #[track_caller]
+    fn check(mut reader: Reader, stream: &[u8], text: &[u8], expected: &str) {
+        let (got, error) = received(&mut reader, stream);
+        assert!(text.starts_with(&got), "{}", got.escape_ascii());
+        assert_eq!(error.as_deref(), Some(expected));
+        // And it stays broken.
+        assert!(received(&mut reader, stream).0.is_empty());
+    }
+
+    const ALTERED: &str = "it sent a frame that was altered, or recorded elsewhere";
+
+    #[test]
+    fn lines_arrive_whole_however_the_stream_is_cut() {
+        let text = b"one\ntwo\nthree\n";
+        let (mut writer, _) = connection();
+        let length = sent(&mut writer, text).len();
+        for cut in 0..length {
+            let (mut writer, mut reader) = connection();
+            let stream = sent(&mut writer, text);
+            assert!(!stream.windows(3).any(|bytes| bytes == b"two"));
+            let (got, error) = received(&mut reader, stream[..cut].chain(&stream[cut..]));
+            assert_eq!((&got[..], error), (&text[..], None));
+        }
+    }
+
+    #[test]
+    fn blocks_of_any_size_pass() {
+        for lines in [1, 100, 1_000, 5_000, 50_000] {
+            let (mut writer, mut reader) = connection();
+            let text = b"a line of 23 bytes ....\n".repeat(lines);
+            let mut stream = sent(&mut writer, &text);
+            stream.extend(sent(&mut writer, b"last\n"));
+            let (got, error) = received(&mut reader, &stream[..]);
+            assert_eq!(error, None);
+            assert!(got.strip_suffix(b"last\n") == Some(&text[..]), "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_was_changed_anywhere_ends() {
+        let text = b"one\ntwo\n";
+        let (mut writer, _) = connection();
+        let length = sent(&mut writer, text).len();
+        for bit in LENGTH_BYTES * 8..length * 8 {
+            let (mut writer, reader) = connection();
+            let mut stream = sent(&mut writer, text);
+            stream[bit / 8] ^= 1 << (bit % 8);
+            check(reader, &stream, b"", ALTERED);
+        }
+    }
+
+    #[test]
+    fn frames_that_are_repeated_left_out_swapped_or_of_another_connection_end_the_stream() {
+        let lines = [&b"one\n"[..], b"two\n", b"three\n"];
+        for order in [&[0, 0][..], &[1], &[0, 2], &[1, 0]] {
+            let (mut writer, reader) = connection();
+            let frames = lines.map(|line| sent(&mut writer, line));
+            let stream: Vec<_> = order
+                .iter()
+                .flat_map(|&index| frames[index].clone())
+                .collect();
+            check(reader, &stream, b"one\n", ALTERED);
+        }
+        let (mut writer, _) = connection();
+        let (_, reader) = connection();
+        check(reader, &sent(&mut writer, b"one\n"), b"", ALTERED);
+    }
+
+    #[test]
+    fn sizes_are_checked_before_anything_else() {
+        for length in 0..=TAG_BYTES as u8 {
+            let (_, reader) = connection();
+            check(
+                reader,
+                &[0, length],
+                b"",
+                "it sent a frame with nothing in it",
+            );
+        }
+        let announce = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
+        for length in [MAX_FRAME_BYTES + 1, usize::from(u16::MAX)] {
+            let (_, reader) = connection();
+            check(
+                reader,
+                &announce(length),
+                b"",
+                "it announced a frame that is larger than any",
+            );
+        }
+        // The largest that is not refused fits what is there already.
+        let (_, mut reader) = connection();
+        let mut largest = vec![0xff; LENGTH_BYTES + MAX_FRAME_BYTES];
+        largest[..LENGTH_BYTES].copy_from_slice(&announce(MAX_FRAME_BYTES));
+        let (last, rest) = largest.split_last().unwrap();
+        assert_eq!(received(&mut reader, rest), (Vec::new(), None));
+        check(reader, &[*last], b"", ALTERED);
+    }
+
+    #[test]
+    fn a_line_longer_than_any_message_is_an_error() {
+        let (mut writer, reader) = connection();
+        let stream = sent(&mut writer, &[b'x'; 2 * MAX_LINE_BYTES]);
+        check(reader, &stream, b"", "it sent a line without end");
+    }
+
+    #[test]
+    fn a_connection_ends_before_its_numbers_do() {
+        let (mut writer, mut reader) = connection();
+        (writer.frames, reader.frames) = (MAX_FRAMES - 1, MAX_FRAMES - 1);
+        let last = sent(&mut writer, b"last\n");
+        assert_eq!(received(&mut reader, &last[..]), (b"last\n".to_vec(), None));
+        let error = writer.write(&mut Vec::new(), b"more\n").unwrap_err();
+        assert_eq!(error.to_string(), exhausted().to_string());
+        check(reader, &last, b"", &exhausted().to_string());
+    }
+}

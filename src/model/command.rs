@@ -1,0 +1,299 @@
+//! The client protocol's grammar: one line in, one command out, and back.
+//!
+//! Parsing borrows from the line and allocates nothing. What depends on a clock or on stored
+//! data (a time too far ahead, an unknown client) is judged where commands are carried out.
+
+use std::fmt;
+
+use crate::model::decimal::{Decimal, MAX_FIELD_BYTES};
+use crate::model::fields::fields;
+use crate::model::geo::Position;
+use crate::model::time::{Timestamp, write_u64};
+
+/// Bytes a client id may have; a longer one makes its line invalid.
+pub const MAX_CLIENT_BYTES: usize = 255;
+
+/// Greatest radius of a `WHATSAT`, in kilometers.
+pub const MAX_RADIUS_KM: u64 = 50;
+
+/// Greatest number of places a `WHATSAT` may ask for.
+pub const MAX_BOUND: u64 = 20;
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Command<'a> {
+    /// A client reports where it is.
+    Iamat(Report<'a>),
+    /// A client asks what is near another.
+    Whatsat(Inquiry<'a>),
+}
+
+/// The fields of an `IAMAT`, as they came; every one is echoed byte for byte.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report<'a> {
+    /// The client's id: 1 to 255 bytes that are not white space.
+    pub client: &'a [u8],
+    /// Latitude and longitude, as sent.
+    pub location: &'a [u8],
+    /// The client's time, as sent.
+    pub time_text: &'a [u8],
+    /// The client's time.
+    pub time: Timestamp,
+}
+
+/// The fields of a `WHATSAT`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Inquiry<'a> {
+    /// Whose surroundings are asked for.
+    pub client: &'a [u8],
+    /// Kilometers, 0 to 50.
+    pub radius: Decimal<'a>,
+    /// Places at most, 0 to 20.
+    pub bound: u8,
+}
+
+/// Why a line is no command. Clients only see `? ` and their line; this is for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// The first field is no command's name, or there is none.
+    UnknownCommand,
+    /// A command with too few or too many fields.
+    FieldCount,
+    /// A client id of over 255 bytes.
+    Client,
+    /// No ISO 6709 location, or beyond its range.
+    Location,
+    /// No POSIX time with at most nine decimals.
+    Time,
+    /// No decimal number from 0 to 50.
+    Radius,
+    /// No integer from 0 to 20.
+    Bound,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Invalid::UnknownCommand => "unknown command",
+            Invalid::FieldCount => "wrong number of fields",
+            Invalid::Client => "client id over 255 bytes",
+            Invalid::Location => "location is not latitude and longitude in range",
+            Invalid::Time => "time is not POSIX seconds with up to nine decimals",
+            Invalid::Radius => "radius is not a number from 0 to 50",
+            Invalid::Bound => "bound is not an integer from 0 to 20",
+        })
+    }
+}
+
+impl<'a> Command<'a> {
+    /// Reads one line, without its ending.
+    pub fn parse(line: &'a [u8]) -> Result<Command<'a>, Invalid> {
+        let mut fields = fields(line);
+        let name = fields.next().ok_or(Invalid::UnknownCommand)?;
+        if name != b"IAMAT" && name != b"WHATSAT" {
+            return Err(Invalid::UnknownCommand);
+        }
+        let mut field = || fields.next().ok_or(Invalid::FieldCount);
+        let (client, second, third) = (field()?, field()?, field()?);
+        if fields.next().is_some() {
+            return Err(Invalid::FieldCount);
+        }
+        if client.len() > MAX_CLIENT_BYTES {
+            return Err(Invalid::Client);
+        }
+        if name == b"IAMAT" {
+            if !Position::is_valid(second) {
+                return Err(Invalid::Location);
+            }
+            Ok(Command::Iamat(Report {
+                client,
+                location: second,
+                time_text: third,
+                time: Timestamp::parse(third).ok_or(Invalid::Time)?,
+            }))
+        } else {
+            Ok(Command::Whatsat(Inquiry {
+                client,
+                radius: number(second, MAX_RADIUS_KM).ok_or(Invalid::Radius)?,
+                bound: bound(third).ok_or(Invalid::Bound)?,
+            }))
+        }
+    }
+
+    /// Appends the command as a line without its ending, fields one space apart.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Command::Iamat(report) => {
+                out.extend_from_slice(b"IAMAT ");
+                out.extend_from_slice(report.client);
+                out.push(b' ');
+                out.extend_from_slice(report.location);
+                out.push(b' ');
+                out.extend_from_slice(report.time_text);
+            }
+            Command::Whatsat(inquiry) => {
+                out.extend_from_slice(b"WHATSAT ");
+                out.extend_from_slice(inquiry.client);
+                out.push(b' ');
+                inquiry.radius.write(out);
+                out.push(b' ');
+                write_u64(u64::from(inquiry.bound), out);
+            }
+        }
+    }
+}
+
+/// A decimal number of at most `limit`.
+fn number(text: &[u8], limit: u64) -> Option<Decimal<'_>> {
+    let decimal = Decimal::parse(text)?;
+    (text.len() <= MAX_FIELD_BYTES && decimal.at_most(limit)).then_some(decimal)
+}
+
+/// An integer of at most [`MAX_BOUND`].
+fn bound(text: &[u8]) -> Option<u8> {
+    // The point tells a decimal number from an integer, even with nothing but zeros behind it.
+    if text.contains(&b'.') {
+        return None;
+    }
+    u8::try_from(number(text, MAX_BOUND)?.integer_part()?).ok()
+}
+
+/// Panics unless printing and parsing are inverse on `line`: what parses prints to a line that
+/// parses to the same, and every field keeps its bytes. Shared by the property test and the
+/// fuzz target.
+pub fn assert_inverse(line: &[u8]) {
+    let Ok(command) = Command::parse(line) else {
+        return;
+    };
+    let mut printed = Vec::with_capacity(line.len());
+    command.write(&mut printed);
+    assert_eq!(Command::parse(&printed), Ok(command));
+    // A bound's leading zeros are the one thing that printing does not keep.
+    let kept = match command {
+        Command::Iamat(_) => 4,
+        Command::Whatsat(_) => 3,
+    };
+    assert!(fields(line).take(kept).eq(fields(&printed).take(kept)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fields::is_white_space;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn check(line: &[u8], expected: Result<&[u8], Invalid>) {
+        let got = Command::parse(line).map(|command| {
+            let mut out = Vec::new();
+            command.write(&mut out);
+            out
+        });
+        assert_eq!(
+            got.as_deref().map_err(|invalid| *invalid),
+            expected,
+            "{}",
+            line.escape_ascii()
+        );
+    }
+
+    #[test]
+    fn reads_commands() {
+        check(
+            b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1479413884.392014450",
+            Ok(b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1479413884.392014450"),
+        );
+        check(
+            b"WHATSAT kiwi.cs.ucla.edu 10 5",
+            Ok(b"WHATSAT kiwi.cs.ucla.edu 10 5"),
+        );
+        check(
+            b"\x0b\x0c WHATSAT\t\ta\r 0.50   020 \t",
+            Ok(b"WHATSAT a 0.50 20"),
+        );
+        check(
+            b"IAMAT \xff\x00\xf0\x9f\xa5\x9d +0-0 0",
+            Ok(b"IAMAT \xff\x00\xf0\x9f\xa5\x9d +0-0 0"),
+        );
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        check(b"", Err(Invalid::UnknownCommand));
+        check(b" \t", Err(Invalid::UnknownCommand));
+        check(b"iamat a +0+0 0", Err(Invalid::UnknownCommand));
+        check(b"AT Ball +0.0 a +0+0 0", Err(Invalid::UnknownCommand));
+        check(b"IAMAT", Err(Invalid::FieldCount));
+        check(b"IAMAT a +0+0", Err(Invalid::FieldCount));
+        check(b"IAMAT a +0+0 0 0", Err(Invalid::FieldCount));
+        check(b"IAMAT a 0+0 0", Err(Invalid::Location));
+        check(b"IAMAT a +0+0 -1", Err(Invalid::Time));
+        check(b"WHATSAT a -1 5", Err(Invalid::Radius));
+        check(b"WHATSAT a 50.1 5", Err(Invalid::Radius));
+        check(b"WHATSAT a 1e1 5", Err(Invalid::Radius));
+        check(b"WHATSAT a 10 21", Err(Invalid::Bound));
+        check(b"WHATSAT a 10 -1", Err(Invalid::Bound));
+        check(b"WHATSAT a 10 5.0", Err(Invalid::Bound));
+        check(
+            b"WHATSAT a 00000000000000000000000000000000000000010 1",
+            Err(Invalid::Radius),
+        );
+    }
+
+    #[test]
+    fn a_client_id_ends_at_255_bytes() {
+        let line = |bytes: usize| [b"WHATSAT ", "x".repeat(bytes).as_bytes(), b" 1 1"].concat();
+        assert!(Command::parse(&line(255)).is_ok());
+        assert_eq!(Command::parse(&line(256)), Err(Invalid::Client));
+    }
+
+    /// Ids of any bytes that are not white space.
+    fn id() -> impl Strategy<Value = Vec<u8>> {
+        let byte = any::<u8>().prop_map(|byte| if is_white_space(byte) { b'_' } else { byte });
+        prop::collection::vec(byte, 1..=MAX_CLIENT_BYTES)
+    }
+
+    /// One or more bytes of white space.
+    fn space() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop::sample::select(b" \t\r\n\x0b\x0c".to_vec()), 1..4)
+    }
+
+    /// Lines that are valid commands, however odd their spacing.
+    fn valid_line() -> impl Strategy<Value = Vec<u8>> {
+        let degrees = "[+-][0-8]?[0-9](\\.[0-9]{1,6})?[+-]1?[0-7][0-9](\\.[0-9]{1,6})?";
+        let iamat = (Just("IAMAT"), id(), degrees, "[0-9]{1,10}(\\.[0-9]{1,9})?");
+        let whatsat = (
+            Just("WHATSAT"),
+            id(),
+            "[0-4]?[0-9](\\.[0-9]{1,9})?",
+            "0{0,3}1?[0-9]",
+        );
+        (prop_oneof![iamat, whatsat], space(), space()).prop_map(
+            |((name, id, second, third), between, around)| {
+                let line =
+                    [name.as_bytes(), &id, second.as_bytes(), third.as_bytes()].join(&between[..]);
+                [&around[..], &line, &around].concat()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_valid_line_parses_and_prints_back(line in valid_line()) {
+            prop_assert!(Command::parse(&line).is_ok());
+            assert_inverse(&line);
+        }
+
+        #[test]
+        fn no_bytes_break_the_inverse(mut line in valid_line(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let at = at.index(line.len());
+            line[at] = byte;
+            assert_inverse(&line);
+        }
+
+        #[test]
+        fn any_bytes_parse_without_a_panic(line in prop::collection::vec(any::<u8>(), 0..5_000)) {
+            assert_inverse(&line);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Where on earth: latitude and longitude, and the ISO 6709 text that carries them.
+
+use crate::model::decimal::{Decimal, MAX_FIELD_BYTES};
+use std::f64::consts::FRAC_PI_2;
+
+/// Mean radius of the earth in kilometers (IUGG R1).
+pub const EARTH_RADIUS_KM: f64 = 6371.0088;
+
+/// A point on the earth in decimal degrees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Position {
+    /// Degrees north of the equator, −90 to +90.
+    pub latitude: f64,
+    /// Degrees east of Greenwich, −180 to +180.
+    pub longitude: f64,
+}
+
+impl Position {
+    /// Reads a client's location field: two signed decimals with nothing between them
+    /// (ISO 6709, decimal degrees), `+34.068930-118.445127`.
+    pub fn parse(text: &[u8]) -> Option<Position> {
+        let (latitude, longitude) = split(text)?;
+        Some(Position {
+            latitude: degrees(latitude, 90)?,
+            longitude: degrees(longitude, 180)?,
+        })
+    }
+
+    /// Whether [`parse`](Self::parse) would read this. Floats are half of its cost, and who only
+    /// keeps the text does without them.
+    pub fn is_valid(text: &[u8]) -> bool {
+        split(text).is_some_and(|(latitude, longitude)| {
+            magnitude(latitude, 90).is_some() && magnitude(longitude, 180).is_some()
+        })
+    }
+
+    /// The point as a vector on the unit sphere: x to 0°E, y to 90°E, z to the north pole.
+    ///
+    /// Distances between such vectors need no special case at the poles or at ±180°.
+    pub fn unit_vector(&self) -> [f64; 3] {
+        let (sin_latitude, cos_latitude) = self.latitude.to_radians().sin_cos();
+        let (sin_longitude, cos_longitude) = self.longitude.to_radians().sin_cos();
+        [
+            cos_latitude * cos_longitude,
+            cos_latitude * sin_longitude,
+            sin_latitude,
+        ]
+    }
+}
+
+/// How far apart, in a straight line through the unit sphere, two points are that lie this many
+/// kilometers apart on the ground. Half way around is as far as it gets.
+pub fn chord(kilometers: f64) -> f64 {
+    2.0 * (kilometers / (2.0 * EARTH_RADIUS_KM)).min(FRAC_PI_2).sin()
+}
+
+/// The square of the straight line between two points.
+pub fn squared_chord(one: [f64; 3], other: [f64; 3]) -> f64 {
+    one.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum()
+}
+
+/// Splits a location into its latitude and longitude texts, each with its sign.
+pub fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    if text.len() > MAX_FIELD_BYTES {
+        return None;
+    }
+    let second = 1 + text
+        .get(1..)?
+        .iter()
+        .position(|&byte| byte == b'+' || byte == b'-')?;
+    Some(text.split_at(second))
+}
+
+/// A signed decimal of at most `limit` degrees either way.
+fn degrees(text: &[u8], limit: u64) -> Option<f64> {
+    let (negative, magnitude) = magnitude(text, limit)?;
+    let degrees = magnitude.to_f64();
+    Some(if negative { -degrees } else { degrees })
+}
+
+/// Whether it is negative, and how far from zero.
+fn magnitude(text: &[u8], limit: u64) -> Option<(bool, Decimal<'_>)> {
+    let (sign, digits) = text.split_first()?;
+    let magnitude = Decimal::parse(digits)?;
+    match sign {
+        b'+' | b'-' if magnitude.at_most(limit) => Some((*sign == b'-', magnitude)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<(f64, f64)>) {
+        let got = Position::parse(text.as_bytes()).map(|p| (p.latitude, p.longitude));
+        assert_eq!(got, expected, "{text}");
+    }
+
+    #[test]
+    fn reads_iso_6709() {
+        check("+34.068930-118.445127", Some((34.068930, -118.445127)));
+        check("+34-118", Some((34.0, -118.0)));
+        check("-90-180", Some((-90.0, -180.0)));
+        check("+90.000+180.000", Some((90.0, 180.0)));
+        check("-0+0", Some((0.0, 0.0)));
+    }
+
+    #[test]
+    fn refuses_the_rest() {
+        for text in [
+            "",
+            "+",
+            "+34",
+            "34-118",
+            "+34118",
+            "+34.-118",
+            "+.5-118",
+            "+34-118-",
+            "+34--118",
+            "+90.00000000000000000001+0",
+            "+91+0",
+            "+0+181",
+            "+0-180.0001",
+            "+1e1+1",
+            "+NaN+0",
+            "+34.068930, -118",
+            "+34-118/",
+            "+34.00000000000000000000-118.000000000000000000",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn chords_span_the_ground() {
+        let place = |latitude, longitude| Position {
+            latitude,
+            longitude,
+        };
+        let degree = EARTH_RADIUS_KM.to_radians();
+        for (one, other, kilometers) in [
+            (place(0.0, 0.0), place(0.0, 1.0), degree),
+            (place(0.0, 179.5), place(0.0, -179.5), degree),
+            (place(89.5, 12.0), place(89.5, -168.0), degree),
+            (place(-90.0, 0.0), place(90.0, 77.0), 180.0 * degree),
+            (place(-90.0, 0.0), place(90.0, 77.0), 200.0 * degree),
+        ] {
+            let squared = squared_chord(one.unit_vector(), other.unit_vector());
+            assert!((squared.sqrt() - chord(kilometers)).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn unit_vectors_meet_at_the_date_line() {
+        let east = Position {
+            latitude: 12.0,
+            longitude: 180.0,
+        }
+        .unit_vector();
+        let west = Position {
+            latitude: 12.0,
+            longitude: -180.0,
+        }
+        .unit_vector();
+        for axis in 0..3 {
+            assert!((east[axis] - west[axis]).abs() < 1e-12);
+        }
+    }
+}

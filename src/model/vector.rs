@@ -1,0 +1,223 @@
+//! Version vectors: for every start of every server, up to which report one holds everything.
+//!
+//! A vector says "of the reports that this origin numbered in this epoch, I hold all up to
+//! here, or something newer". It advances by a server's own numbering and by a neighbor's
+//! marker, never by a single record: records of one origin come over two paths and may leave
+//! gaps. Leaving an entry out claims nothing, so it can only cost a resend.
+
+use std::collections::BTreeMap;
+
+use crate::model::decimal::parse_u64;
+use crate::model::fields::MAX_NAME_BYTES;
+use crate::model::fields::fields;
+use crate::model::time::write_u64;
+
+/// Entries that one line carries; a longer vector takes several lines.
+const ENTRIES_PER_LINE: usize = 64;
+
+/// Most bytes of a line that [`Vector::write_lines`] writes, its LF included.
+pub const MAX_LINE_BYTES: usize = 16 + ENTRIES_PER_LINE * (MAX_NAME_BYTES + 2 * 20 + 3);
+
+/// Entries that are taken from a neighbor; one that sends more is broken.
+const MAX_ENTRIES: usize = 65_536;
+
+/// Up to which sequence everything is held, by origin and epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vector(BTreeMap<Box<[u8]>, BTreeMap<u64, u64>>);
+
+impl Vector {
+    /// Whether a record is covered: the vector's owner holds it, or something newer.
+    pub fn covers(&self, origin: &[u8], epoch: u64, sequence: u64) -> bool {
+        self.0
+            .get(origin)
+            .and_then(|epochs| epochs.get(&epoch))
+            .is_some_and(|&held| sequence <= held)
+    }
+
+    /// Raises one entry; a lower sequence than the held one changes nothing.
+    pub fn advance(&mut self, origin: &[u8], epoch: u64, sequence: u64) {
+        if !self.0.contains_key(origin) {
+            self.0.insert(origin.into(), BTreeMap::new());
+        }
+        if let Some(epochs) = self.0.get_mut(origin) {
+            let held = epochs.entry(epoch).or_insert(0);
+            *held = (*held).max(sequence);
+        }
+    }
+
+    /// Raises every entry to the other's.
+    pub fn merge(&mut self, other: &Vector) {
+        for (origin, epoch, sequence) in other.entries() {
+            self.advance(origin, epoch, sequence);
+        }
+    }
+
+    /// Whether there is more than one start of any server.
+    pub fn has_several_epochs(&self) -> bool {
+        self.0.values().any(|epochs| epochs.len() > 1)
+    }
+
+    /// Takes those entries out that `leaves` names by origin and epoch, and hands them out.
+    pub fn split_off(&mut self, mut leaves: impl FnMut(&[u8], u64) -> bool) -> Vector {
+        let mut gone = Vector::default();
+        for (origin, epochs) in &mut self.0 {
+            epochs.retain(|&epoch, &mut sequence| {
+                let leaves = leaves(origin, epoch);
+                if leaves {
+                    gone.advance(origin, epoch, sequence);
+                }
+                !leaves
+            });
+        }
+        self.0.retain(|_, epochs| !epochs.is_empty());
+        gone
+    }
+
+    /// Whether there is an entry for a server's start.
+    pub fn has_epoch(&self, origin: &[u8], epoch: u64) -> bool {
+        self.0
+            .get(origin)
+            .is_some_and(|epochs| epochs.contains_key(&epoch))
+    }
+
+    /// Appends the vector as lines `KEYWORD MORE [origin epoch sequence]...`, where `MORE` is 1
+    /// on every line but the last.
+    pub fn write_lines(&self, keyword: &str, out: &mut Vec<u8>) {
+        let mut entries = self.entries().peekable();
+        loop {
+            out.extend_from_slice(keyword.as_bytes());
+            let more_at = out.len() + 1;
+            out.extend_from_slice(b" 0");
+            for (origin, epoch, sequence) in entries.by_ref().take(ENTRIES_PER_LINE) {
+                out.push(b' ');
+                out.extend_from_slice(origin);
+                out.push(b' ');
+                write_u64(epoch, out);
+                out.push(b' ');
+                write_u64(sequence, out);
+            }
+            out.push(b'\n');
+            if entries.peek().is_none() {
+                return;
+            }
+            out[more_at] = b'1';
+        }
+    }
+
+    /// Adds the entries of one line that [`write_lines`](Self::write_lines) wrote. Says whether
+    /// it was the last, or `None` if the line is broken.
+    pub fn read_line(&mut self, keyword: &str, line: &[u8]) -> Option<bool> {
+        let mut fields = fields(line);
+        if fields.next()? != keyword.as_bytes() {
+            return None;
+        }
+        let last = match fields.next()? {
+            b"0" => true,
+            b"1" => false,
+            _ => return None,
+        };
+        while let Some(origin) = fields.next() {
+            if origin.len() > MAX_NAME_BYTES || self.len() >= MAX_ENTRIES {
+                return None;
+            }
+            self.advance(
+                origin,
+                parse_u64(fields.next()?)?,
+                parse_u64(fields.next()?)?,
+            );
+        }
+        Some(last)
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.0.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether nothing is claimed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&[u8], u64, u64)> {
+        self.0.iter().flat_map(|(origin, epochs)| {
+            epochs
+                .iter()
+                .map(move |(&epoch, &sequence)| (&origin[..], epoch, sequence))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covers_up_to_the_highest_and_no_other_epoch() {
+        let mut vector = Vector::default();
+        vector.advance(b"Ball", 7, 5);
+        vector.advance(b"Ball", 7, 3);
+        for (origin, epoch, sequence, expected) in [
+            (&b"Ball"[..], 7, 5, true),
+            (b"Ball", 7, 6, false),
+            (b"Ball", 8, 1, false),
+            (b"Welsh", 7, 1, false),
+        ] {
+            assert_eq!(vector.covers(origin, epoch, sequence), expected);
+        }
+    }
+
+    #[test]
+    fn any_number_of_entries_survives_its_lines() {
+        for entries in [0, 1, 64, 65, 200] {
+            let mut vector = Vector::default();
+            for epoch in 0..entries {
+                vector.advance(b"Ball", epoch, epoch + 10);
+            }
+            let mut text = Vec::new();
+            vector.write_lines("VECTOR", &mut text);
+            let mut read = Vector::default();
+            let mut last = Vec::new();
+            for line in text
+                .strip_suffix(b"\n")
+                .expect("a line")
+                .split(|&byte| byte == b'\n')
+            {
+                assert!(line.len() < MAX_LINE_BYTES);
+                last.push(read.read_line("VECTOR", line).expect("a good line"));
+            }
+            assert_eq!(read, vector, "{entries} entries");
+            assert_eq!(last.iter().filter(|&&last| last).count(), 1);
+            assert_eq!(last.last(), Some(&true));
+        }
+    }
+
+    #[test]
+    fn broken_lines_are_refused() {
+        for line in [
+            "",
+            "VECTOR",
+            "VECTOR 2",
+            "MARKER 0",
+            "VECTOR 0 Ball",
+            "VECTOR 0 Ball 1",
+            "VECTOR 0 Ball 1 x",
+        ] {
+            assert_eq!(
+                Vector::default().read_line("VECTOR", line.as_bytes()),
+                None,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn merging_takes_the_higher_of_each() {
+        let (mut a, mut b) = (Vector::default(), Vector::default());
+        a.advance(b"x", 1, 5);
+        b.advance(b"x", 1, 4);
+        b.advance(b"y", 1, 9);
+        a.merge(&b);
+        assert!(a.covers(b"x", 1, 5) && a.covers(b"y", 1, 9));
+    }
+}

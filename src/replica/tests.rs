@@ -1,0 +1,160 @@
+//! What a server answers to reports and adopts from neighbors, over values: no socket, no clock.
+
+use super::*;
+use crate::model::command::Command;
+use crate::replica::outbox::Queued;
+
+const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
+
+fn report(line: &str) -> Report<'_> {
+    match Command::parse(line.as_bytes()) {
+        Ok(Command::Iamat(report)) => report,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn check_report(replica: &Replica, lines: &[&str], expected: &[Outcome]) {
+    let reports: Vec<_> = lines.iter().map(|line| report(line)).collect();
+    let mut outcomes = Vec::new();
+    replica.report(&reports, NOW, &mut outcomes);
+    assert_eq!(outcomes, expected, "{lines:?}");
+}
+
+#[track_caller]
+fn check_stored(replica: &Replica, client: &str, location: Option<&str>) {
+    let got = replica.locate(client.as_bytes(), |found| {
+        found.map(|record| String::from_utf8_lossy(record.location).into_owned())
+    });
+    assert_eq!(got.as_deref(), location, "{client}");
+}
+
+fn queued(outlet: &OutboxReceiver) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Ok(Queued::Lines(group)) = outlet.try_take() {
+        lines.extend(String::from_utf8_lossy(&group).lines().map(str::to_owned));
+    }
+    lines
+}
+
+#[test]
+fn newest_wins_also_within_a_group() {
+    use Outcome::Acknowledged;
+    let replica = Replica::new("Ball", 1, 100);
+    let (link, outlet) = replica.add_link();
+    replica.set_live(link);
+    check_report(
+        &replica,
+        &[
+            "IAMAT a +1+1 10",
+            "IAMAT a +2+2 10",
+            "IAMAT a +3+3 9",
+            "IAMAT b +4+4 1",
+            "IAMAT a +5+5 11",
+        ],
+        &[Acknowledged; 5],
+    );
+    check_stored(&replica, "a", Some("+5+5"));
+    check_stored(&replica, "b", Some("+4+4"));
+    check_report(&replica, &["IAMAT a +6+6 11.0"], &[Acknowledged]);
+    check_stored(&replica, "a", Some("+5+5"));
+    assert_eq!(
+        queued(&outlet),
+        [
+            "RECORD Ball 1 1 1000000000000 a +1+1 10",
+            "RECORD Ball 1 2 1000000000000 b +4+4 1",
+            "RECORD Ball 1 3 1000000000000 a +5+5 11",
+        ]
+    );
+    assert!(replica.vector().covers(b"Ball", 1, 3) && !replica.vector().covers(b"Ball", 1, 4));
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let replica = Replica::new("Ball", 1, 2);
+    check_report(
+        &replica,
+        &["IAMAT a +1+1 1300.000000001"],
+        &[Outcome::TooFarAhead],
+    );
+    check_report(
+        &replica,
+        &[
+            "IAMAT a +1+1 1300",
+            "IAMAT b +1+1 1",
+            "IAMAT c +1+1 1",
+            "IAMAT b +2+2 2",
+        ],
+        &[
+            Outcome::Acknowledged,
+            Outcome::Acknowledged,
+            Outcome::Full,
+            Outcome::Acknowledged,
+        ],
+    );
+    check_stored(&replica, "b", Some("+2+2"));
+    check_stored(&replica, "c", None);
+    assert_eq!(replica.len(), 2);
+    assert!(replica.vector().covers(b"Ball", 1, 3) && !replica.vector().covers(b"Ball", 1, 4));
+}
+
+#[test]
+fn a_neighbors_records_go_to_the_others_only_and_only_once() {
+    let replica = Replica::new("Ball", 1, 1);
+    let (from, back) = replica.add_link();
+    let (other, on) = replica.add_link();
+    replica.set_live(from);
+    replica.set_live(other);
+    let line = "RECORD Welsh 5 7 1000000000000 a +1+1 10";
+    let record = RecordView::parse_line(line.as_bytes()).expect("a record");
+    assert_eq!(replica.adopt(&[record], from), 1);
+    assert_eq!(replica.adopt(&[record], other), 0);
+    let tie = RecordView {
+        origin: b"Alford",
+        ..record
+    };
+    assert_eq!(replica.adopt(&[tie], other), 0);
+    assert_eq!(queued(&on), [line]);
+    assert!(queued(&back).is_empty());
+    // A single record advances nothing: another path may still hold what came before it.
+    assert!(replica.vector().is_empty());
+    // Limits act where a client reports, not between servers.
+    let second = RecordView {
+        client: b"b",
+        ..record
+    };
+    assert_eq!(replica.adopt(&[second], from), 1);
+}
+
+#[test]
+fn a_link_that_comes_up_gets_what_its_neighbor_lacks() {
+    let replica = Replica::new("Ball", 1, 100);
+    check_report(
+        &replica,
+        &["IAMAT a +1+1 1", "IAMAT b +1+1 1"],
+        &[Outcome::Acknowledged; 2],
+    );
+    let (link, outlet) = replica.add_link();
+    let captured = replica.set_live(link);
+    check_report(&replica, &["IAMAT c +1+1 1"], &[Outcome::Acknowledged]);
+    assert!(captured.covers(b"Ball", 1, 2) && !captured.covers(b"Ball", 1, 3));
+    let mut held = Vector::default();
+    held.advance(b"Ball", 1, 1);
+    let mut sent = Vec::new();
+    replica.records_above(
+        &held,
+        &mut sent,
+        |sent, view| sent.push(view.sequence),
+        |_| true,
+    );
+    sent.sort();
+    assert_eq!(sent, [2, 3]);
+    replica.send_markers();
+    assert_eq!(
+        queued(&outlet),
+        [
+            "RECORD Ball 1 3 1000000000000 c +1+1 1",
+            "MARKER 0 Ball 1 3"
+        ]
+    );
+}

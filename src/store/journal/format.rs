@@ -1,0 +1,324 @@
+//! The bytes of a journal file: its header, its frames, and the records in them.
+//!
+//! The layout is told in the head of the module above. It is the journal's own, apart from how
+//! records lie in memory, which may change from one version of the program to the next.
+
+use crate::model::command::MAX_CLIENT_BYTES;
+use crate::model::decimal::MAX_FIELD_BYTES;
+use crate::model::fields::MAX_NAME_BYTES;
+use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
+
+/// Bytes of a file before its first frame: the header, twice.
+pub(super) const HEADER_BYTES: u64 = 2 * COPY_BYTES as u64;
+
+/// Bytes of one copy of the header. There are two, since without a header nothing of a file can
+/// be read, and one flipped byte should not cost a whole file.
+const COPY_BYTES: usize = 64;
+
+const MAGIC: &[u8; 8] = b"herdjrnl";
+
+/// The layout that this program writes; another one is refused, not guessed at.
+const VERSION: u32 = 1;
+
+/// Bytes of a frame before its payload.
+pub(super) const FRAME_BYTES: usize = 8;
+
+/// Most bytes in a frame's payload; a group that needs more takes several frames, in one write.
+/// It also bounds what the search for an intact frame has to check at every byte of a damaged
+/// file.
+pub(super) const MAX_PAYLOAD_BYTES: usize = 64 << 10;
+
+/// Most bytes that a record takes in a frame.
+pub(super) const MAX_RECORD_BYTES: usize =
+    4 * 8 + 4 + MAX_NAME_BYTES + MAX_CLIENT_BYTES + 2 * MAX_FIELD_BYTES;
+
+/// What stands at the head of each file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Which file of the journal this is.
+    pub number: u64,
+    /// Random; part of every checksum in the file.
+    pub salt: u64,
+    /// Highest epoch of this server so far.
+    pub epoch: u64,
+    /// Length of the file before this one when that was closed.
+    pub previous_bytes: u64,
+    /// The oldest file that was needed when this one was begun.
+    pub first: u64,
+}
+
+/// A header that a later version of the program wrote.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct WrongVersion(pub u32);
+
+impl Header {
+    pub(super) fn write(&self) -> [u8; HEADER_BYTES as usize] {
+        let mut copy = Vec::with_capacity(COPY_BYTES);
+        copy.extend_from_slice(MAGIC);
+        copy.extend_from_slice(&VERSION.to_le_bytes());
+        for number in [
+            self.number,
+            self.salt,
+            self.epoch,
+            self.previous_bytes,
+            self.first,
+        ] {
+            copy.extend_from_slice(&number.to_le_bytes());
+        }
+        copy.resize(COPY_BYTES - 4, 0);
+        copy.extend_from_slice(&crc32c::crc32c(&copy).to_le_bytes());
+        let mut both = [0; HEADER_BYTES as usize];
+        both[..COPY_BYTES].copy_from_slice(&copy);
+        both[COPY_BYTES..].copy_from_slice(&copy);
+        both
+    }
+
+    /// The header, from whichever copy is intact.
+    pub(super) fn read(bytes: &[u8]) -> Result<Option<Header>, WrongVersion> {
+        for copy in bytes.chunks_exact(COPY_BYTES).take(2) {
+            let (body, checksum) = copy.split_at(COPY_BYTES - 4);
+            if crc32c::crc32c(body) != number_32(checksum) || !body.starts_with(MAGIC) {
+                continue;
+            }
+            let version = number_32(&body[8..12]);
+            if version != VERSION {
+                return Err(WrongVersion(version));
+            }
+            let field = |index: usize| number_64(&body[12 + 8 * index..20 + 8 * index]);
+            return Ok(Some(Header {
+                number: field(0),
+                salt: field(1),
+                epoch: field(2),
+                previous_bytes: field(3),
+                first: field(4),
+            }));
+        }
+        Ok(None)
+    }
+}
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Records that this server numbered, in order: up to the last of them it holds all of that
+    /// origin and epoch.
+    Own = 1,
+    /// Records that claim nothing.
+    Records = 2,
+    /// Entries of a vector, each true by itself.
+    PeerDigests = 3,
+    /// An epoch of this server.
+    Epoch = 4,
+    /// All that was live has been written into this file: older ones are not needed.
+    Complete = 5,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Kind> {
+        [
+            Kind::Own,
+            Kind::Records,
+            Kind::PeerDigests,
+            Kind::Epoch,
+            Kind::Complete,
+        ]
+        .into_iter()
+        .find(|&kind| kind as u8 == byte)
+    }
+}
+
+/// Makes and checks the checksums of one file's frames.
+///
+/// They cover where the frame lies and the file's salt. So a frame that a client hides in its
+/// id, or that an older file left in the same block, is not intact wherever the search for the
+/// next frame after a damage finds it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seal(u32);
+
+impl Seal {
+    pub(super) fn new(header: &Header) -> Seal {
+        Seal(crc32c::crc32c(&header.salt.to_le_bytes()))
+    }
+
+    fn checksum(self, offset: u64, body: &[u8]) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c_append(self.0, &offset.to_le_bytes()), body)
+    }
+
+    /// Begins a frame at the end of `out`; its payload is to be appended, and then
+    /// [`close`](Self::close) to be called. Says where it begins.
+    pub(super) fn begin(out: &mut Vec<u8>) -> usize {
+        let start = out.len();
+        out.extend_from_slice(&[0; FRAME_BYTES]);
+        start
+    }
+
+    /// Ends the frame that begins at `start` of `out` and will lie at `offset` in the file.
+    pub(super) fn close(self, out: &mut [u8], start: usize, offset: u64, kind: Kind) {
+        let payload = out.len() - start - FRAME_BYTES;
+        debug_assert!((1..=MAX_PAYLOAD_BYTES).contains(&payload));
+        let word = (kind as u32) << 24 | payload as u32;
+        out[start + 4..start + FRAME_BYTES].copy_from_slice(&word.to_le_bytes());
+        let checksum = self.checksum(offset, &out[start + 4..]);
+        out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// How many bytes the payload has of a frame that begins like this, or `None` if no frame
+    /// does.
+    pub(super) fn payload_bytes(start: &[u8]) -> Option<usize> {
+        let word = number_32(start.get(4..FRAME_BYTES)?);
+        Kind::of((word >> 24) as u8)?;
+        let bytes = word as usize & 0xff_ffff;
+        (1..=MAX_PAYLOAD_BYTES).contains(&bytes).then_some(bytes)
+    }
+
+    /// The payload of a whole frame, if it is intact.
+    pub(super) fn open(self, frame: &[u8], offset: u64) -> Option<(Kind, &[u8])> {
+        let (checksum, body) = frame.split_at_checked(4)?;
+        let intact = self.checksum(offset, body) == number_32(checksum);
+        Some((Kind::of(*body.get(3).filter(|_| intact)?)?, body.get(4..)?))
+    }
+}
+
+/// Appends a record.
+pub(super) fn write_record(record: &RecordView<'_>, out: &mut Vec<u8>) {
+    let texts = [
+        record.origin,
+        record.client,
+        record.location,
+        record.time_text,
+    ];
+    let mut header = [0; 4 * 8 + 4];
+    for (slot, number) in header.chunks_exact_mut(8).zip([
+        record.time.as_nanos(),
+        record.received.as_nanos(),
+        record.epoch,
+        record.sequence,
+    ]) {
+        slot.copy_from_slice(&number.to_le_bytes());
+    }
+    for (slot, text) in header[4 * 8..].iter_mut().zip(texts) {
+        debug_assert!(text.len() <= MAX_CLIENT_BYTES);
+        *slot = text.len() as u8;
+    }
+    out.extend_from_slice(&header);
+    for text in texts {
+        out.extend_from_slice(text);
+    }
+}
+
+/// Takes the first record off `bytes`.
+pub(super) fn read_record<'a>(bytes: &mut &'a [u8]) -> Option<RecordView<'a>> {
+    let (header, mut rest) = bytes.split_at_checked(4 * 8 + 4)?;
+    let mut lengths = header[4 * 8..].iter();
+    let mut text = || {
+        let (text, after) = rest.split_at_checked(usize::from(*lengths.next()?))?;
+        rest = after;
+        Some(text)
+    };
+    let record = RecordView {
+        origin: text()?,
+        client: text()?,
+        location: text()?,
+        time_text: text()?,
+        time: Timestamp::from_nanos(number_64(&header[..8])),
+        received: Timestamp::from_nanos(number_64(&header[8..16])),
+        epoch: number_64(&header[16..24]),
+        sequence: number_64(&header[24..32]),
+    };
+    *bytes = rest;
+    Some(record)
+}
+
+fn number_32(bytes: &[u8]) -> u32 {
+    bytes.try_into().map_or(0, u32::from_le_bytes)
+}
+
+/// Reads a number of 8 bytes.
+pub(super) fn number_64(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: Header = Header {
+        number: 3,
+        salt: 0x1234_5678_9abc_def0,
+        epoch: 77,
+        previous_bytes: 4_096,
+        first: 2,
+    };
+
+    #[test]
+    fn a_header_survives_any_one_flipped_byte() {
+        let bytes = HEADER.write();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes;
+            flipped[at] ^= 0x40;
+            assert_eq!(Header::read(&flipped), Ok(Some(HEADER)), "byte {at}");
+            flipped[(at + COPY_BYTES) % bytes.len()] ^= 0x40;
+            assert_eq!(Header::read(&flipped), Ok(None), "byte {at} of both");
+        }
+        assert_eq!(Header::read(&bytes[..COPY_BYTES - 1]), Ok(None));
+    }
+
+    #[test]
+    fn another_version_is_not_guessed_at() {
+        let mut copy = HEADER.write()[..COPY_BYTES - 4].to_vec();
+        copy[8] = 9;
+        copy.extend_from_slice(&crc32c::crc32c(&copy).to_le_bytes());
+        assert_eq!(Header::read(&copy), Err(WrongVersion(9)));
+    }
+
+    #[test]
+    fn a_frame_is_intact_only_where_and_as_it_was_written() {
+        let seal = Seal::new(&HEADER);
+        let mut frame = Vec::new();
+        let start = Seal::begin(&mut frame);
+        frame.extend_from_slice(&7u64.to_le_bytes());
+        seal.close(&mut frame, start, 500, Kind::Epoch);
+        assert_eq!(Seal::payload_bytes(&frame), Some(8));
+        assert_eq!(
+            seal.open(&frame, 500),
+            Some((Kind::Epoch, &7u64.to_le_bytes()[..]))
+        );
+        assert_eq!(seal.open(&frame, 501), None);
+        let other = Seal::new(&Header { salt: 1, ..HEADER });
+        assert_eq!(other.open(&frame, 500), None);
+        for bit in 0..frame.len() * 8 {
+            let mut flipped = frame.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(seal.open(&flipped, 500), None, "bit {bit}");
+        }
+        assert_eq!(Seal::payload_bytes(&[0; FRAME_BYTES]), None);
+    }
+
+    #[test]
+    fn the_longest_and_the_shortest_record_come_back() {
+        let long = [0xff; 255];
+        for (name, client, field) in [(64, 255, 40), (1, 1, 0)] {
+            let record = RecordView {
+                origin: &long[..name],
+                client: &long[..client],
+                location: &long[..field],
+                time_text: &long[..field],
+                time: Timestamp::from_nanos(u64::MAX),
+                received: Timestamp::from_nanos(1),
+                epoch: u64::MAX,
+                sequence: 5,
+            };
+            let mut bytes = Vec::new();
+            write_record(&record, &mut bytes);
+            assert!(bytes.len() <= MAX_RECORD_BYTES);
+            bytes.push(9);
+            let mut rest = &bytes[..];
+            assert_eq!(read_record(&mut rest), Some(record));
+            assert_eq!(rest, [9]);
+            for cut in 0..bytes.len() - 1 {
+                assert_eq!(read_record(&mut &bytes[..cut]), None);
+            }
+        }
+    }
+}

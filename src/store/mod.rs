@@ -1,0 +1,3 @@
+//! The durable copy of a server's records.
+
+pub mod journal;
