@@ -11,31 +11,16 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-#[path = "support/fleet.rs"]
-mod fleet;
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/process.rs"]
-mod process;
-#[path = "support/proxy.rs"]
-mod proxy;
 mod support;
 
-#[path = "faults/clients.rs"]
-mod clients;
-#[path = "faults/crash.rs"]
-mod crash;
-#[path = "faults/disk.rs"]
-mod disk;
-#[path = "faults/flood.rs"]
-mod flood;
-#[path = "faults/form.rs"]
-mod form;
-#[path = "faults/neighbors.rs"]
-mod neighbors;
-#[path = "faults/partition.rs"]
-mod partition;
-#[path = "faults/store.rs"]
-mod store;
-#[path = "faults/strangers.rs"]
-mod strangers;
+mod faults {
+    mod clients;
+    mod crash;
+    mod disk;
+    mod flood;
+    mod form;
+    mod neighbors;
+    mod partition;
+    mod store;
+    mod strangers;
+}

@@ -1,8 +1,8 @@
 //! Clients that lie, and clients that disagree.
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure};
-use crate::process::wait_until;
+use super::form::{choose, figure};
+use crate::support::fleet::Fleet;
+use crate::support::process::wait_until;
 use crate::support::{Client, report};
 
 /// Row 11: the same client with the same time at every server at once.

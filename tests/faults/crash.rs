@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure, limit, spread};
-use crate::load::{
+use super::form::{choose, figure, limit, spread};
+use crate::support::fleet::Fleet;
+use crate::support::load::{
     Acknowledged, FULL, Load, Pace, STEADY, assert_held, await_held, loads, missing,
 };
-use crate::process::wait_for;
+use crate::support::process::wait_for;
 use crate::support::{PATIENCE, report};
 
 /// How long a load runs before the fault.

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::fleet::Fleet;
-use crate::form::{can_run, choose, figure, has_tool, limit, skipped};
-use crate::load::{FULL, Pace, assert_held, await_held, loads};
-use crate::process::{Running, behind, wait_until};
+use super::form::{can_run, choose, figure, has_tool, limit, skipped};
+use crate::support::fleet::Fleet;
+use crate::support::load::{FULL, Pace, assert_held, await_held, loads};
+use crate::support::process::{Running, behind, wait_until};
 use crate::support::{Client, report};
 
 /// Mounts a file system of 1 MiB on the folder named first, and becomes the program behind it.
@@ -130,7 +130,7 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
             "{rounds} times a full disk, {} reports kept, {} refused and nowhere, taken again after {}",
             kept.len(),
             refused.len() + rounds,
-            crate::form::spread(&mut healing)
+            super::form::spread(&mut healing)
         ),
     );
 }
@@ -195,7 +195,7 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
         format_args!(
             "{rounds} times a full log disk, {} reports, all taken, each within {}",
             waits.len(),
-            crate::form::spread(&mut waits)
+            super::form::spread(&mut waits)
         ),
     );
 }
@@ -320,7 +320,7 @@ fn a_failed_sync_ends_the_server_and_is_never_tried_again() {
         "5",
         format_args!(
             "{rounds} failed syncs, each the last, exit code 1 after {}",
-            crate::form::spread(&mut ending)
+            super::form::spread(&mut ending)
         ),
     );
 }

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use herd::link::neighbor::Phase;
 use herd::replica::outbox::Depth;
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure, limit};
-use crate::load::{Acknowledged, await_held};
-use crate::process::wait_for;
+use super::form::{choose, figure, limit};
+use crate::support::fleet::Fleet;
+use crate::support::load::{Acknowledged, await_held};
+use crate::support::process::wait_for;
 use crate::support::report;
 
 /// Reports in one write; the replies fit the sockets of both sides.

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure, limit, skipped, spread};
-use crate::load::{Ended, Load, Pace, STEADY, await_held, loads};
-use crate::process::{wait_for, wait_until};
+use super::form::{choose, figure, limit, skipped, spread};
+use crate::support::fleet::Fleet;
+use crate::support::load::{Ended, Load, Pace, STEADY, await_held, loads};
+use crate::support::process::{wait_for, wait_until};
 use crate::support::{PATIENCE, report};
 
 /// CPU time that a server may take while a neighbor is not there, in 10 ms a second: with an

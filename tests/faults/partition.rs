@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use herd::link::neighbor::Phase;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::fleet::{Fleet, OBSERVER};
-use crate::form::{choose, figure, has_tool, limit, skipped, spread};
-use crate::load::{Acknowledged, Load, STEADY, await_held, loads};
-use crate::process::{wait_for, wait_until};
+use super::form::{choose, figure, has_tool, limit, skipped, spread};
+use crate::support::fleet::{Fleet, OBSERVER};
+use crate::support::load::{Acknowledged, Load, STEADY, await_held, loads};
+use crate::support::process::{wait_for, wait_until};
 use crate::support::report;
 
 /// A link is down within this time, at both its ends.

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure};
-use crate::process::{free_addresses, herd, wait_until};
+use super::form::{choose, figure};
+use crate::support::fleet::Fleet;
+use crate::support::process::{free_addresses, herd, wait_until};
 use crate::support::report;
 
 /// Reports in the store that gets damaged, each by itself in the journal.

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use herd::link::framing::is_timeout;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure, limit};
-use crate::process::{herd, wait_for, wait_until};
-use crate::proxy::Proxy;
+use super::form::{choose, figure, limit};
+use crate::support::fleet::Fleet;
+use crate::support::process::{herd, wait_for, wait_until};
+use crate::support::proxy::Proxy;
 use crate::support::{PATIENCE, report, tell};
 
 /// Bytes of each of the two messages that prove the key, with their length before them.

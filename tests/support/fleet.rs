@@ -1,15 +1,6 @@
 //! A herd as processes: the servers of one `servers.txt` in one directory, each started, killed
 //! and looked at by its place there.
 
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    clippy::unwrap_used,
-    reason = "each test program uses a part of it, and a panic is the report"
-)]
-
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,8 +14,8 @@ use herd::link::status::{ServerStatus, ask_over};
 use herd::model::time::Timestamp;
 use socket2::{Domain, Socket, Type};
 
-use crate::process::{Directory, Running, herd, signal, spawn, wait, wait_until};
-use crate::proxy::Proxy;
+use crate::support::process::{Directory, Running, herd, signal, spawn, wait, wait_until};
+use crate::support::proxy::Proxy;
 use crate::support::{Client, PATIENCE, RING};
 
 pub struct Fleet {

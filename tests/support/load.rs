@@ -1,15 +1,6 @@
 //! Clients that report without end and remember what was acknowledged: the oracle of every test
 //! that something must survive.
 
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    clippy::unwrap_used,
-    reason = "each test program uses a part of it, and a panic is the report"
-)]
-
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::process::wait_for;
+use crate::support::process::wait_for;
 use crate::support::{Client, report};
 
 /// The last acknowledged reply of each client.

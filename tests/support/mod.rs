@@ -10,6 +10,12 @@
     reason = "each test program uses a part of it, and a panic is the report"
 )]
 
+#[cfg(target_os = "linux")]
+pub mod fleet;
+pub mod load;
+pub mod process;
+pub mod proxy;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::LazyLock;

@@ -1,14 +1,5 @@
 //! The program as a process, in a directory of its own.
 
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    clippy::unwrap_used,
-    reason = "each test program uses a part of it, and a panic is the report"
-)]
-
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -1,15 +1,6 @@
 //! Stands between who dials and who is dialed, and does to the connection what a bad network or
 //! a bad person would.
 
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    clippy::unwrap_used,
-    reason = "each test program uses a part of it, and a panic is the report"
-)]
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

@@ -1,18 +1,14 @@
 //! A server whose places come over the network: a real HTTP server on loopback that is slow,
 //! fails and lies, and clients that must not suffer for it.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-#[path = "support/process.rs"]
-mod process;
-mod support;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::process::wait_until;
+use crate::support::{Client, PATIENCE, alone_with, report};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use herd::config::PoolKind;
 use herd::places::Places;
@@ -23,8 +19,6 @@ use herd::places::overpass::Overpass;
 use herd::places::remote::{Remote, Settings};
 use herd::places::upstream::Upstream;
 use herd::server::Server;
-use process::wait_until;
-use support::{Client, PATIENCE, alone_with, report};
 
 const ANSWER: &str = r#"{
    "html_attributions" : [],

@@ -9,8 +9,6 @@
 //! To show that the simulation can fail, each rule that it can see is left out in turn, and then
 //! runs do fail.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use herd::model::command::{Command, Report};
