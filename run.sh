@@ -354,7 +354,7 @@ reload() {
                 complain "$name has ended"
                 result=1
             elif (($(now_us) < deadline)); then
-                pause 0.05
+                pause 0.2
                 continue
             elif $quiet; then
                 echo "$name: no refusal within $RELOAD_SECONDS s (its log level hides a success)"

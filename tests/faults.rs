@@ -1,12 +1,12 @@
-//! What must hold when something breaks, tested by breaking it under real processes: disks, links,
-//! servers, clocks, and clients that mean no good.
+//! Faults injected into real processes: disks, links, servers and clocks that fail, and malicious
+//! clients.
 //!
-//! What survives is judged in one way: every report that was acknowledged is found at every server,
-//! with `WHATSAT`, with that time or, where a reply may have been lost, a later one.
+//! All tests use one criterion for survival: `WHATSAT` at every server finds every acknowledged report,
+//! with its time or, where a reply may have been lost, a later one.
 //!
-//! Each test has a short form, which runs with all others, and a long one (`HERD_FAULTS=long`,
-//! `./test.sh --faults`) that does the same more often and prints what it measured. A test that
-//! needs a right or a tool that is not there says `skipped:` and why.
+//! Each test has a short form, which runs with all other tests, and a long form (`HERD_FAULTS=long`,
+//! `./test.sh --faults`) that repeats the fault more often and prints its figures behind `measured:`. A
+//! test that lacks a permission or a tool prints `skipped:` and the reason.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
