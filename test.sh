@@ -146,18 +146,18 @@ need_fault_tools() {
 
 # fault NAME: one test of tests/faults.rs in its long form, with its measured figures.
 fault() {
-    local since
-    [[ ! -t 1 ]] || printf '...   %s\r' "$1"
+    local since name=${1#faults::}
+    [[ ! -t 1 ]] || printf '...   %s\r' "$name"
     since=$(now_us)
     if ! HERD_FAULTS=long timeout 1800 cargo test --release --locked --test faults -- \
         --exact --nocapture --test-threads=1 "$1" >"$work/output" 2>&1 </dev/null; then
-        fail "$1" 'failed; its output:'
+        fail "$name" 'failed; its output:'
         sed 's/^/      /' "$work/output"
         return
     fi
     # A test that only printed why it did not run has not passed.
     if grep -qE '(^|\.\.\. )measured: ' "$work/output" || ! grep -qE '(^|\.\.\. )skipped: ' "$work/output"; then
-        pass "$1 ($(seconds_since "$since") s)"
+        pass "$name ($(seconds_since "$since") s)"
     fi
     sed -nE 's/^(test .* \.\.\. )?measured: (.*)/      \2/p' "$work/output"
     note_skipped
