@@ -339,9 +339,14 @@ fn who_falls_silent_is_reset_at_either_end() {
 fn a_neighbor_that_connects_again_and_again_while_it_is_dialed_is_still_heard() {
     let feigned = Feigned::start();
     let (stream, _) = feigned.welsh.accept().unwrap();
+    // Ball ends its own handshake after 2 s, in which a busy machine may not manage all of them.
+    let start = Instant::now();
     for _ in 0..20 {
         let dialed = dial(feigned.ball.peer_address(), &KEYS, "Welsh", "Ball");
         assert_eq!(dialed, "ok Ball");
+        if start.elapsed() > Duration::from_secs(1) {
+            break;
+        }
     }
     let mut peer = Feigned::answer(&stream);
     // Before the link is given up for its silence.
