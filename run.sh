@@ -197,25 +197,15 @@ check_names() {
     done
 }
 
-# Splits the given names into `up`, whose servers are running, and `down`.
-sort_names() {
-    local name pid
-    up=() down=()
-    for name in "$@"; do
-        if find_server "$name"; then
-            up+=("$name")
-        else
-            down+=("$name")
-        fi
-    done
-}
-
-# Sets `running` to all servers of this state directory that are running.
+# find_running [NAME...]: sets `running` to those of the servers that are running; without names, of
+# all servers ever started here.
 find_running() {
-    local up down started_here
-    mapfile -t started_here < <(recorded)
-    sort_names "${started_here[@]}"
-    running=("${up[@]}")
+    local name pid names=("$@")
+    (($# > 0)) || mapfile -t names < <(recorded)
+    running=()
+    for name in "${names[@]}"; do
+        ! find_server "$name" || running+=("$name")
+    done
 }
 
 # --- Stop ----------------------------------------------------------------------------------------
@@ -223,22 +213,23 @@ find_running() {
 # stop_servers NAME...: stops those that are running and sets `stopped` to them. Fails if one had to
 # be killed or its exit code was not 0.
 stop_servers() {
-    local name pid up down exit_code waited since killed=false result=0
+    local name pid running=() exit_code waited since killed=false result=0
     since=$(now_us)
-    sort_names "$@"
-    stopped=("${up[@]}")
+    (($# == 0)) || find_running "$@"
+    stopped=("${running[@]}")
     for name in "${stopped[@]}"; do
         find_server "$name" && kill -TERM "$pid" 2>/dev/null
     done
-    while sort_names "${stopped[@]}" && ((${#up[@]} > 0)); do
+    while ((${#running[@]} > 0)); do
         if ! $killed && (($(now_us) - since > STOP_SECONDS * 1000000)); then
             killed=true
-            for name in "${up[@]}"; do
+            for name in "${running[@]}"; do
                 complain "$name has not stopped within $STOP_SECONDS s and is killed"
                 find_server "$name" && kill -KILL "$pid" 2>/dev/null
             done
         fi
         pause 0.02
+        find_running "${running[@]}"
     done
     for name in "${stopped[@]}"; do
         # The supervisor writes it right after the server's end.
@@ -321,7 +312,7 @@ size_of() {
 # Sends SIGHUP and waits for the outcome, which a server reports in its log. With a log level above
 # info it reports a refusal alone, and to its standard error.
 reload() {
-    local name pid up down running text result=0 deadline quiet=false
+    local name pid running text result=0 deadline quiet=false
     local -A log_size=() notices_size=()
     load_settings
     read_servers
@@ -438,7 +429,7 @@ TEXT
 
 # Shows notices until a signal comes or no server is left.
 stay() {
-    local name files=() up=() down=() before after exit_code ended=0 state_hint=''
+    local name files=() running=() before after exit_code ended=0 state_hint=''
     [[ $state_dir == "$root/run" ]] || state_hint=" --state-dir $state_dir"
     for name in "${names[@]}"; do
         files+=("$state_dir/$name.notices")
@@ -447,14 +438,14 @@ stay() {
     tail -q -n +1 -F --pid=$$ "${files[@]}" 2>/dev/null &
     before=" ${names[*]} "
     while [[ -z $signal ]]; do
-        sort_names "${names[@]}"
-        if ((${#up[@]} == 0)); then
+        find_running "${names[@]}"
+        if ((${#running[@]} == 0)); then
             # Another run.sh may be restarting them.
             take_lock
             free_lock
-            sort_names "${names[@]}"
+            find_running "${names[@]}"
         fi
-        after=" ${up[*]} "
+        after=" ${running[*]} "
         for name in "${names[@]}"; do
             if [[ $before == *" $name "* && $after != *" $name "* ]]; then
                 pause 0.05
@@ -467,7 +458,7 @@ stay() {
             fi
         done
         before=$after
-        if ((${#up[@]} == 0)); then
+        if ((${#running[@]} == 0)); then
             complain "no server is left"
             return "$ended"
         fi
@@ -499,7 +490,7 @@ prepare() {
 }
 
 start() {
-    local name up down running since whole=false start_code=1
+    local name running since whole=false start_code=1
     if ((${#names[@]} > 0)); then
         load_settings
     else
@@ -507,11 +498,11 @@ start() {
         : "${servers:=$root/servers.txt}" "${log_dir:=$root/logs}" "${data_dir:=$root/data}"
     fi
     prepare
+    # All of them, even those that the file no longer names, unless some were named.
     if $whole; then
         find_running
     else
-        sort_names "${names[@]}"
-        running=("${up[@]}")
+        find_running "${names[@]}"
     fi
     if ((${#running[@]} > 0)); then
         complain "running already: ${running[*]} (see ./run.sh status; ./run.sh stop stops," \

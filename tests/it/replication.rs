@@ -28,24 +28,24 @@ const QUEUE: usize = 4;
 /// Steps of a run before everything heals.
 const STEPS: usize = 400;
 
-/// A rule that is left out.
+/// A rule that is left out, by its name in `docs/replication.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Without {
     Nothing,
     /// A record's place in the total order: "the same or an older time stops" instead.
     TotalOrder,
     /// One judge of a time, the origin: every server judges by its own clock instead.
-    OneJudge,
+    OriginClock,
     /// Advancing by markers alone: a single record advances the vector too.
-    Markers,
+    VectorByMarker,
     /// The dirty mark: what overflows is dropped, and the link goes on.
-    DirtyMark,
+    Overflow,
     /// One group in one step: the vector claims a report before it is stored.
-    OneStep,
+    OneGroup,
     /// The resync on connecting: a link is live from then on, and what was before is not sent.
     Resync,
     /// Records on disk before the vector that covers them.
-    DiskOrder,
+    DurableVector,
 }
 
 /// The generator of a run's choices: xorshift, so that a seed says all.
@@ -89,7 +89,7 @@ struct Server {
     epoch: u64,
     links: Vec<Link>,
     disk: Disk,
-    /// A report that the vector claims and that is not stored yet, under [`Without::OneStep`].
+    /// A report that the vector claims and that is not stored yet, under [`Without::OneGroup`].
     claimed: Option<(u64, String)>,
 }
 
@@ -177,7 +177,7 @@ impl Simulation {
         let Server { herd, disk, .. } = &mut self.servers[server];
         disk.held = herd.vector();
         // Without that rule records are written later than the vector that covers them.
-        if self.without != Without::DiskOrder || self.choices.below(3) == 0 {
+        if self.without != Without::DurableVector || self.choices.below(3) == 0 {
             disk.records = records(herd);
         }
     }
@@ -248,7 +248,7 @@ impl Simulation {
                     .count();
                 sender.wire.push_back(lines.to_vec());
             }
-            Ok(Queued::Overflowed) if self.without == Without::DirtyMark => {
+            Ok(Queued::Overflowed) if self.without == Without::Overflow => {
                 herd.set_live(sender.id);
             }
             Ok(Queued::Overflowed) => {
@@ -291,13 +291,13 @@ impl Simulation {
                     .locate(record.client, |found| found.map(|found| found.time));
                 let refused = match self.without {
                     Without::TotalOrder => stored.is_some_and(|time| record.time <= time),
-                    Without::OneJudge => record.time.is_ahead_of(clock, 300),
+                    Without::OriginClock => record.time.is_ahead_of(clock, 300),
                     _ => false,
                 };
                 if !refused {
                     receiver.herd.adopt(&[record], from);
                 }
-                if self.without == Without::Markers {
+                if self.without == Without::VectorByMarker {
                     let mut single = Vector::default();
                     single.advance(record.origin, record.epoch, record.sequence);
                     receiver.herd.advance(&single);
@@ -320,7 +320,7 @@ impl Simulation {
         let seconds = (self.now / SECOND) / 3 * 3 + [0, 0, 0, 100][self.choices.below(4)];
         let place = self.choices.below(80);
         let line = format!("IAMAT client-{client} +{place}+1 {seconds}");
-        if self.without == Without::OneStep {
+        if self.without == Without::OneGroup {
             // The vector says that the report is held, and only the next step stores it.
             let Server { herd, epoch, .. } = &self.servers[server];
             let sequence = self.acknowledged_by(server) + 1;
@@ -495,16 +495,15 @@ fn check_that_it_is_missed(rule: Without, runs: u64) {
 #[test]
 fn every_rule_is_missed_where_it_is_left_out() {
     check_that_it_is_missed(Without::TotalOrder, 300);
-    check_that_it_is_missed(Without::OneJudge, 300);
-    check_that_it_is_missed(Without::Markers, 2_000);
-    check_that_it_is_missed(Without::DirtyMark, 300);
-    check_that_it_is_missed(Without::OneStep, 2_000);
+    check_that_it_is_missed(Without::OriginClock, 300);
+    check_that_it_is_missed(Without::VectorByMarker, 2_000);
+    check_that_it_is_missed(Without::Overflow, 300);
+    check_that_it_is_missed(Without::OneGroup, 2_000);
     check_that_it_is_missed(Without::Resync, 300);
-    check_that_it_is_missed(Without::DiskOrder, 2_000);
+    check_that_it_is_missed(Without::DurableVector, 2_000);
 }
 
-/// Nothing is sent back to the link that it came from, and only a greater record is forwarded: both
-/// show in the number of messages.
+/// The rule "No echo", and that only a greater record is forwarded, show in the number of messages.
 #[test]
 fn a_healthy_ring_sends_six_messages_an_update() {
     let mut simulation = Simulation::new(1, Without::Nothing, 1_000);
