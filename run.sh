@@ -430,7 +430,7 @@ TEXT
 # Shows notices until a signal comes or no server is left.
 stay() {
     local name files=() running=() before after exit_code ended=0 state_hint=''
-    [[ $state_dir == "$root/run" ]] || state_hint=" --state-dir $state_dir"
+    [[ $state_dir == "$root/run" ]] || state_hint=" --state-dir ${state_dir@Q}"
     for name in "${names[@]}"; do
         files+=("$state_dir/$name.notices")
     done
