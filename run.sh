@@ -1,256 +1,69 @@
 #!/usr/bin/env bash
-# Builds the herd and runs it: starts every server of servers.txt, waits until each is ready,
-# shows their notices, and stops them. Needs Linux: whom a process id belongs to is read from
-# /proc. ./run.sh --help tells the rest.
+# Builds the program and runs a herd: starts every server of servers.txt, waits until all are ready,
+# shows their warnings and errors, and stops them. Needs Linux: the owner of a process id is read
+# from /proc. ./run.sh --help has the rest.
 #
-# Each server has a supervisor, a shell that notes the server's process id when it starts and its
-# exit code when it ends; so a later ./run.sh knows what became of a server that it did not start
-# itself. In the state directory, for a server NAME:
-#   NAME.pid      its process id, when that process started, and on which boot of the machine
-#   NAME.out      what it printed: the line that says that it is ready
-#   NAME.notices  warnings and errors
+# Each server has a supervisor, a shell that records the server's process id and exit code, so that a
+# later ./run.sh knows about servers that it did not start itself. Files in the state directory, for a
+# server NAME:
+#   NAME.pid      its process id, that process's start time, and the boot id of the machine
+#   NAME.out      its standard output: the line that says that it is ready
+#   NAME.notices  its standard error: warnings and errors
 #   NAME.exit     its exit code, once it has ended
-# and `settings`: the servers file, the log and data directories and the flags that all were started with.
-#
-# test.sh sources this file for the functions that look for tools and install them.
+# and `settings`: the servers file, the log and data directories, and the flags of the last start.
 
 set -u
-export LC_ALL=C # A decimal point is a point, whatever the user's language.
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
-program_name=${0##*/}
+# shellcheck source=tests/tools.sh
+source "$(dirname "${BASH_SOURCE[0]}")/tests/tools.sh"
 
-# Seconds until a server must have said that it is ready.
+# Time limit for a server to become ready.
 readonly READY_SECONDS=10
-# Seconds until a server must have stopped; it gives up by itself after 9. Past this it is killed.
+# Time limit for a server to stop, after which it is killed. It gives up by itself after 9.
 readonly STOP_SECONDS=10
+# Time limit for a server to reload. Leaving a neighbor that does not answer takes seconds.
+readonly RELOAD_SECONDS=10
+
+# Log texts after a reload that succeeded and one that was refused.
+readonly RELOADED='servers\.txt and the key file read again: |reloaded: '
+readonly REFUSED='reload failed, keeping the current configuration: |not taken over, and what they said before stays in force: '
 
 usage() {
-    cat <<'END'
-Usage: ./run.sh [start] [OPTION...] [NAME...] [-- FLAG...]
-       ./run.sh stop|status [--state-dir DIR] [NAME...]
-       ./run.sh build [--yes]
+    cat <<'TEXT'
+Usage: ./run.sh [COMMAND] [OPTION...] [NAME...] [-- FLAG...]
 
-start    build, start every server of servers.txt (or only those named), wait until each is
-         ready, and stay in front with their notices until Ctrl-C, which stops them. A server
-         that is named is started the way the herd was started last, unless told otherwise.
-stop     stop all servers (or those named) that ./run.sh started
-status   a line for each server; the exit code is 0 if all are up, else 1
-build    only build
+Builds the program and runs the servers of servers.txt. NAME selects servers; the default is all.
 
-  --servers FILE   who the servers are (default: servers.txt beside run.sh)
-  --log-dir DIR    where NAME.log is written (default: logs beside run.sh)
-  --data-dir DIR   where the servers keep their records (default: data beside run.sh)
-  --state-dir DIR  where it is noted which processes were started (default: run beside run.sh);
-                   herds that run side by side need one each
-  --detach         return once all are ready
-  --yes            install what is missing (compiler, Rust) without asking
-  -h, --help       this text
-  -- FLAG...       flags for every `herd serve`, such as -- --workers 8; the servers run in
-                   run.sh's own directory, from which a relative path in FLAG is seen
+Commands:
+  start    build, start the servers, wait until they are ready, and show their warnings and errors
+           until Ctrl-C stops them (the default command)
+  stop     stop the servers
+  status   print a line for each server; the exit code is 0 if all are up, else 1
+  restart  build, then stop and start one server after another, each once the one before is ready;
+           the herd keeps serving, and servers that are down are started
+  reload   have the servers read servers.txt and the key file again (SIGHUP), and print what changed;
+           fails if a server refused them
+  build    only build
 
-Exit codes: 0 good, 1 failure, 2 bad usage or bad configuration.
-END
+Options:
+  --servers FILE   the file that lists the servers (default: servers.txt beside run.sh)
+  --log-dir DIR    directory of the logs, NAME.log (default: logs beside run.sh)
+  --data-dir DIR   directory of the servers' records (default: data beside run.sh)
+  --state-dir DIR  directory of process ids and settings (default: run beside run.sh); each of several
+                   herds on one machine needs its own
+  --detach         start: return once all servers are ready
+  --yes            install a missing compiler or Rust toolchain without asking
+  -h, --help       print this text
+  -- FLAG...       flags for every `herd serve`, such as -- --workers 8; servers run in the directory
+                   of run.sh, so relative paths in FLAG start there
+
+`start NAME` and `restart` use the files and flags of the last start, unless they are given again.
+
+Exit codes: 0 success, 1 failure, 2 bad usage or bad configuration.
+TEXT
 }
 
-# --- Saying things -------------------------------------------------------------------------------
-
-complain() {
-    printf '%s: %s\n' "$program_name" "$*" >&2
-}
-
-# die EXIT_CODE TEXT
-die() {
-    local code=$1
-    shift
-    complain "$@"
-    exit "$code"
-}
-
-have() {
-    command -v "$1" >/dev/null 2>&1
-}
-
-now_us() {
-    local now=$EPOCHREALTIME
-    echo "${now/./}"
-}
-
-# Seconds since a now_us, with two decimals.
-seconds_since() {
-    local hundredths=$((($(now_us) - $1) / 10000))
-    printf '%d.%02d' $((hundredths / 100)) $((hundredths % 100))
-}
-
-# --- Tools: found, or installed after asking -----------------------------------------------------
-
-assume_yes=false
-
-# The command that installs packages here, or nothing.
-package_command() {
-    if have apt-get; then
-        echo apt-get install -y
-    elif have dnf; then
-        echo dnf install -y
-    elif have pacman; then
-        echo pacman -S --noconfirm
-    elif have zypper; then
-        echo zypper --non-interactive install
-    elif have apk; then
-        echo apk add
-    fi
-}
-
-# The package that holds a tool: package_name TOOL
-package_name() {
-    case "$(package_command) $1" in
-        apt-get*' cc') echo build-essential ;;
-        pacman*' cc') echo base-devel ;;
-        apk*' cc') echo build-base ;;
-        *' cc') echo gcc ;;
-        pacman*' telnet') echo inetutils ;;
-        apk*' telnet') echo inetutils-telnet ;;
-        dnf*' faketime' | pacman*' faketime' | apk*' faketime') echo libfaketime ;;
-        dnf*' ip') echo iproute ;;
-        *' ip') echo iproute2 ;;
-        *' nft') echo nftables ;;
-        *) echo "$1" ;;
-    esac
-}
-
-as_root() {
-    if ((EUID == 0)); then
-        "$@"
-    else
-        sudo "$@"
-    fi
-}
-
-can_be_root() {
-    ((EUID == 0)) || have sudo
-}
-
-# Asks whether to go on: with --yes it is so, and where nobody can answer it is not.
-agree() {
-    local answer
-    if $assume_yes; then
-        return 0
-    fi
-    [[ -t 0 && -t 2 ]] || return 1
-    read -r -p "$1 [y/N] " answer || return 1
-    [[ $answer == [yY]* ]]
-}
-
-# offer SENTENCE HOW [COMMAND...]: says what is missing and how it is installed, and runs the
-# command if that is wanted.
-offer() {
-    local sentence=$1 how=$2
-    shift 2
-    complain "$sentence"
-    if (($# == 0)); then
-        complain "install it with: $how"
-    elif ! agree "Install it now with: $how ?"; then
-        complain "install it with: $how (or run this again with --yes)"
-    elif "$@"; then
-        return 0
-    else
-        complain "that did not work: $how"
-    fi
-    return 1
-}
-
-install_packages() {
-    local words
-    read -ra words < <(package_command)
-    if [[ ${words[0]} == apt-get ]]; then
-        # On a fresh machine the lists of packages are empty; that they are old is no failure.
-        as_root apt-get update || true
-    fi
-    as_root "${words[@]}" "$@"
-}
-
-# need_package TOOL SENTENCE: the tool is there, or gets installed by the package manager.
-need_package() {
-    local tool=$1 sentence=$2 how package
-    have "$tool" && return 0
-    package=$(package_name "$tool")
-    how="$(package_command) $package"
-    if [[ $how == " $package" ]]; then
-        offer "$sentence" "your system's package manager"
-    elif can_be_root; then
-        offer "$sentence" "$how" install_packages "$package" && have "$tool"
-    else
-        offer "$sentence" "$how (as root)"
-    fi
-}
-
-# Whether cargo is there and not older than Cargo.toml asks for.
-cargo_is_good() {
-    local found needed
-    needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
-    found=$(cd "$root" && cargo --version 2>/dev/null) || return 1
-    found=${found#cargo }
-    found=${found%%[ -]*}
-    [[ $(printf '%s\n%s\n' "$needed" "$found" | sort -V | head -n 1) == "$needed" ]]
-}
-
-find_cargo() {
-    local bin=${CARGO_HOME:-${HOME:-}/.cargo}/bin
-    if ! have cargo && [[ -x $bin/cargo ]]; then
-        PATH=$bin:$PATH
-    fi
-    cargo_is_good
-}
-
-install_rustup_package() {
-    install_packages rustup && rustup default stable
-}
-
-install_rustup_script() {
-    local script
-    script=$(curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs) || return 1
-    sh -s -- -y --profile minimal --component rustfmt,clippy <<<"$script"
-}
-
-need_cargo() {
-    find_cargo && return 0
-    local needed sentence
-    needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
-    if have cargo && cargo --version >/dev/null 2>&1; then
-        sentence="this needs Rust $needed or newer, and here is $(cargo --version)"
-    else
-        sentence="this is written in Rust, and cargo $needed or newer is missing"
-    fi
-    if have rustup; then
-        offer "$sentence" "rustup default stable && rustup update stable" \
-            eval 'rustup default stable && rustup update stable'
-    elif can_be_root && have apt-cache && [[ -n $(apt-cache search --names-only '^rustup$') ]]; then
-        offer "$sentence" "apt-get install -y rustup && rustup default stable" \
-            install_rustup_package
-    elif have curl; then
-        offer "$sentence" "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" \
-            install_rustup_script
-    else
-        offer "$sentence" "rustup, as https://rustup.rs says"
-    fi && find_cargo
-}
-
-need_toolchain() {
-    need_package cc "a C compiler, which links the program, is missing" && need_cargo
-}
-
-# Builds the release and sets `herd`, where the program is.
-build() {
-    need_toolchain || exit 1
-    (cd "$root" && cargo build --release --locked) || die 1 "the build failed"
-    local directory
-    directory=$(cd "$root" && cargo metadata --format-version 1 --no-deps --locked |
-        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    herd=$directory/release/herd
-    [[ -x $herd ]] || die 1 "the build left no program at $herd"
-}
-
-# --- Processes: known by id, start time and boot, so that a recycled id is never taken for ours ---
+# --- Processes: known by id, start time and boot, so that a reused id is never taken for a server ----
 
 boot_id() {
     local id=unknown
@@ -258,40 +71,30 @@ boot_id() {
     echo "$id"
 }
 
-# Sets `started` to a process's start time, in ticks since boot. Fails if it has ended.
-find_start() {
-    local stat fields
-    started=
-    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
-    # The command's name, in parentheses, may hold anything.
-    read -ra fields <<<"${stat##*) }"
-    [[ ${fields[0]} != [ZX] ]] || return 1
-    started=${fields[19]}
-}
-
 # Sets `pid` to a server's process id. Fails if it is not running.
 find_server() {
-    local recorded boot started
+    local recorded boot parent started
     pid=
     read -r pid recorded boot 2>/dev/null <"$state_dir/$1.pid" || return 1
-    [[ -n ${boot:-} && $boot == "$this_boot" ]] && find_start "$pid" && [[ $started == "$recorded" ]]
+    [[ -n ${boot:-} && $boot == "$this_boot" ]] && find_process "$pid" && [[ $started == "$recorded" ]]
 }
 
-# supervise STEM COMMAND...: what runs as a server's supervisor.
+# supervise STEM COMMAND...: runs a server and records its process id and exit code.
 supervise() {
-    local stem=$1
+    # shellcheck disable=SC2034 # find_process sets both.
+    local stem=$1 parent started
     shift
-    # Who dies by a signal is not to be announced by this shell; the server keeps its own output.
+    # This shell must not announce that a signal ended the server; the server keeps its own output.
     {
         (
-            find_start "$BASHPID" && echo "$BASHPID $started $(boot_id)" >"$stem.pid" &&
+            find_process "$BASHPID" && echo "$BASHPID $started $(boot_id)" >"$stem.pid" &&
                 exec "$@" 2>&3 3>&-
         )
     } 3>&2 2>/dev/null
     echo "$?" >"$stem.exit"
 }
 
-# Starts a server in a session of its own, so that neither Ctrl-C nor a closed terminal reaches it.
+# Starts a server in a session of its own, out of reach of Ctrl-C and of a closed terminal.
 spawn() {
     local name=$1 stem=$state_dir/$1
     rm -f "$stem.pid" "$stem.exit" "$stem.notices"
@@ -301,7 +104,7 @@ spawn() {
         </dev/null >>"$stem.out" 2>>"$stem.notices" {lock}>&- {never}<&- &
 }
 
-# Sets `clients` and `peers` from what a server printed. Fails as long as it is not ready.
+# Sets `clients` and `peers` to a server's addresses. Fails until it is ready.
 find_addresses() {
     local line
     clients='' peers=''
@@ -314,20 +117,20 @@ find_addresses() {
     return 1
 }
 
-# Sets `exit_code` to that of a server that has ended, or to nothing.
+# Sets `exit_code` to that of a server that has ended, else to nothing.
 find_exit_code() {
     exit_code=
     read -r exit_code 2>/dev/null <"$state_dir/$1.exit" || true
 }
 
-# Waits a moment without starting a process for it.
+# Sleeps without starting a process.
 pause() {
     read -r -t "$1" -u "$never" || true
 }
 
 # --- State ---------------------------------------------------------------------------------------
 
-# A path as seen from anywhere.
+# Makes a path independent of the current directory.
 absolute() {
     case $1 in
         /*) echo "$1" ;;
@@ -335,35 +138,32 @@ absolute() {
     esac
 }
 
-# Reads the settings of the last start into whichever of them the command line leaves open.
+# Takes settings that the command line leaves open from the last start, else the defaults.
 load_settings() {
     local saved=()
     [[ -r $state_dir/settings ]] && mapfile -t saved <"$state_dir/settings"
     : "${servers:=${saved[0]:-$root/servers.txt}}"
     : "${log_dir:=${saved[1]:-$root/logs}}"
     : "${data_dir:=${saved[2]:-$root/data}}"
-    if ! $flags_given; then
-        flags=("${saved[@]:3}")
-    fi
+    $flags_given || flags=("${saved[@]:3}")
 }
 
 save_settings() {
     printf '%s\n' "$servers" "$log_dir" "$data_dir" "${flags[@]}" >"$state_dir/settings"
 }
 
-# Only one at a time may start or stop servers here.
+# Locks the state directory: only one run.sh at a time starts or stops servers.
 take_lock() {
     mkdir -p "$state_dir" 2>/dev/null || die 1 "cannot make the directory $state_dir"
     exec {lock}>"$state_dir/lock" || die 1 "cannot write in $state_dir"
     flock -w 30 "$lock" || die 1 "another run.sh is starting or stopping the servers of $state_dir"
 }
 
-# The lock is for starting and stopping, not for staying in front.
 free_lock() {
     exec {lock}>&-
 }
 
-# Reads names and addresses out of the servers file, which `herd check` judges, not this.
+# Reads names and addresses from the servers file. `herd check` judges the file.
 declare -A listed_clients=() listed_peers=()
 listed=()
 read_servers() {
@@ -377,48 +177,59 @@ read_servers() {
     done <"$servers"
 }
 
+# Prints the servers ever started with this state directory.
+recorded() {
+    local file
+    for file in "$state_dir"/*.pid; do
+        [[ -e $file ]] || continue
+        file=${file##*/}
+        echo "${file%.pid}"
+    done
+}
+
+# Exits if the command line names a server that the servers file does not. A server that still runs
+# after its line was removed can be named unless it is to be started.
 check_names() {
     local name
     for name in "${names[@]}"; do
-        [[ -n ${listed_clients[$name]:-} ]] ||
+        [[ -n ${listed_clients[$name]:-} ]] || { [[ $command != *start ]] && find_server "$name"; } ||
             die 2 "$servers names no server $name; it names ${listed[*]}"
     done
 }
 
-# Sets `up` and `down` to those of the names given whose servers are and are not running.
-sort_names() {
-    local name pid
-    up=() down=()
-    for name in "$@"; do
-        if find_server "$name"; then
-            up+=("$name")
-        else
-            down+=("$name")
-        fi
+# find_running [NAME...]: sets `running` to those of the servers that are running; without names, of
+# all servers ever started here.
+find_running() {
+    local name pid names=("$@")
+    (($# > 0)) || mapfile -t names < <(recorded)
+    running=()
+    for name in "${names[@]}"; do
+        ! find_server "$name" || running+=("$name")
     done
 }
 
 # --- Stop ----------------------------------------------------------------------------------------
 
-# stop_servers NAME...: stops those that are running. Fails if one had to be killed or did not end
-# well; sets `stopped` to who was stopped.
+# stop_servers NAME...: stops those that are running and sets `stopped` to them. Fails if one had to
+# be killed or its exit code was not 0.
 stop_servers() {
-    local name pid up down exit_code waited since killed=false result=0
+    local name pid running=() exit_code waited since killed=false result=0
     since=$(now_us)
-    sort_names "$@"
-    stopped=("${up[@]}")
+    (($# == 0)) || find_running "$@"
+    stopped=("${running[@]}")
     for name in "${stopped[@]}"; do
         find_server "$name" && kill -TERM "$pid" 2>/dev/null
     done
-    while sort_names "${stopped[@]}" && ((${#up[@]} > 0)); do
+    while ((${#running[@]} > 0)); do
         if ! $killed && (($(now_us) - since > STOP_SECONDS * 1000000)); then
             killed=true
-            for name in "${up[@]}"; do
+            for name in "${running[@]}"; do
                 complain "$name has not stopped within $STOP_SECONDS s and is killed"
                 find_server "$name" && kill -KILL "$pid" 2>/dev/null
             done
         fi
         pause 0.02
+        find_running "${running[@]}"
     done
     for name in "${stopped[@]}"; do
         # The supervisor writes it right after the server's end.
@@ -438,18 +249,7 @@ stop_servers() {
     return "$result"
 }
 
-# All servers that were ever started here.
-recorded() {
-    local file
-    for file in "$state_dir"/*.pid; do
-        [[ -e $file ]] || continue
-        file=${file##*/}
-        echo "${file%.pid}"
-    done
-}
-
 stop() {
-    local everyone
     [[ -d $state_dir ]] || die 0 "no server is running (nothing was started in $state_dir)"
     take_lock
     if ((${#names[@]} > 0)); then
@@ -457,51 +257,122 @@ stop() {
         read_servers
         check_names
     else
-        mapfile -t everyone < <(recorded)
-        names=("${everyone[@]}")
+        mapfile -t names < <(recorded)
     fi
     stop_servers "${names[@]}" || return 1
     ((${#stopped[@]} > 0)) || echo "no server is running"
 }
 
-# --- Status --------------------------------------------------------------------------------------
+# --- Status and reload -----------------------------------------------------------------------------
 
 status() {
-    local name pid clients peers exit_code word result=0
+    local name running pid clients peers exit_code state result=0
     load_settings
     read_servers
     check_names
     if ((${#names[@]} == 0)); then
         names=("${listed[@]}")
-        # Someone may have changed the file while a server that it no longer names runs on.
-        for name in $(recorded); do
-            [[ -n ${listed_clients[$name]:-} ]] || ! find_server "$name" || names+=("$name")
+        # A server may still run after its line was removed from the file.
+        find_running
+        for name in "${running[@]}"; do
+            [[ -n ${listed_clients[$name]:-} ]] || names+=("$name")
         done
     fi
     for name in "${names[@]}"; do
-        if ! find_server "$name"; then
-            find_exit_code "$name"
-            word=down
-            pid=${exit_code:+exit code $exit_code}
-            clients=${listed_clients[$name]} peers=${listed_peers[$name]}
-            result=1
-        elif find_addresses "$name"; then
-            word=up
+        if find_server "$name"; then
             pid="pid $pid"
+            state=up
+            find_addresses "$name" || state='not ready'
         else
-            word='not ready'
-            pid="pid $pid"
+            find_exit_code "$name"
+            pid=${exit_code:+exit code $exit_code}
+            state=down
+        fi
+        if [[ $state != up ]]; then
             clients=${listed_clients[$name]:-?} peers=${listed_peers[$name]:-?}
             result=1
         fi
-        printf '%-5s %-10s %-14s clients %s, peers %s\n' "$word" "$name" "${pid:--}" "$clients" "$peers"
+        printf '%-5s %-10s %-14s clients %s, peers %s\n' "$state" "$name" "${pid:--}" "$clients" "$peers"
     done
     return "$result"
 }
 
-# --- Start ---------------------------------------------------------------------------------------
+# find_line FILE OFFSET PATTERN: prints the text behind the pattern in the first line that matches
+# beyond the offset, or in the whole file if it was replaced.
+find_line() {
+    local offset=$2
+    (($(size_of "$1") >= offset)) || offset=0
+    tail -c "+$((offset + 1))" "$1" 2>/dev/null | sed -nE "s/^.*($3)//p" | head -n 1 | grep .
+}
 
-# Waits until every server named is ready. Fails, after saying why, if one is not.
+size_of() {
+    stat -c %s "$1" 2>/dev/null || echo 0
+}
+
+# Sends SIGHUP and waits for the outcome, which a server reports in its log. With a log level above
+# info it reports a refusal alone, and to its standard error.
+reload() {
+    local name pid running text result=0 deadline quiet=false
+    local -A log_size=() notices_size=()
+    load_settings
+    read_servers
+    check_names
+    if ((${#names[@]} == 0)); then
+        find_running
+        names=("${running[@]}")
+        ((${#names[@]} > 0)) || die 1 "no server is running"
+    fi
+    [[ " ${flags[*]} " =~ ' '--log-level[\ =](warn|error)' ' ]] && quiet=true
+    for name in "${names[@]}"; do
+        log_size[$name]=$(size_of "$log_dir/$name.log")
+        notices_size[$name]=$(size_of "$state_dir/$name.notices")
+        if ! find_server "$name" || ! kill -HUP "$pid"; then
+            complain "$name is not running"
+            unset "log_size[$name]"
+            result=1
+        fi
+    done
+    deadline=$(($(now_us) + RELOAD_SECONDS * 1000000))
+    for name in "${names[@]}"; do
+        [[ -n ${log_size[$name]:-} ]] || continue
+        while true; do
+            if text=$(find_line "$state_dir/$name.notices" "${notices_size[$name]}" "$REFUSED"); then
+                complain "$name refused: $text"
+                result=1
+            elif text=$(find_line "$log_dir/$name.log" "${log_size[$name]}" "$RELOADED"); then
+                echo "$name: $text"
+            elif ! find_server "$name"; then
+                complain "$name has ended"
+                result=1
+            elif (($(now_us) < deadline)); then
+                pause 0.2
+                continue
+            elif $quiet; then
+                echo "$name: no refusal within $RELOAD_SECONDS s (its log level hides a success)"
+            else
+                complain "$name has not reloaded within $RELOAD_SECONDS s"
+                result=1
+            fi
+            break
+        done
+    done
+    return "$result"
+}
+
+# --- Start and restart -----------------------------------------------------------------------------
+
+# Builds the release and sets `herd` to the program's path.
+build() {
+    local directory
+    need_toolchain || exit 1
+    (cd "$root" && cargo build --release --locked) || die 1 "the build failed"
+    directory=$(cd "$root" && cargo metadata --format-version 1 --no-deps --locked |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+    herd=$directory/release/herd
+    [[ -x $herd ]] || die 1 "the build left no program at $herd"
+}
+
+# Waits until the given servers are ready. Fails, with the reasons printed, if one is not.
 wait_ready() {
     local name clients peers exit_code deadline broken=() late=() pending=("$@") still
     deadline=$(($(now_us) + READY_SECONDS * 1000000))
@@ -525,17 +396,17 @@ wait_ready() {
     done
     for name in "${broken[@]}"; do
         cat "$state_dir/$name.notices"
-        # Whatever killed it, it did not live to say so itself.
+        # A server that was killed could not print the reason itself.
         [[ -s $state_dir/$name.notices ]] || echo "$name ended before it was ready"
-    done | awk '!said[$0]++' >&2 # A bad flag is bad for all of them.
+    done | awk '!seen[$0]++' >&2 # A bad flag is bad for all of them.
     if ((${#late[@]} > 0)); then
         complain "not ready after $READY_SECONDS s: ${late[*]} (see $state_dir/*.notices)"
     fi
     ((${#broken[@]} + ${#late[@]} == 0))
 }
 
-# Tells who listens where, and what to try.
-tell() {
+# Prints the servers' addresses and lines to paste into telnet.
+introduce() {
     local name width=0 host port clients peers
     for name in "${names[@]}"; do
         ((${#name} > width)) && width=${#name}
@@ -546,115 +417,102 @@ tell() {
     done
     host=${clients%:*} port=${clients##*:}
     host=${host#[} host=${host%]}
-    cat <<END
+    cat <<TEXT
 Logs: $log_dir/NAME.log
 To try it:
   telnet $host $port
 and paste
   IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 $EPOCHREALTIME
   WHATSAT kiwi.cs.ucla.edu 10 5
-END
+TEXT
 }
 
-# Prints what servers have written since the last time. No `tail`: nothing must be left behind
-# when this shell is killed.
-declare -A notices=() followed=() half=()
-show_notices() {
-    local name line
-    for name in "$@"; do
-        if find_server "$name" && [[ ${followed[$name]:-} != "$pid" ]]; then
-            # A server that was started again has a new file.
-            [[ -z ${notices[$name]:-} ]] || close_notices "$name"
-            exec {fd}<"$state_dir/$name.notices" || continue
-            notices[$name]=$fd followed[$name]=$pid half[$name]=
-        fi
-        [[ -n ${notices[$name]:-} ]] || continue
-        while IFS= read -r -u "${notices[$name]}" line; do
-            printf '%s\n' "${half[$name]}$line"
-            half[$name]=
-        done
-        half[$name]+=$line
-    done
-}
-
-close_notices() {
-    local fd=${notices[$1]}
-    exec {fd}<&-
-    unset "notices[$1]"
-}
-
-# Shows notices until a signal comes or nothing is left to show.
+# Shows notices until a signal comes or no server is left.
 stay() {
-    local name up=() down=() before after fd pid exit_code gone=0 state_hint=
-    [[ $state_dir == "$root/run" ]] || state_hint=" --state-dir $state_dir"
+    local name files=() running=() before after exit_code ended=0 state_hint=''
+    [[ $state_dir == "$root/run" ]] || state_hint=" --state-dir ${state_dir@Q}"
+    for name in "${names[@]}"; do
+        files+=("$state_dir/$name.notices")
+    done
+    # Follows the new file of a server that is started again, and ends with this shell.
+    tail -q -n +1 -F --pid=$$ "${files[@]}" 2>/dev/null &
     before=" ${names[*]} "
     while [[ -z $signal ]]; do
-        show_notices "${names[@]}"
-        sort_names "${names[@]}"
-        after=" ${up[*]} "
+        find_running "${names[@]}"
+        if ((${#running[@]} == 0)); then
+            # Another run.sh may be restarting them.
+            take_lock
+            free_lock
+            find_running "${names[@]}"
+        fi
+        after=" ${running[*]} "
         for name in "${names[@]}"; do
             if [[ $before == *" $name "* && $after != *" $name "* ]]; then
                 pause 0.05
                 find_exit_code "$name"
                 complain "$name has ended, exit code ${exit_code:-unknown};" \
                     "to start it again: ./run.sh start $name --detach$state_hint"
-                [[ $exit_code == 0 ]] || gone=1
+                [[ $exit_code == 0 ]] || ended=1
             elif [[ $before != *" $name "* && $after == *" $name "* ]]; then
                 complain "$name is running again"
             fi
         done
         before=$after
-        if ((${#up[@]} == 0)); then
+        if ((${#running[@]} == 0)); then
             complain "no server is left"
-            return "$gone"
+            return "$ended"
         fi
         pause 0.2
     done
     echo "stopping"
     take_lock
-    stop_servers "${names[@]}" && return "$gone"
+    stop_servers "${names[@]}" && return "$ended"
+}
+
+# Builds, checks the configuration, and takes the lock. Without names, selects all servers.
+prepare() {
+    local checked
+    build
+    checked=$("$herd" check --servers "$servers") || exit 2
+    # A partitioned herd is allowed, but hardly intended.
+    grep '^warning: ' <<<"$checked" >&2
+    # Servers that are named later may be started from another directory.
+    servers=$(absolute "$servers") log_dir=$(absolute "$log_dir") data_dir=$(absolute "$data_dir")
+    read_servers
+    check_names
+    take_lock
+    trap 'signal=INT' INT
+    trap 'signal=TERM' TERM
+    trap 'signal=HUP' HUP
+    $whole && names=("${listed[@]}")
+    # The servers' current directory must not depend on the user's.
+    cd "$root" || exit 1
 }
 
 start() {
-    local name up down since whole=false start_code=1 checked running
+    local name running since whole=false start_code=1
     if ((${#names[@]} > 0)); then
         load_settings
     else
         whole=true
         : "${servers:=$root/servers.txt}" "${log_dir:=$root/logs}" "${data_dir:=$root/data}"
     fi
-    build
-    checked=$("$herd" check --servers "$servers") || exit 2
-    # A herd in parts is allowed, but hardly meant.
-    grep '^warning: ' <<<"$checked" >&2
-    # Servers that are named later are started from wherever the user then is.
-    servers=$(absolute "$servers") log_dir=$(absolute "$log_dir") data_dir=$(absolute "$data_dir")
-    read_servers
-    check_names
-    take_lock
+    prepare
+    # All of them, even those that the file no longer names, unless some were named.
     if $whole; then
-        names=("${listed[@]}")
-        mapfile -t running < <(recorded)
-        sort_names "${running[@]}"
+        find_running
     else
-        sort_names "${names[@]}"
+        find_running "${names[@]}"
     fi
-    if ((${#up[@]} > 0)); then
-        complain "running already: ${up[*]} (see ./run.sh status; ./run.sh stop stops," \
+    if ((${#running[@]} > 0)); then
+        complain "running already: ${running[*]} (see ./run.sh status; ./run.sh stop stops," \
             "./run.sh start NAME starts a server that is down, --state-dir is for a second herd)"
         exit 1
     fi
     if $whole || [[ ! -e $state_dir/settings ]]; then
         save_settings
     fi
-
-    signal=
-    trap 'signal=INT' INT
-    trap 'signal=TERM' TERM
-    trap 'signal=HUP' HUP
     since=$(now_us)
-    # Where data is kept must not depend on where the user happens to be.
-    cd "$root" || exit 1
     for name in "${names[@]}"; do
         spawn "$name"
     done
@@ -663,11 +521,42 @@ start() {
         exit "$start_code"
     fi
     printf 'ready in %s s: %s\n' "$(seconds_since "$since")" "${names[*]}"
-    tell
+    introduce
     free_lock
     $detach && return 0
     echo "Ctrl-C stops $($whole && echo all || echo "${names[*]}")."
     stay
+}
+
+restart() {
+    local name running removed=() since whole=false start_code=1 result=0
+    ((${#names[@]} > 0)) || whole=true
+    load_settings
+    prepare
+    if $whole; then
+        save_settings
+        find_running
+        for name in "${running[@]}"; do
+            [[ -n ${listed_clients[$name]:-} ]] || removed+=("$name")
+        done
+        if ((${#removed[@]} > 0)); then
+            complain "no longer in $servers: ${removed[*]}"
+            stop_servers "${removed[@]}" || result=1
+        fi
+    fi
+    for name in "${names[@]}"; do
+        [[ -z $signal ]] || exit 1
+        stop_servers "$name" || result=1
+        since=$(now_us)
+        spawn "$name"
+        if ! wait_ready "$name"; then
+            stop_servers "$name"
+            complain "$name is not ready again; the servers after it were not restarted"
+            exit "$start_code"
+        fi
+        printf 'ready in %s s: %s\n' "$(seconds_since "$since")" "$name"
+    done
+    return "$result"
 }
 
 # --- Command line --------------------------------------------------------------------------------
@@ -676,7 +565,7 @@ main() {
     local command='' detach=false flags_given=false names=() flags=()
     local servers='' log_dir='' data_dir='' state_dir='' herd='' lock='' signal='' stopped=()
 
-    # Not for users: this is how a supervisor is started.
+    # Not for users: the supervisor of a server.
     if [[ ${1:-} == supervise ]]; then
         shift
         supervise "$@"
@@ -710,7 +599,7 @@ main() {
                 break
                 ;;
             -*) die 2 "there is no option $1; see ./run.sh --help (flags for the servers go behind --)" ;;
-            start | stop | status | build)
+            start | stop | status | restart | reload | build)
                 if [[ -n $command ]]; then
                     names+=("$1")
                 else
@@ -724,25 +613,15 @@ main() {
         esac
         shift
     done
-    [[ -r /proc/self/stat ]] || die 1 "this needs Linux: it reads whom a process id belongs to from /proc"
+    [[ -r /proc/self/stat ]] || die 1 "Linux is needed: the owner of a process id is read from /proc"
     have setsid || die 1 "setsid is missing; install the package util-linux"
     have flock || die 1 "flock is missing; install the package util-linux"
+    command=${command:-start}
     state_dir=$(absolute "${state_dir:-$root/run}")
     this_boot=$(boot_id)
-    # Both ends of a pipe that nothing is ever written to: reading it with a limit is a pause.
+    # Both ends of a pipe that nothing is written to: reading it with a time limit is a pause.
     exec {never}<> <(:)
-    case ${command:-start} in
-        start) start ;;
-        stop) stop ;;
-        status) status ;;
-        build) build ;;
-    esac
+    "$command"
 }
 
-if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
-    if ((BASH_VERSINFO[0] < 5)); then
-        die 1 "this needs bash 5 or newer, and here is $BASH_VERSION"
-    fi
-    main "$@"
-    exit
-fi
+main "$@"

@@ -1,45 +1,50 @@
 #!/usr/bin/env bash
-# Everything that must pass, in one command, from a fresh clone. A line for each check; the last
-# line counts them. ./test.sh --help tells the rest.
+# Runs everything that must pass, from a fresh clone. Prints a line for each check and a summary.
+# ./test.sh --help has the rest.
 
 # shellcheck disable=SC2317 # Functions that `step` calls by name look unreachable.
 set -u
 
-# Where tools are looked for, and how missing ones get installed.
-# shellcheck source=run.sh
-source "$(dirname "${BASH_SOURCE[0]}")/run.sh"
+# shellcheck source=tests/tools.sh
+source "$(dirname "${BASH_SOURCE[0]}")/tests/tools.sh"
 cd "$root" || exit 1
 # shellcheck source=tests/check.sh
 source tests/check.sh
 
 usage() {
-    cat <<'END'
-Usage: ./test.sh [--yes] [all|quick|scenario|--faults] [-- FLAG...]
+    cat <<'TEXT'
+Usage: ./test.sh [--yes] [PART] [-- FLAG...]
 
-all        format, lints, unit and property tests, transcripts, faults in their short form, docs,
-           and the scenario (the default)
-quick      the same without the scenario
-scenario   only the scenario: a herd started with run.sh and driven by real telnet clients
---faults   only the faults, in their long form: servers killed a hundred times, disks that are full,
-           fail and crawl, partitions, slow links, wrong clocks, and clients that mean no good. One
-           test at a time, with the optimized program, and a line for what each measured; takes
-           about a quarter of an hour on a quiet machine
+Parts:
+  all        format, lints, unit, property and integration tests, transcripts, faults in their short
+             form, 200 seeds of the simulation, docs, and the scenario (the default)
+  quick      all without the scenario
+  scenario   only the scenario: a herd started with run.sh and driven by real telnet clients
+  --faults   only the faults, in their long form: servers killed a hundred times, disks that are full,
+             fail or are slow, partitions, slow links, wrong clocks, and malicious clients. Runs one
+             test at a time with the optimized program, and prints the measured figures; about a
+             quarter of an hour on a quiet machine
+  --slow     only searches that find more the longer they run: 2,000 seeds of the simulation, more
+             orders of threads, and a fuzzer on the command parser for two minutes
 
-  --yes       install what is missing (telnet, strace, faketime, nftables, iproute2, Rust's tools)
-              without asking; so does CI=true
-  -h, --help  this text
+Options:
+  --yes       install missing tools (telnet, strace, faketime, nftables, iproute2, Rust's tools)
+              without asking; CI=true does the same
+  -h, --help  print this text
   -- FLAG...  flags for every `herd serve` of the scenario, such as -- --pool dedicated
 
-A test that needs a right or a tool that is not there is counted as skipped, with the reason.
-Exit codes: 0 all passed, 1 a check failed, 2 bad usage.
-END
+A check without its tool or permission is counted as skipped, with the reason.
+Exit codes: 0 all checks passed, 1 a check failed, 2 bad usage.
+TEXT
 }
 
-# Names of packages that bring an async runtime, or are one's foundation.
+# Packages that are an async runtime, or the basis of one.
 readonly RUNTIMES='tokio|async-std|smol|mio|hyper'
 
-# step WHAT COMMAND...: a check that passes if the command does; what it said is shown if not.
-# With a `note` function, that adds to the line what it finds in the output.
+# Seconds that the fuzzer runs.
+readonly FUZZ_SECONDS=120
+
+# step WHAT COMMAND...: a check that passes if the command succeeds. Prints its output if it fails.
 step() {
     local what=$1 since
     shift
@@ -54,12 +59,12 @@ step() {
     fi
 }
 
-# How many tests have run, where cargo says so.
+# The number of tests in the output, if it has any.
 note() {
     awk '/^test result: ok/ { tests += $4 } END { if (tests) printf "%d tests, ", tests }' "$work/output"
 }
 
-# Counts the tests that said why they have not run.
+# Counts the tests that printed why they did not run.
 note_skipped() {
     local what why
     while IFS= read -r what; do
@@ -87,21 +92,21 @@ no_runtime() {
     local tree
     tree=$(cargo tree --package herd --edges normal --locked --prefix none) || return 1
     if grep -E "^($RUNTIMES) " <<<"$tree"; then
-        echo 'these bring an async runtime; cargo tree --invert NAME tells who asks for them'
+        echo 'async runtime found; cargo tree --invert NAME shows what depends on it'
         return 1
     fi
 }
 
-# Programs outside the workspace build on the herd, and with --locked not at all once it needs a crate
-# that their lock files lack.
-locks_apart() {
+# Programs outside the workspace depend on the herd. With --locked they do not build once it needs a
+# crate that their lock files lack.
+outer_lock_files() {
     local program
     for program in fuzz bench/variants/tokio bench/variants/echo; do
         cargo update --workspace --locked --manifest-path "$program/Cargo.toml" || return
     done
 }
 
-# The docs are for those who work on the code, so public items may link to private ones.
+# The docs are for readers of the code, so public items may link to private ones.
 docs() {
     RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --document-private-items
 }
@@ -117,7 +122,7 @@ quick() {
     else
         skip 'shellcheck' 'it is not installed'
     fi
-    step 'lock files of the programs apart are current' locks_apart
+    step 'lock files of the programs outside the workspace' outer_lock_files
     step 'no async runtime in the server' no_runtime
     if need_component clippy clippy; then
         step 'cargo clippy, warnings denied' \
@@ -126,35 +131,35 @@ quick() {
         fail 'cargo clippy' 'clippy is missing'
     fi
     need_fault_tools
-    step 'cargo test: unit tests, property tests, transcripts, faults' \
+    step 'cargo test: unit, property and integration tests, transcripts, faults' \
         cargo test --workspace --locked --no-fail-fast
     step 'cargo doc, warnings denied' docs
 }
 
-# What the fault tests break things with. Without one of these, those that need it are skipped.
+# Tools of the fault tests. A test whose tool is missing is skipped.
 need_fault_tools() {
     local tool
     for tool in strace faketime nft ip; do
-        need_package "$tool" "some fault tests need $tool, and are skipped without it" || true
+        need_package "$tool" "$tool is missing; some fault tests need it and are skipped" || true
     done
 }
 
-# fault NAME: one test of tests/faults.rs in its long form, with what it measured.
+# fault NAME: one test of tests/faults.rs in its long form, with its measured figures.
 fault() {
-    local since
-    [[ ! -t 1 ]] || printf '...   %s\r' "$1"
+    local since name=${1#faults::}
+    [[ ! -t 1 ]] || printf '...   %s\r' "$name"
     since=$(now_us)
     if ! HERD_FAULTS=long timeout 1800 cargo test --release --locked --test faults -- \
         --exact --nocapture --test-threads=1 "$1" >"$work/output" 2>&1 </dev/null; then
-        fail "$1" 'failed; what it said:'
+        fail "$name" 'failed; its output:'
         sed 's/^/      /' "$work/output"
         return
     fi
-    # One that only said why it has not run has not passed.
-    if grep -qE '(^|\.\.\. )row ' "$work/output" || ! grep -qE '(^|\.\.\. )skipped: ' "$work/output"; then
-        pass "$1 ($(seconds_since "$since") s)"
+    # A test that only printed why it did not run has not passed.
+    if grep -qE '(^|\.\.\. )measured: ' "$work/output" || ! grep -qE '(^|\.\.\. )skipped: ' "$work/output"; then
+        pass "$name ($(seconds_since "$since") s)"
     fi
-    sed -nE 's/^(test .* \.\.\. )?(row .*)/      \2/p' "$work/output"
+    sed -nE 's/^(test .* \.\.\. )?measured: (.*)/      \2/p' "$work/output"
     note_skipped
 }
 
@@ -170,30 +175,50 @@ faults() {
         sed -n 's/: test$//p')
 }
 
+# More of the searches that `all` keeps short.
+slow() {
+    step 'simulation of the rules between servers, 2,000 seeds' \
+        env HERD_SEEDS=2000 cargo test --locked --test it -- replication
+    step 'interleavings, ten times the orders and the time' \
+        env HERD_ORDERS=20000 cargo test --locked --test interleavings
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        skip 'fuzzing of the command parser' "Rust's nightly toolchain is not installed"
+    elif ! cargo +nightly fuzz --version >/dev/null 2>&1; then
+        skip 'fuzzing of the command parser' 'cargo-fuzz is not installed'
+    else
+        mkdir "$work/corpus"
+        step "fuzzing of the command parser, $FUZZ_SECONDS s" \
+            cargo +nightly fuzz run command "$work/corpus" -- -max_total_time="$FUZZ_SECONDS"
+    fi
+}
+
 scenario() {
-    if ! need_package telnet 'the scenario needs a telnet client'; then
+    if ! need_package telnet 'telnet is missing; the scenario needs it'; then
         fail 'scenario' 'telnet is missing'
         return
     fi
     step './run.sh build' ./run.sh build
-    local counts=$work/counts more_passed more_failed more_skipped
+    local counts=$work/counts more_passed more_failed more_skipped since
+    since=$(now_us)
     CHECK_COUNTS=$counts tests/scenario.sh "${flags[@]}"
     if read -r more_passed more_failed more_skipped 2>/dev/null <"$counts"; then
         passed=$((passed + more_passed))
         failed=$((failed + more_failed))
         skipped=$((skipped + more_skipped))
+        echo "      the scenario took $(seconds_since "$since") s"
     else
-        fail 'the scenario runs to its end'
+        fail 'the scenario runs to its end' 'it printed no counts'
     fi
 }
 
 run_checks() {
-    local part=all flags=() work
+    local part=all flags=() work since code=0
+    since=$(now_us)
     [[ -z ${CI:-} ]] || assume_yes=true
     while (($# > 0)); do
         case $1 in
             all | quick | scenario) part=$1 ;;
-            --faults) part=faults ;;
+            --faults | --slow) part=${1#--} ;;
             --yes | -y) assume_yes=true ;;
             --help | -h)
                 usage
@@ -212,19 +237,22 @@ run_checks() {
     # shellcheck disable=SC2064 # The name is needed now; later the variable is gone.
     trap "rm -rf '$work'" EXIT
     if ! need_toolchain; then
-        fail 'the tools to build with are there'
+        fail 'a compiler and a Rust toolchain'
     else
         case $part in
             quick) quick ;;
             scenario) scenario ;;
             faults) faults ;;
+            slow) slow ;;
             all)
                 quick
                 scenario
                 ;;
         esac
     fi
-    report_counts
+    report_counts || code=1
+    echo "$(seconds_since "$since") s in all"
+    return "$code"
 }
 
 run_checks "$@"

@@ -6,8 +6,8 @@
 set -u
 
 # Where tools are looked for, and how missing ones get installed.
-# shellcheck source=run.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
+# shellcheck source=tests/tools.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../tests/tools.sh"
 cd "$root" || exit 1
 
 usage() {

@@ -1,4 +1,4 @@
-# Checks that print a line each, and are counted. Sourced by test.sh and tests/scenario.sh.
+# Checks that print a line each and are counted. Sourced by test.sh and tests/scenario.sh.
 # shellcheck shell=bash
 
 passed=0 failed=0 skipped=0
@@ -16,42 +16,42 @@ fail() {
     (($# == 0)) || printf '%s\n' "$@" | sed 's/^/      /'
 }
 
-# skip WHAT WHY
+# skip WHAT REASON
 skip() {
     skipped=$((skipped + 1))
     printf 'skip  %s: %s\n' "$1" "$2"
 }
 
-# same WHAT EXPECTED GOT
+# same WHAT EXPECTED ACTUAL
 same() {
     if [[ $2 == "$3" ]]; then
         pass "$1"
     else
-        fail "$1" "expected: $2" "got:      $3"
+        fail "$1" "expected: $2" "actual:   $3"
     fi
 }
 
-# matches WHAT PATTERN GOT, the pattern being an extended regular expression.
+# matches WHAT PATTERN ACTUAL, with an extended regular expression as the pattern.
 matches() {
     if [[ $3 =~ $2 ]]; then
         pass "$1"
     else
-        fail "$1" "expected to match: $2" "got: $3"
+        fail "$1" "expected to match: $2" "actual: $3"
     fi
 }
 
-# holds WHAT COMMAND...
+# holds WHAT COMMAND...: the command succeeds.
 holds() {
-    local what=$1 said
+    local what=$1 output
     shift
-    if said=$("$@" 2>&1); then
+    if output=$("$@" 2>&1); then
         pass "$what"
     else
-        fail "$what" "failed: $*" ${said:+"$said"}
+        fail "$what" "failed: $*" ${output:+"$output"}
     fi
 }
 
-# soon SECONDS COMMAND...: whether the command succeeds before the time is over.
+# soon SECONDS COMMAND...: repeats the command until it succeeds. Fails when the time is over.
 soon() {
     local deadline=$((SECONDS + $1 + 1))
     shift
@@ -61,8 +61,7 @@ soon() {
     done
 }
 
-# Hands the counts to whoever asked for them with CHECK_COUNTS=FILE, or prints them. Fails if a
-# check did.
+# Writes the counts to the file CHECK_COUNTS if it is set, else prints them. Fails if a check failed.
 report_counts() {
     if [[ -n ${CHECK_COUNTS:-} ]]; then
         echo "$passed $failed $skipped" >"$CHECK_COUNTS"

@@ -379,9 +379,12 @@ fn the_newest_wins_whoever_is_first() {
 
 /// Tries orders until there were enough or the time is over; says how many there were.
 fn try_orders<S: Scheduler + 'static>(scheduler: impl Fn(usize) -> S, property: fn()) -> usize {
+    // `./test.sh --slow` sets more of both.
+    let wanted = std::env::var("HERD_ORDERS").map_or(ORDERS, |orders| orders.parse().unwrap());
+    let limit = TIME.mul_f64(wanted as f64 / ORDERS as f64);
     let start = Instant::now();
     let mut orders = 0;
-    while orders < ORDERS && start.elapsed() < TIME {
+    while orders < wanted && start.elapsed() < limit {
         let mut config = Config::new();
         config.stack_size = 256 << 10;
         config.failure_persistence = FailurePersistence::Print;

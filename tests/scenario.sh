@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# The telnet-driven scenario: starts a herd of five with run.sh, reports and asks at all of them
-# with real telnet clients, kills servers and brings them back, and reads the logs. Ports are
-# found free, files go to a temporary directory; processes are killed by the ids that run.sh noted.
+# The telnet-driven scenario: starts a herd of five with run.sh, reports and queries at all of them with
+# real telnet clients, kills and restarts servers, and reads their logs. Uses free ports and a temporary
+# directory, and kills processes only by the ids that run.sh recorded.
 #
 # Usage: tests/scenario.sh [FLAG...]   flags for every `herd serve`, such as --pool dedicated
 
 set -u
-export LC_ALL=C
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=tests/tools.sh
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 # shellcheck source=tests/check.sh
 source "$root/tests/check.sh"
 
 readonly SERVERS=(Alford Ball Hamilton Holiday Welsh)
-# Seconds within which all servers must have heard of a report, however busy the machine.
+# Time limit for a report to reach all servers, however busy the machine is.
 readonly FLOOD_SECONDS=15
 
 serve_flags=("$@")
 work=$(mktemp -d)
 state=$work/run
 logs=$work/logs
-# "PID START" of every process that was started, server or supervisor; the values mean nothing.
-declare -A started=()
+# "PID START_TIME" of every server and supervisor that was started; the values are not used.
+declare -A processes=()
 
 # --- Processes -----------------------------------------------------------------------------------
 
@@ -30,39 +30,31 @@ herd() {
     run_herd run "$@"
 }
 
-# run_herd STATE_DIR ARGUMENT...: run.sh, called from another directory with relative paths. Its
-# words go to $work/said.
+# run_herd STATE_DIR ARGUMENT...: run.sh, called from another directory with relative paths. Its output
+# goes to $work/output.
 run_herd() {
-    (cd "$work" && "$root/run.sh" --state-dir "$@") >"$work/said" 2>&1 </dev/null
+    (cd "$work" && "$root/run.sh" --state-dir "$@") >"$work/output" 2>&1 </dev/null
 }
 
 start_herd() {
     herd --detach --servers servers.txt --log-dir logs --data-dir data -- "${serve_flags[@]}"
 }
 
-# The words that run.sh just said, without those of cargo.
-said() {
+# The last output of run.sh, without that of cargo.
+output() {
     grep -vE '^ +(Finished|Compiling|Downloading|Downloaded|Updating|Locking|Adding)|warning: unused' \
-        "$work/said"
+        "$work/output"
 }
 
-# Prints "PARENT START" of a process that lives.
-parent_and_start() {
-    local stat fields
-    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
-    read -ra fields <<<"${stat##*) }"
-    [[ ${fields[0]} != [ZX] ]] || return 1
-    echo "${fields[1]} ${fields[19]}"
-}
-
-# Notes servers and supervisors that run now, so that it can be told later whether they ended.
+# Records the servers and supervisors that are running, to check later that they have ended.
 note_processes() {
-    local file pid parent start
+    local file pid parent started
     for file in "$work"/*run/*.pid; do
         read -r pid _ <"$file" || continue
-        read -r parent start < <(parent_and_start "$pid") || continue
-        started["$pid $start"]=
-        read -r _ start < <(parent_and_start "$parent") && started["$parent $start"]=
+        find_process "$pid" || continue
+        processes["$pid $started"]=
+        pid=$parent
+        find_process "$pid" && processes["$pid $started"]=
     done
 }
 
@@ -70,11 +62,16 @@ server_pid() {
     cut -d ' ' -f 1 "$state/$1.pid"
 }
 
-is_gone() {
-    ! parent_and_start "$1" >/dev/null
+is_running() {
+    local parent started
+    find_process "$1"
 }
 
-# kill_server NAME...: as a crash would.
+is_gone() {
+    ! is_running "$1"
+}
+
+# kill_server NAME...: kills servers, as a crash would.
 kill_server() {
     local name pid
     for name in "$@"; do
@@ -84,12 +81,12 @@ kill_server() {
     done
 }
 
-# Prints those of the processes noted that still live.
+# Prints the recorded processes that are still running.
 left_over() {
-    local entry parent start
-    for entry in "${!started[@]}"; do
-        read -r parent start < <(parent_and_start "${entry% *}") || continue
-        [[ $start != "${entry#* }" ]] || echo "process ${entry% *} of parent $parent"
+    local entry parent started
+    for entry in "${!processes[@]}"; do
+        find_process "${entry% *}" || continue
+        [[ $started != "${entry#* }" ]] || echo "process ${entry% *} of parent $parent"
     done
 }
 
@@ -113,8 +110,8 @@ trap 'exit 1' INT TERM HUP
 
 # --- Ports ---------------------------------------------------------------------------------------
 
-# find_ports COUNT: sets `ports`. Below the range from which the kernel takes ports for outgoing
-# connections, so that none of those can come in between.
+# find_ports COUNT: sets `ports` to free ports below the range that the kernel uses for outgoing
+# connections, which could take one before its server starts.
 find_ports() {
     local port used
     used=" $(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
@@ -129,7 +126,7 @@ find_ports() {
 
 declare -A client_port=()
 
-# The report's ring.
+# Writes the servers.txt of the report's ring.
 write_servers() {
     local -A neighbors=(
         [Alford]='Welsh Holiday' [Ball]='Welsh Hamilton' [Hamilton]='Ball Holiday'
@@ -146,10 +143,10 @@ write_servers() {
 
 # --- Telnet --------------------------------------------------------------------------------------
 
-# Telnet's own words before the server's.
+# The last line of telnet's own output before the server's.
 readonly BANNER='^Escape character is '
 
-# What the server has sent so far, byte for byte.
+# Prints what the server has sent so far, byte for byte.
 received() {
     sed "1,/$BANNER/d" "$1" 2>/dev/null
 }
@@ -159,30 +156,30 @@ has_lines() {
     (($(received "$1" | wc -l) >= $2))
 }
 
-# A refusal is one line; an answer to WHATSAT ends with an empty one.
+# A refusal is one line; the reply to WHATSAT ends with an empty line.
 has_answer() {
     has_lines "$1" 1 && received "$1" | grep -q -e '^? ' -e '^$'
 }
 
-# Telnet says so on its standard error, or on its output.
+# Telnet prints it to its standard error or its output.
 hung_up() {
     grep -qs '^Connection closed' "$1" "$1.errors"
 }
 
-# talk SERVER FILE CONDITION...: sends standard input through telnet, and hangs up once the
-# condition holds for the file that telnet's output goes to, or after a while.
+# talk SERVER FILE CONDITION...: sends standard input through telnet, whose output goes to the file, and
+# hangs up once the condition holds or after 10 s.
 talk() {
     local server=$1 file=$2
     shift 2
     rm -f "$file"
     {
         cat
-        # Telnet hangs up as soon as its input ends, answered or not.
+        # Telnet hangs up as soon as its input ends, even before the reply.
         soon 10 "$@"
     } | telnet 127.0.0.1 "${client_port[$server]}" >"$file" 2>"$file.errors"
 }
 
-# ask SERVER LINE: sets `answer` to the server's answer.
+# ask SERVER LINE: sets `answer` to the server's reply.
 ask() {
     local file=$work/asked
     case $2 in
@@ -197,7 +194,7 @@ report() {
     ask "$1" "IAMAT $2 ${4:-$KIWI} ${3:-$EPOCHREALTIME}"
 }
 
-# Prints the AT line that a server has for a client, or its refusal.
+# located SERVER CLIENT: prints the server's AT line for a client, or its refusal.
 located() {
     ask "$1" "WHATSAT $2 0 0"
     head -n 1 <<<"$answer"
@@ -207,7 +204,7 @@ knows() {
     [[ $(located "$1" "$2") == "$3" ]]
 }
 
-# check_known WHAT CLIENT AT_LINE SERVER...: all those servers answer with that line.
+# check_known WHAT CLIENT AT_LINE SERVER...: all these servers reply with this line.
 check_known() {
     local what=$1 client=$2 line=$3 server
     shift 3
@@ -220,48 +217,48 @@ check_known() {
     pass "$what"
 }
 
-# ago SECONDS: a time that lies so long before now; a negative number lies ahead.
+# ago SECONDS: the time that many seconds ago; a negative number is ahead of now.
 ago() {
     echo "$((${EPOCHREALTIME%.*} - $1)).${EPOCHREALTIME#*.}"
 }
 
-# The two clients' places: Los Angeles and Ithaca.
+# Two locations: Los Angeles and Ithaca.
 readonly KIWI=+34.068930-118.445127 PLUM=+42.4440-76.5019
 
-# --- The story -----------------------------------------------------------------------------------
+# --- The steps -----------------------------------------------------------------------------------
 
 begins() {
     local name
     if ! start_herd; then
-        fail 'run.sh starts the herd' "$(cat "$work/said")"
+        fail 'run.sh starts the herd' "$(cat "$work/output")"
         return 1
     fi
     pass 'run.sh starts the herd'
     note_processes
     for name in "${SERVERS[@]}"; do
-        matches "run.sh says where $name listens" \
-            " $name +clients 127.0.0.1:${client_port[$name]}, peers 127.0.0.1:[0-9]+" "$(said)"
+        matches "run.sh prints where $name listens" \
+            " $name +clients 127.0.0.1:${client_port[$name]}, peers 127.0.0.1:[0-9]+" "$(output)"
     done
     matches 'run.sh prints what to paste into telnet' \
-        "telnet 127.0.0.1 ${client_port[Welsh]}.*IAMAT [^ ]+ \\+.* [0-9.]+" "$(said)"
+        "telnet 127.0.0.1 ${client_port[Welsh]}.*IAMAT [^ ]+ \\+.* [0-9.]+" "$(output)"
     holds 'status: all up' herd status
-    same 'status: a line for each server' 5 "$(grep -c '^up ' "$work/said")"
+    same 'status: a line for each server' 5 "$(grep -c '^up ' "$work/output")"
 
     start_herd
     same 'a second start of the same herd is refused' 1 "$?"
-    matches 'it says who is running' 'running already: Alford' "$(said)"
+    matches 'the refusal names the running servers' 'running already: Alford' "$(output)"
     run_herd other-run --detach --servers servers.txt --log-dir other-logs --data-dir other-data
     same 'a second herd on the same ports is refused' 1 "$?"
-    matches 'it says which port another program has' \
-        "Ball: cannot listen for clients on 127.0.0.1:${client_port[Ball]}: another program has" "$(said)"
+    matches 'the refusal names the port that another program has' \
+        "Ball: cannot listen for clients on 127.0.0.1:${client_port[Ball]}: another program has" "$(output)"
     find_ports 3
     printf '%s\n' "Here 127.0.0.1:${ports[0]} 127.0.0.1:${ports[1]} There" \
         "There 127.0.0.1:${client_port[Ball]} 127.0.0.1:${ports[2]} Here" >"$work/half.txt"
     run_herd half-run --detach --servers half.txt --log-dir other-logs --data-dir other-data
     same 'a herd of which one port is in use is refused' 1 "$?"
-    matches 'it stops the servers that had started' 'stopped in [0-9.]+ s: Here' "$(said)"
+    matches 'the servers that had started are stopped' 'stopped in [0-9.]+ s: Here' "$(output)"
     run_herd half-run status --servers half.txt
-    same 'none of them runs on' 2 "$(grep -c '^down ' "$work/said")"
+    same 'none of them is left running' 2 "$(grep -c '^down ' "$work/output")"
     holds 'the first herd is not touched by any of it' herd status
 }
 
@@ -269,27 +266,27 @@ refuses_bad_configuration() {
     printf 'Alford 127.0.0.1:1 127.0.0.1:2 Ball\nBall 127.0.0.1 127.0.0.1:4 Alford\n' >"$work/bad.txt"
     run_herd bad-run --detach --servers bad.txt
     same 'a bad servers.txt is refused: exit code 2' 2 "$?"
-    matches 'the refusal names file, line and reason' 'bad.txt:2: .*"127.0.0.1" is not an address' "$(said)"
+    matches 'the refusal names file, line and reason' 'bad.txt:2: .*"127.0.0.1" is not an address' "$(output)"
     printf 'Alford 127.0.0.1:1 127.0.0.1:2 Ball\nBall 127.0.0.1:3 127.0.0.1:4\n' >"$work/bad.txt"
     run_herd bad-run --detach --servers bad.txt
     same 'a neighbor that is not mutual: exit code 2' 2 "$?"
-    matches 'the refusal names file, line and reason' 'bad.txt:[0-9]+: .*Alford' "$(said)"
+    matches 'the refusal names file, line and reason' 'bad.txt:[0-9]+: .*Alford' "$(output)"
     run_herd bad-run --detach --servers none.txt
     same 'a missing servers.txt is refused: exit code 2' 2 "$?"
-    matches 'the refusal names the file' 'none.txt: cannot be read' "$(said)"
+    matches 'the refusal names the file' 'none.txt: cannot be read' "$(output)"
     run_herd bad-run --no-such-option
     same 'an unknown option is refused: exit code 2' 2 "$?"
     herd start Nobody --detach
     same 'an unknown server is refused: exit code 2' 2 "$?"
 }
 
-reports_and_asks_at_all() {
+reports_and_queries_at_all() {
     local name
     for name in "${SERVERS[@]}"; do
         report "$name" "client-of-$name"
-        matches "$name takes a report" \
+        matches "$name accepts a report" \
             "^AT $name [+-][0-9]+\\.[0-9]{9} client-of-$name \\$KIWI [0-9.]+\$" "$answer"
-        check_known "all five answer with the line of $name" "client-of-$name" "$answer" "${SERVERS[@]}"
+        check_known "all five reply with the line of $name" "client-of-$name" "$answer" "${SERVERS[@]}"
     done
 
     report Welsh past "$(ago 100)"
@@ -298,17 +295,17 @@ reports_and_asks_at_all() {
     report Welsh ahead "$(ago -100)"
     matches 'a time 100 s ahead: difference negative' '^AT Welsh -(99|9[0-8])\.[0-9]{9} ahead ' "$answer"
     ask Ball 'IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1479413884.392014450'
-    matches 'client, location and time are echoed as they came' \
+    matches 'client, location and time are echoed unchanged' \
         ' kiwi\.cs\.ucla\.edu \+34\.068930-118\.445127 1479413884\.392014450$' "$answer"
     ask Ball $'  IAMAT\tspaced   +1-1  5 '
     matches 'white space around fields does not matter' '^AT Ball \+[0-9.]+ spaced \+1-1 5$' "$answer"
 }
 
-# count_places JSON: fails if it is no JSON text.
+# count_places JSON: prints the number of places. Fails if the text is not JSON.
 count_places() {
-    if command -v jq >/dev/null; then
+    if have jq; then
         jq -e '.results | length' <<<"$1"
-    elif command -v python3 >/dev/null; then
+    elif have python3; then
         python3 -c 'import json, sys; print(len(json.load(sys.stdin)["results"]))' <<<"$1"
     else
         grep -c '"place_id"' <<<"$1"
@@ -335,7 +332,7 @@ lists_places() {
     matches 'WHATSAT: radius 0 gives ZERO_RESULTS' '"status":"ZERO_RESULTS"' "$answer"
 }
 
-# check_echo WHAT BYTES: the line comes back behind "? ", byte for byte.
+# check_echo WHAT BYTES: the line is returned behind "? ", byte for byte.
 check_echo() {
     local what="malformed: $1" file=$work/echoed
     printf '%s\n' "$2" | talk Hamilton "$file" has_lines "$file" 1
@@ -381,13 +378,13 @@ echoes_malformed_input() {
     long=${long// /x}
     local file=$work/long
     printf '%s\nIAMAT a +1+1 1\n' "$long" | talk Hamilton "$file" hung_up "$file"
-    same 'malformed: of an endless line 4096 bytes come back' "? ${long:0:4096}" \
+    same 'malformed: 4096 bytes of an endless line are returned' "? ${long:0:4096}" \
         "$(received "$file" | head -n 1)"
     holds 'after it the server hangs up' hung_up "$file"
 
     printf '%s\n' 'IAMAT pipe +1+1 1' bad 'IAMAT pipe +1+1 2' worse 'IAMAT pipe +1+1 3' |
         talk Ball "$file" has_lines "$file" 5
-    same 'five lines at once get five answers, in order' 'AT bad AT worse AT' \
+    same 'five lines at once get five replies, in order' 'AT bad AT worse AT' \
         "$(received "$file" | sed 's/^? //; s/^AT .*/AT/' | tr '\n' ' ' | sed 's/ $//')"
 }
 
@@ -398,15 +395,15 @@ newest_wins() {
     check_known 'newest wins: a first report is known' melon "$newest" "${SERVERS[@]}"
     report Alford melon "$(ago 20)" "$PLUM"
     matches 'newest wins: an older report is acknowledged' '^AT Alford ' "$answer"
-    # Were it flooded by mistake, a later report on the same way would come after it.
+    # If it were forwarded by mistake, it would arrive before a later report over the same links.
     report Alford behind
-    check_known 'newest wins: what was reported after it is known' behind "$answer" "${SERVERS[@]}"
+    check_known 'newest wins: a report sent after it is known' behind "$answer" "${SERVERS[@]}"
     check_known 'newest wins: the older report changed nothing' melon "$newest" "${SERVERS[@]}"
     report Holiday melon "$(ago 5)" "$PLUM"
     check_known 'newest wins: a newer one replaces it at all five' melon "$answer" "${SERVERS[@]}"
 }
 
-# Reports over one connection until the crash is over, and then some more. Counts them in
+# Reports over one connection until after the crash, and 30 times more. Writes the number of reports to
 # $work/streamed-count.
 stream_reports() {
     local number=0 left=30 file=$work/streamed
@@ -427,45 +424,45 @@ survives_a_crash() {
     local others=(Alford Hamilton Holiday Welsh) own streamer line name count number missing=0
     report Ball own-of-Ball
     own=$answer
-    check_known 'before the crash: all know what Ball took' own-of-Ball "$own" "${SERVERS[@]}"
+    check_known 'before the crash: all know the report of Ball' own-of-Ball "$own" "${SERVERS[@]}"
     stream_reports &
     streamer=$!
     soon 10 has_lines "$work/streamed" 10
     kill_server Ball
     touch "$work/crashed"
     herd status
-    same 'Ball killed: status says so with exit code 1' 1 "$?"
-    matches 'Ball killed: status names it and its exit code' 'down +Ball +exit code 137' "$(said)"
+    same 'Ball killed: the exit code of status is 1' 1 "$?"
+    matches 'Ball killed: status names it and its exit code' 'down +Ball +exit code 137' "$(output)"
     wait "$streamer"
     count=$(cat "$work/streamed-count")
     same "Ball killed: all $count reports at Welsh meanwhile are acknowledged" "$count" \
         "$(received "$work/streamed" | grep -c '^AT Welsh ')"
     line=$(received "$work/streamed" | tail -n 1)
-    check_known 'Ball killed: the four others flood on' "stream-$count" "$line" "${others[@]}"
+    check_known 'Ball killed: reports still reach the four others' "stream-$count" "$line" "${others[@]}"
     for name in "${others[@]}"; do
         report "$name" "orphan-of-$name"
-        check_known "Ball killed: what $name takes reaches the four" \
+        check_known "Ball killed: a report at $name reaches the four" \
             "orphan-of-$name" "$answer" "${others[@]}"
     done
     printf 'x\n' | talk Ball "$work/refused" true
     matches 'Ball killed: telnet to it is refused' 'refused' "$(cat "$work/refused.errors")"
 
-    holds 'Ball comes back by run.sh start' herd start Ball --detach
+    holds 'run.sh start restarts Ball' herd start Ball --detach
     note_processes
-    holds 'Ball is back: status says all up' herd status
-    check_known 'Ball is back: it knows what it took before' own-of-Ball "$own" Ball
+    holds 'Ball is back: status: all up' herd status
+    check_known 'Ball is back: it knows its own report from before' own-of-Ball "$own" Ball
     check_known 'Ball is back: it knows the last report that it missed' \
         "orphan-of-Welsh" "$(located Welsh orphan-of-Welsh)" Ball
-    check_known 'Ball is back: it knows what came while it died' "stream-$count" "$line" Ball
+    check_known 'Ball is back: it knows the reports from during its crash' "stream-$count" "$line" Ball
     for ((number = 1; number <= count; number += 7)); do
         [[ $(located Ball "stream-$number") == "$(located Welsh "stream-$number")" ]] || missing=$((missing + 1))
     done
     same 'Ball is back: it has the same lines as Welsh' 0 "$missing"
     report Ball own-of-Ball
-    check_known 'Ball is back: what it takes reaches all' own-of-Ball "$answer" "${SERVERS[@]}"
+    check_known 'Ball is back: its reports reach all' own-of-Ball "$answer" "${SERVERS[@]}"
 }
 
-# Without Alford and Hamilton the ring is in two parts: Welsh and Ball, and Holiday.
+# Without Alford and Hamilton the ring has two parts: Welsh and Ball, and Holiday.
 survives_a_split() {
     local left right contested
     report Welsh grape "$(ago 60)"
@@ -474,27 +471,27 @@ survives_a_split() {
     kill_server Alford Hamilton
     report Welsh left
     left=$answer
-    check_known 'split: Ball hears from Welsh' left "$left" Welsh Ball
+    check_known 'split: a report at Welsh reaches Ball' left "$left" Welsh Ball
     report Holiday right
     right=$answer
-    check_known 'split: Holiday takes reports alone' right "$right" Holiday
-    same 'split: Holiday does not hear from Welsh' '? WHATSAT left 0 0' "$(located Holiday left)"
-    same 'split: Ball does not hear from Holiday' '? WHATSAT right 0 0' "$(located Ball right)"
+    check_known 'split: Holiday accepts reports' right "$right" Holiday
+    same 'split: a report at Welsh does not reach Holiday' '? WHATSAT left 0 0' "$(located Holiday left)"
+    same 'split: a report at Holiday does not reach Ball' '? WHATSAT right 0 0' "$(located Ball right)"
     report Holiday grape "$(ago 20)" "$PLUM"
     contested=$answer
     report Welsh grape "$(ago 40)"
-    check_known 'split: each side has its own latest (Welsh)' grape "$answer" Welsh Ball
-    check_known 'split: each side has its own latest (Holiday)' grape "$contested" Holiday
-    holds 'the pair comes back by run.sh start' herd start Alford Hamilton --detach
+    check_known 'split: each side has its own newest report (Welsh)' grape "$answer" Welsh Ball
+    check_known 'split: each side has its own newest report (Holiday)' grape "$contested" Holiday
+    holds 'run.sh start restarts both' herd start Alford Hamilton --detach
     note_processes
-    check_known 'healed: all five know what Welsh took' left "$left" "${SERVERS[@]}"
-    check_known 'healed: all five know what Holiday took' right "$right" "${SERVERS[@]}"
+    check_known 'healed: all five know the report of Welsh' left "$left" "${SERVERS[@]}"
+    check_known 'healed: all five know the report of Holiday' right "$right" "${SERVERS[@]}"
     check_known 'healed: newest wins at all five' grape "$contested" "${SERVERS[@]}"
     report Hamilton after
-    check_known 'healed: the flood reaches all five' after "$answer" "${SERVERS[@]}"
+    check_known 'healed: a new report reaches all five' after "$answer" "${SERVERS[@]}"
 }
 
-# logged WHAT SERVER PATTERN: its log holds, or soon will, a line that matches.
+# logged WHAT SERVER PATTERN: a line that matches is in the server's log, or soon will be.
 logged() {
     if soon 5 grep -qE -- "$3" "$logs/$2.log"; then
         pass "log: $1"
@@ -511,73 +508,100 @@ logs_hold() {
         same "log: every line of $name has a UTC time with microseconds and a level" '' "$odd"
     done
     logged 'a client connects' Welsh "\[INFO \] $client connected"
-    logged 'a client goes' Welsh "\[INFO \] $client gone"
+    logged 'a client disconnects' Welsh "\[INFO \] $client gone"
     logged 'a line received from a client' Welsh "received from $client: IAMAT client-of-Welsh "
     logged 'a line sent to a client' Welsh "sent to $client: AT Welsh [+-][0-9.]+ client-of-Welsh "
     logged 'malformed input, escaped' Hamilton "received from $client: caf.xc3.xa9 .xf0.x9f.x90.x91 .xe9\$"
     logged 'a line sent to a neighbor' Welsh 'sent to neighbor (Ball|Alford): .* client-of-Welsh '
     logged 'a line received from a neighbor' Alford 'received from neighbor Welsh: .* client-of-Welsh '
     logged 'a neighbor connects' Welsh 'neighbor Ball connected|connected to neighbor Ball'
-    logged 'a neighbor that crashed is gone' Welsh 'neighbor Ball gone'
+    logged 'the connection of a crashed neighbor ends' Welsh 'neighbor Ball gone'
     logged 'a lost link is a warning' Welsh '\[WARN \] .*neighbor Ball'
-    holds 'log: the neighbor that came back connects again' test 2 -le \
+    holds 'log: the restarted neighbor is connected again' test 2 -le \
         "$(grep -cE '\[INFO \] connected to neighbor Ball' "$logs/Welsh.log")"
 }
 
-# A herd of two runs beside the other, in front, and is stopped as Ctrl-C does.
+# A second herd, of two servers, runs in front beside the first and is stopped by Ctrl-C.
 stays_in_front() {
-    local front front_state=$work/front-run said=$work/front pid
+    local front front_state=$work/front-run front_output=$work/front pid
     find_ports 4
     printf '%s\n' "Here 127.0.0.1:${ports[0]} 127.0.0.1:${ports[1]} There" \
         "There 127.0.0.1:${ports[2]} 127.0.0.1:${ports[3]} Here" >"$work/two.txt"
     # With job control, a background job has a process group of its own, as on a terminal.
     set -m
     "$root/run.sh" --servers "$work/two.txt" --state-dir "$front_state" --log-dir "$work/front-logs" --data-dir "$work/front-data" \
-        >"$said" 2>&1 </dev/null &
+        >"$front_output" 2>&1 </dev/null &
     front=$!
     set +m
-    holds 'in front: a second herd starts beside the first' soon 60 grep -q '^Ctrl-C stops' "$said"
+    holds 'in front: a second herd starts beside the first' soon 60 grep -q '^Ctrl-C stops' "$front_output"
     note_processes
     client_port[There]=${ports[2]}
     ask There 'WHATSAT client-of-Welsh 0 0'
-    same 'in front: the two herds know nothing of each other' '? WHATSAT client-of-Welsh 0 0' "$answer"
+    same 'in front: the two herds are separate' '? WHATSAT client-of-Welsh 0 0' "$answer"
     pid=$(cut -d ' ' -f 1 "$front_state/There.pid")
     kill -KILL "$pid"
-    holds 'in front: it says that a server has ended' soon 10 grep -q 'There has ended, exit code 137' "$said"
-    holds 'in front: the notices of the others are shown' soon 10 grep -q '^Here: .*There' "$said"
-    holds 'in front: the other runs on' parent_and_start "$(cut -d ' ' -f 1 "$front_state/Here.pid")"
+    holds 'in front: the end of a server is shown' soon 10 grep -q 'There has ended, exit code 137' "$front_output"
+    holds 'in front: the notices of the others are shown' soon 10 grep -q '^Here: .*There' "$front_output"
+    holds 'in front: the other keeps running' is_running "$(cut -d ' ' -f 1 "$front_state/Here.pid")"
     kill -INT -- "-$front"
     holds 'in front: Ctrl-C ends it within 10 s' soon 10 is_gone "$front"
     wait "$front"
-    same 'in front: the exit code tells that a server had ended' 1 "$?"
-    matches 'in front: Ctrl-C stops the rest' 'stopped in [0-9.]+ s: Here' "$(cat "$said")"
+    same 'in front: the exit code reports that a server had ended' 1 "$?"
+    matches 'in front: Ctrl-C stops the rest' 'stopped in [0-9.]+ s: Here' "$(cat "$front_output")"
     holds 'in front: the first herd is not touched by it' herd status
+}
+
+# run.sh restart and reload.
+restarts_and_reloads() {
+    local pid
+    report Holiday before-restart
+    pid=$(server_pid Ball)
+    holds 'restart: one server' herd restart Ball
+    matches 'restart: it waits until the server is ready' 'stopped in .* Ball.*ready in [0-9.]+ s: Ball' "$(output)"
+    holds 'restart: the server is a new process' test "$pid" -ne "$(server_pid Ball)"
+    note_processes
+    holds 'restart: all servers' herd restart
+    same 'restart: one server after another' 'Alford Ball Hamilton Holiday Welsh' \
+        "$(sed -n 's/^ready in .* s: //p' "$work/output" | tr '\n' ' ' | sed 's/ $//')"
+    note_processes
+    holds 'restart: status: all up' herd status
+    check_known 'restart: all five know the reports from before' before-restart "$answer" "${SERVERS[@]}"
+
+    holds 'reload: an unchanged servers.txt' herd reload
+    same 'reload: each server reports it' 5 "$(grep -c ': neighbors: the same as before' "$work/output")"
+    cp "$work/servers.txt" "$work/valid.txt"
+    sed -i '/^Ball /d' "$work/servers.txt"
+    herd reload Welsh
+    same 'reload: an invalid servers.txt: exit code 1' 1 "$?"
+    matches 'reload: the server and the reason are named' "Welsh refused: .*servers.txt:[0-9]+: .*Ball" "$(output)"
+    cp "$work/valid.txt" "$work/servers.txt"
+    holds 'reload: the herd is not affected' herd status
 }
 
 ends() {
     holds 'stop: all end with exit code 0' herd stop
-    matches 'stop: it names whom it stopped' 'stopped in [0-9.]+ s: Alford Ball Hamilton Holiday Welsh' "$(said)"
+    matches 'stop: the servers that it stopped are named' 'stopped in [0-9.]+ s: Alford Ball Hamilton Holiday Welsh' "$(output)"
     herd status
-    same 'status after it: exit code 1' 1 "$?"
-    same 'status after it: all down' 5 "$(grep -c '^down .*exit code 0 ' "$work/said")"
+    same 'status after stop: exit code 1' 1 "$?"
+    same 'status after stop: all down' 5 "$(grep -c '^down .*exit code 0 ' "$work/output")"
     holds 'a second stop finds nothing to do' herd stop
     # Supervisors end right after their servers.
     if soon 5 none_left_over; then
-        pass "none of the ${#started[@]} processes that were started is left"
+        pass "none of the ${#processes[@]} processes that were started is left"
     else
         fail 'no process that was started is left' "$(left_over)"
     fi
 }
 
-if ! command -v telnet >/dev/null; then
-    fail 'telnet is there' 'install it, for example with: apt-get install telnet'
+if ! have telnet; then
+    fail 'telnet is installed' 'install it, for example with: apt-get install telnet'
     report_counts
     exit 1
 fi
 write_servers
 if begins; then
     refuses_bad_configuration
-    reports_and_asks_at_all
+    reports_and_queries_at_all
     lists_places
     echoes_malformed_input
     newest_wins
@@ -585,6 +609,7 @@ if begins; then
     survives_a_split
     logs_hold
     stays_in_front
+    restarts_and_reloads
     ends
 fi
 report_counts

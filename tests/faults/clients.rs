@@ -1,11 +1,11 @@
-//! Clients that lie, and clients that disagree.
+//! Clients that send forged input, and clients that report the same time at several servers.
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure};
-use crate::process::wait_until;
+use super::form::{choose, figure};
+use crate::support::fleet::Fleet;
+use crate::support::process::wait_until;
 use crate::support::{Client, report};
 
-/// Row 11: the same client with the same time at every server at once.
+/// One client reports different locations with the same time at every server at once.
 #[test]
 fn equal_times_at_all_servers_end_with_one_winner() {
     let rounds = choose(100, 3_000);
@@ -14,7 +14,7 @@ fn equal_times_at_all_servers_end_with_one_winner() {
     let mut clients: Vec<_> = (0..fleet.len())
         .map(|server| fleet.client(server))
         .collect();
-    // A first report that all have shows that the links are up.
+    // The links are up once all servers have a first report.
     let up = clients[0].ask(&report("up", "+1+1"));
     for client in &mut clients {
         client.await_whatsat("up", &up);
@@ -43,14 +43,14 @@ fn equal_times_at_all_servers_end_with_one_winner() {
         (1..5).all(|server| shown(server) == first)
     });
     figure(
-        "11",
+        "equal times at all servers",
         format_args!(
-            "{rounds} clients with equal times at five servers ({contested} of them taken by all five), one winner everywhere"
+            "{rounds} clients, {contested} of them accepted by all five, one winner everywhere"
         ),
     );
 }
 
-/// Row 14, and row 12 as far as a client can go: what no client may say changes nothing.
+/// Times out of range, and the lines of the protocol between servers, sent by a client.
 #[test]
 fn poisoned_times_and_forged_lines_change_nothing() {
     let mut fleet = Fleet::pair("poison", &[]);
@@ -110,18 +110,18 @@ fn poisoned_times_and_forged_lines_change_nothing() {
     let rounds = choose(1, 200);
     let mut random = fastrand::Rng::with_seed(14);
     for _ in 0..rounds {
-        // Any text of a time's letters that is no time.
+        // Random text of the characters of a time.
         let letters: String = (0..random.usize(1..40))
             .map(|_| *random.choice(b"0123456789.eE+-").unwrap() as char)
             .collect();
         let line = format!("IAMAT kiwi +9+9 {letters}");
-        let told = at_ball.ask(&line);
+        let answer = at_ball.ask(&line);
         let later = letters
             .parse::<f64>()
             .is_ok_and(|time| time > seconds as f64);
-        assert!(!later || told == format!("? {line}"), "{line}: {told}");
+        assert!(!later || answer == format!("? {line}"), "{line}: {answer}");
     }
-    // An honest report goes the same way after them.
+    // A valid report passes over the same links after them.
     let last = at_ball.ask(&report("last", "+1+1"));
     for server in [ball, welsh] {
         let mut client = fleet.client(server);
@@ -129,15 +129,15 @@ fn poisoned_times_and_forged_lines_change_nothing() {
         assert_eq!(client.whatsat("kiwi"), reply);
     }
     figure(
-        "14",
+        "poisoned times and forged lines",
         format_args!(
-            "{} poisoned times and forged lines, {rounds} random ones, 0 accepted",
+            "{} chosen ones and {rounds} random ones, 0 accepted",
             poison.len()
         ),
     );
 }
 
-/// Row 25: clients without end, at all servers at once.
+/// New client ids without end, at all servers at once.
 #[test]
 fn invented_ids_are_refused_beyond_the_limit_and_known_clients_go_on() {
     const MAX: usize = 2_000;
@@ -169,11 +169,12 @@ fn invented_ids_are_refused_beyond_the_limit_and_known_clients_go_on() {
             .map(|server| fleet.process(server).resident_kib())
             .collect()
     };
-    // The limit is reached, and buffers are as large as they get.
+    // Afterwards the limit is reached, and buffers have their final size.
     let accepted = attack(2 * MAX, "first");
     assert!(accepted >= MAX - 1, "{accepted}");
-    // Each judges by what it knows; what the others take at that moment comes on top. How much that
-    // is depends on how fast it is told of, but nobody takes more than the limit by itself.
+    // Each server compares its own count with the limit; what the others accept at that moment comes on
+    // top. How much that is depends on the delay between servers, but no server accepts more than the
+    // limit by itself.
     assert!(accepted <= fleet.len() * MAX, "{accepted}");
     let before = resident();
     assert_eq!(attack(ids / 5, "second"), 0);
@@ -187,17 +188,17 @@ fn invented_ids_are_refused_beyond_the_limit_and_known_clients_go_on() {
         fleet.client(server).await_whatsat("known", &newer);
     }
     figure(
-        "25",
+        "invented client ids",
         format_args!(
-            "--max-records {MAX}: {accepted} invented ids taken by five servers at once, {ids} more refused, {grown} KiB grown, known clients go on"
+            "--max-records {MAX}: {accepted} accepted by five servers at once, {ids} more refused, {grown} KiB growth, known clients go on"
         ),
     );
 }
 
-/// How many of so many new ids were taken.
+/// Reports for `ids` new clients. Returns how many were accepted.
 fn invent(address: std::net::SocketAddr, label: &str, ids: usize) -> usize {
     let mut client = Client::connect(address);
-    let mut taken = 0;
+    let mut accepted = 0;
     for first in (0..ids).step_by(50) {
         let lines: Vec<_> = (first..(first + 50).min(ids))
             .map(|id| report(&format!("{label}-{id}"), "+1+1"))
@@ -206,11 +207,11 @@ fn invent(address: std::net::SocketAddr, label: &str, ids: usize) -> usize {
         for line in lines {
             let reply = client.line();
             if reply.starts_with("AT ") {
-                taken += 1;
+                accepted += 1;
             } else {
                 assert_eq!(reply, format!("? {line}"));
             }
         }
     }
-    taken
+    accepted
 }

@@ -1,21 +1,22 @@
-//! Servers that end: killed, all at once, told to stop; and clocks that say otherwise.
+//! Servers that end: one killed, all killed at once, two killed so that the ring splits, and stopped by
+//! SIGTERM.
 
 use std::time::Duration;
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure, limit, spread};
-use crate::load::{
+use super::form::{choose, figure, limit, spread};
+use crate::support::fleet::Fleet;
+use crate::support::load::{
     Acknowledged, FULL, Load, Pace, STEADY, assert_held, await_held, loads, missing,
 };
-use crate::process::wait_for;
+use crate::support::process::wait_for;
 use crate::support::{PATIENCE, report};
 
-/// How long a load runs before the fault.
+/// Lets a load run.
 fn run_on(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
-/// Row 1, for a server without neighbors: there is only its journal.
+/// A server without neighbors has only its journal.
 #[test]
 fn kill_9_under_load_loses_nothing_acknowledged() {
     let rounds = choose(4, 50);
@@ -36,18 +37,18 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
         assert_held(fleet.address(0), &kept);
         assert_eq!(kept.len(), rounds * 3 * FULL.clients);
         figure(
-            "1",
+            "kill -9 of a server without neighbors",
             format_args!(
-                "a server alone, --ack {ack}: {rounds} kills, {} clients, 0 lost",
+                "--ack {ack}: {rounds} kills under load, {} clients, 0 lost",
                 kept.len()
             ),
         );
     }
 }
 
-/// Row 1, in the ring: the others' clients see nothing of it, and it catches up.
+/// In the ring the clients of the other servers notice nothing, and the killed server catches up.
 #[test]
-fn a_server_killed_again_and_again_disturbs_nobody_and_catches_up() {
+fn a_server_killed_repeatedly_does_not_disturb_the_others_and_catches_up() {
     let kills = choose(4, 100);
     let mut fleet = Fleet::ring("kill-one", &[]);
     fleet.start_all();
@@ -87,17 +88,17 @@ fn a_server_killed_again_and_again_disturbs_nobody_and_catches_up() {
         await_held(address, &held, PATIENCE);
     }
     figure(
-        "1",
+        "kill -9 of one server of five",
         format_args!(
-            "{kills} kills of one of five under {reports} reports, 0 lost, 0 errors at the others, caught up in {}",
+            "{kills} kills under {reports} reports, 0 lost, 0 errors at the others, caught up in {}",
             spread(&mut catching_up)
         ),
     );
 }
 
-/// Row 2.
+/// No server is left from which the others could resync.
 #[test]
-fn all_five_killed_at_once_come_back_equal_with_nothing_lost() {
+fn all_five_killed_at_once_restart_equal_with_nothing_lost() {
     let rounds = choose(2, 20);
     let mut fleet = Fleet::ring("kill-five", &[]);
     let mut kept = Acknowledged::new();
@@ -117,7 +118,7 @@ fn all_five_killed_at_once_come_back_equal_with_nothing_lost() {
     for address in fleet.addresses() {
         assert_held(address, &kept);
     }
-    // As `herd status` compares them; of all records, since nothing is in motion any more.
+    // As `herd status` compares them, but over all records, since no update is on its way.
     let sums: Vec<(u64, u64)> = (0..fleet.len())
         .map(|server| fleet.status(server))
         .map(|status| (status.records, status.digest.unwrap().total()))
@@ -125,16 +126,16 @@ fn all_five_killed_at_once_come_back_equal_with_nothing_lost() {
     assert!(sums.iter().all(|&sum| sum == sums[0]), "{sums:x?}");
     assert!(sums[0].0 >= kept.len() as u64, "{sums:x?}");
     figure(
-        "2",
+        "kill -9 of all five servers at once",
         format_args!(
-            "{rounds} times all five killed, {} clients, 0 lost, equal digests, at the end equal after {}",
+            "{rounds} times, {} clients, 0 lost, equal digests, at the end equal after {}",
             kept.len(),
             spread(&mut equal)
         ),
     );
 }
 
-/// Whether all servers give the same lines for these clients.
+/// Whether all servers return the same lines for these clients.
 fn are_equal(fleet: &Fleet, clients: &Acknowledged) -> bool {
     let lines = |server| {
         fleet
@@ -145,9 +146,9 @@ fn are_equal(fleet: &Fleet, clients: &Acknowledged) -> bool {
     (1..fleet.len()).all(|server| lines(server) == first)
 }
 
-/// Row 9: Alford and Hamilton dead leave Welsh and Ball on one side and Holiday on the other.
+/// Without Alford and Hamilton, Welsh and Ball are on one side and Holiday is on the other.
 #[test]
-fn both_sides_of_a_split_ring_go_on_and_the_newest_wins() {
+fn both_sides_of_a_split_ring_accept_reports_and_the_newest_wins() {
     let rounds = choose(1, 20);
     let mut fleet = Fleet::ring("split", &[]);
     let [alford, ball, hamilton, holiday, welsh] = [0, 1, 2, 3, 4];
@@ -163,7 +164,7 @@ fn both_sides_of_a_split_ring_go_on_and_the_newest_wins() {
             STEADY,
         );
         sides.iter().for_each(|load| load.warm_up(STEADY));
-        // The later one is on the one side in one round, on the other in the next.
+        // The side with the newer report alternates.
         let mut writers = [welsh, holiday];
         writers.rotate_left(round % 2);
         let replies = writers.map(|server| fleet.client(server).ask(&report("contested", "+1+1")));
@@ -179,15 +180,15 @@ fn both_sides_of_a_split_ring_go_on_and_the_newest_wins() {
         }
     }
     figure(
-        "9",
+        "split ring",
         format_args!(
-            "{rounds} splits with writes on both sides, 0 lost, equal in {}",
+            "{rounds} splits with reports on both sides, 0 lost, equal in {}",
             spread(&mut healing)
         ),
     );
 }
 
-/// Row 22: the neighbors are told before the end, and the journal has it all.
+/// A stop sends everything to the neighbors first, and the journal holds everything.
 #[test]
 fn sigterm_under_load_loses_nothing_acknowledged() {
     let rounds = choose(1, 20);
@@ -198,7 +199,7 @@ fn sigterm_under_load_loses_nothing_acknowledged() {
         fleet.start_all();
         let mut kept = Acknowledged::new();
         for round in 0..rounds {
-            // What Welsh is to be told takes a link.
+            // Welsh gets the reports only over a link that is up.
             let up = fleet.client(ball).ask(&report("up", "+1+1"));
             fleet.client(welsh).await_whatsat("up", &up);
             let pace = Pace {
@@ -217,7 +218,7 @@ fn sigterm_under_load_loses_nothing_acknowledged() {
                 kept.extend(acknowledged);
             }
             await_held(fleet.address(welsh), &kept, PATIENCE);
-            // What it holds now is its own, not what a neighbor tells it.
+            // Without its neighbor it has only what it stored itself.
             fleet.kill(welsh);
             fleet.start(ball);
             assert_held(fleet.address(ball), &kept);
@@ -225,19 +226,19 @@ fn sigterm_under_load_loses_nothing_acknowledged() {
         }
     }
     figure(
-        "22",
+        "SIGTERM under load",
         format_args!(
-            "{} stops under load, exit code 0, 0 lost, stopped in {}",
+            "{} stops, exit code 0, 0 lost, stopped in {}",
             stopping.len(),
             spread(&mut stopping)
         ),
     );
 }
 
-/// Row 22: a neighbor that takes next to nothing does not keep a server from bringing its journal to
-/// disk, neither while it is told what is queued nor while it is sent all that it lacks.
+/// A neighbor that reads very slowly does not keep a server from syncing its journal, neither while
+/// the server sends queued records nor during a resync.
 #[test]
-fn sigterm_beside_a_neighbor_that_crawls_ends_in_time_and_loses_nothing() {
+fn sigterm_beside_a_very_slow_neighbor_ends_in_time_and_loses_nothing() {
     let rounds = choose(1, 3);
     let mut stopping = Vec::new();
     for (kind, label) in ["queued", "lacking"].iter().enumerate() {
@@ -262,9 +263,9 @@ fn sigterm_beside_a_neighbor_that_crawls_ends_in_time_and_loses_nothing() {
             let loads = loads([fleet.address(ball); 4], &format!("{round}"), pace);
             loads.iter().for_each(|load| load.warm_up(pace));
             kept.extend(loads.into_iter().flat_map(|load| load.finish().0));
-            // Now the dialer gets through, and begins to send far more than goes.
+            // Now the dialer gets through and starts to send far more than the link takes.
             link.hold(false, false);
-            wait_for("far more than goes is to be sent", limit(5), || {
+            wait_for("a long queue for the neighbor", limit(5), || {
                 let link = fleet.link_status(ball, welsh);
                 link.phase.is_connected() && link.lag() > Some(2_000)
             });
@@ -280,9 +281,9 @@ fn sigterm_beside_a_neighbor_that_crawls_ends_in_time_and_loses_nothing() {
         }
     }
     figure(
-        "22",
+        "SIGTERM beside a neighbor behind 320 kbit/s",
         format_args!(
-            "{} stops beside a neighbor behind 320 kbit/s, exit code 0, 0 lost, stopped in {}",
+            "{} stops, exit code 0, 0 lost, stopped in {}",
             stopping.len(),
             spread(&mut stopping)
         ),

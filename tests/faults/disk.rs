@@ -1,20 +1,20 @@
-//! Disks that are full, that fail, and that are slow.
+//! Disks that are full, fail, or are slow.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::fleet::Fleet;
-use crate::form::{can_run, choose, figure, has_tool, limit, skipped};
-use crate::load::{FULL, Pace, assert_held, await_held, loads};
-use crate::process::{Running, behind, wait_until};
+use super::form::{can_run, choose, figure, has_tool, limit, skipped};
+use crate::support::fleet::Fleet;
+use crate::support::load::{FULL, Pace, assert_held, await_held, loads};
+use crate::support::process::{Running, behind, wait_until};
 use crate::support::{Client, report};
 
-/// Mounts a file system of 1 MiB on the folder named first, and becomes the program behind it.
+/// Shell script that mounts a file system of 1 MiB on its first argument and runs the rest as a command.
 const MOUNT: &str = r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#;
 
-/// The words before a command that gets mounts of its own, which end with it.
+/// Words to put before a command for a mount namespace of its own, if this process may make one.
 fn own_mounts() -> Option<Vec<&'static str>> {
     let ways: [&[&str]; 2] = [
         &["unshare", "--mount"],
@@ -27,11 +27,11 @@ fn own_mounts() -> Option<Vec<&'static str>> {
     Some(words.to_vec())
 }
 
-/// Row 4: a report is either acknowledged and kept, or refused and nowhere.
+/// A report is either acknowledged and kept, or refused and stored nowhere.
 #[test]
-fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
+fn a_full_disk_refuses_only_reports_and_recovers_once_there_is_space() {
     let Some(mut words) = own_mounts() else {
-        return skipped("row 4", "no right to mount a small file system");
+        return skipped("full disk", "no permission to mount a file system");
     };
     let rounds = choose(1, 10);
     let mut fleet = Fleet::pair("full", &[]);
@@ -43,7 +43,7 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
     words.extend(["sh", "-c", MOUNT, &text]);
     let command = behind(&words, &fleet.command(ball));
     fleet.start_as(ball, command);
-    // The same folder, as that process sees it.
+    // A path as seen from the server's mount namespace.
     let seen = |fleet: &Fleet, path: &Path| {
         let root = fleet.process(ball).proc("root");
         root.join(path.strip_prefix("/").unwrap())
@@ -59,7 +59,7 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
         let reply = at_ball.ask(&report(&known, "+1+1"));
         fleet.client(welsh).await_whatsat(&known, &reply);
         fill(&filler);
-        // What is left of the last page takes a few more.
+        // The rest of the last page takes a few more reports.
         let mut number = 0;
         let start = Instant::now();
         loop {
@@ -77,7 +77,7 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
         }
         let line = report(&known, "+3+3");
         assert_eq!(at_ball.ask(&line), format!("? {line}"), "a known client");
-        // Questions and links go on.
+        // Queries and links are not affected.
         assert_eq!(at_ball.whatsat(&known), reply);
         kept.push((known, reply));
         let client = format!("foreign-{round}");
@@ -87,9 +87,9 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
 
         fs::remove_file(&filler).unwrap();
         let start = Instant::now();
-        let client = format!("room-{round}");
+        let client = format!("space-{round}");
         let mut reply = String::new();
-        wait_until("reports are taken again", || {
+        wait_until("reports are accepted again", || {
             reply = at_ball.ask(&report(&client, "+5+5"));
             reply.starts_with("AT Ball ")
         });
@@ -97,7 +97,7 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
         fleet.client(welsh).await_whatsat(&client, &reply);
         kept.push((client, reply));
     }
-    wait_until("the log tells of each time", || {
+    wait_until("each time is in the log", || {
         fleet.logged(ball, "the journal can't be written") >= rounds
     });
     for client in &refused {
@@ -106,7 +106,7 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
             assert_eq!(line, format!("? WHATSAT {client} 0 0"));
         }
     }
-    // What a crash would leave, on a disk with room: a stopped process writes no more.
+    // Takes the files that a crash would leave to a disk with space. A stopped process writes nothing.
     fleet.signal(ball, "STOP");
     let left = fleet.directory.0.join("left");
     copy(&seen(&fleet, &fleet.data(ball)), &left);
@@ -118,28 +118,28 @@ fn a_full_disk_refuses_reports_and_nothing_else_and_heals_when_there_is_room() {
     for (name, reply) in &kept {
         assert_eq!(client.whatsat(name), *reply);
     }
-    // What it adopted while its disk was full it claims not to have, and is told again.
+    // Its vector does not cover what it adopted while its disk was full, so a neighbor sends it again.
     fleet.start(welsh);
     for (name, reply) in kept.iter().chain(&theirs) {
         client.await_whatsat(name, reply);
         fleet.client(welsh).await_whatsat(name, reply);
     }
     figure(
-        "4",
+        "full disk",
         format_args!(
-            "{rounds} times a full disk, {} reports kept, {} refused and nowhere, taken again after {}",
+            "{rounds} times, {} reports kept, {} refused and stored nowhere, accepted again after {}",
             kept.len(),
             refused.len() + rounds,
-            crate::form::spread(&mut healing)
+            super::form::spread(&mut healing)
         ),
     );
 }
 
-/// Row 24: the log's disk is full, and nobody but the log notices.
+/// Only the log is affected.
 #[test]
 fn a_full_log_disk_costs_log_lines_and_nothing_else() {
     let Some(mut words) = own_mounts() else {
-        return skipped("row 24", "no right to mount a small file system");
+        return skipped("full log disk", "no permission to mount a file system");
     };
     let rounds = choose(1, 10);
     let mut fleet = Fleet::alone("full-log", &["--log-level", "info"]);
@@ -152,7 +152,7 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
     let root = fleet.process(0).proc("root");
     let seen = root.join(logs.strip_prefix("/").unwrap());
     let log = || fs::read(seen.join("Alone.log")).unwrap();
-    let tells = |what: &str| String::from_utf8_lossy(&log()).matches(what).count();
+    let count = |text: &str| String::from_utf8_lossy(&log()).matches(text).count();
 
     let mut client = fleet.client(0);
     let mut waits = Vec::new();
@@ -165,10 +165,10 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
             assert!(reply.starts_with("AT Alone "), "{reply}");
             waits.push(start.elapsed());
         };
-        // More than what is left of the last page takes.
+        // More than the rest of the last page takes.
         (0..200).for_each(&mut ask);
-        // Nothing tells from outside that a write has failed; reports go on until one must have. Not
-        // as many as go: what waits to be written when there is room again would fill it.
+        // A failed write can't be observed from outside, so reports go on until one must have failed.
+        // They are paced: the lines that wait to be written would fill the disk again.
         let start = Instant::now();
         let mut number = 200;
         while start.elapsed() < Duration::from_secs(1) {
@@ -176,31 +176,31 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
             number += 1;
             std::thread::park_timeout(Duration::from_millis(2));
         }
-        assert!(log().len() - full < 4_096, "there was room");
+        assert!(log().len() - full < 4_096, "there was space");
         fs::remove_file(seen.join("filler")).unwrap();
-        wait_until("the log tells how much it lost", || {
+        wait_until("the number of lost lines is in the log", || {
             ask(number);
             number += 1;
-            tells("log lines lost: ") == round + 1
+            count("log lines lost: ") == round + 1
         });
     }
-    // Half a line that a full disk took is taken back.
+    // The first half of a line, which a full disk took, was removed again.
     let log = log();
     for line in log.split_inclusive(|&byte| byte == b'\n') {
         let whole = line.starts_with(b"20") && line.ends_with(b"\n");
         assert!(whole, "{}", line.escape_ascii());
     }
     figure(
-        "24",
+        "full log disk",
         format_args!(
-            "{rounds} times a full log disk, {} reports, all taken, each within {}",
+            "{rounds} times, {} reports, all accepted, each within {}",
             waits.len(),
-            crate::form::spread(&mut waits)
+            super::form::spread(&mut waits)
         ),
     );
 }
 
-/// Writes until there is no room.
+/// Writes until the disk is full.
 fn fill(path: &Path) {
     let mut bytes = vec![0; 4_096];
     let mut file = fs::File::create(path).unwrap();
@@ -218,16 +218,16 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// strace on a running server, of which it changes what syncs come to.
+/// strace attached to a running server, which changes the result of its syncs.
 struct Tracer {
     child: Child,
     calls: PathBuf,
 }
 
 impl Tracer {
-    /// Attaches to every thread, or says that the test is skipped.
-    fn attach(row: &str, fleet: &Fleet, server: usize, inject: &str) -> Option<Tracer> {
-        if !has_tool(row, "strace") {
+    /// Attaches to every thread. Without strace or permission it prints that the test is skipped.
+    fn attach(fault: &str, fleet: &Fleet, server: usize, inject: &str) -> Option<Tracer> {
+        if !has_tool(fault, "strace") {
             return None;
         }
         let calls = fleet.directory.0.join("calls");
@@ -248,17 +248,17 @@ impl Tracer {
             refused || all_traced(process)
         });
         if refused {
-            skipped(row, "no right to trace another process");
+            skipped(fault, "no permission to trace another process");
             return None;
         }
         Some(tracer)
     }
 
-    /// Lets go of the server, which runs on.
+    /// Detaches from the server, which keeps running.
     fn detach(&mut self) {
         let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-s", "INT", &pid]).status();
-        assert!(told.unwrap().success());
+        let sent = Command::new("kill").args(["-s", "INT", &pid]).status();
+        assert!(sent.unwrap().success());
         self.child.wait().unwrap();
     }
 }
@@ -277,9 +277,9 @@ fn all_traced(process: &Running) -> bool {
     })
 }
 
-/// Row 5.
+/// After a failed sync the kernel may have dropped the data, so a second sync proves nothing.
 #[test]
-fn a_failed_sync_ends_the_server_and_is_never_tried_again() {
+fn a_failed_sync_ends_the_server_and_is_never_repeated() {
     let rounds = choose(1, 10);
     let mut fleet = Fleet::alone("eio", &["--ack", "disk"]);
     let mut ending = Vec::new();
@@ -289,10 +289,10 @@ fn a_failed_sync_ends_the_server_and_is_never_tried_again() {
         let kept = fleet.client(0).ask(&report(&client, "+1+1"));
         assert!(kept.starts_with("AT "), "{kept}");
         let inject = "inject=fsync,fdatasync:error=EIO";
-        let Some(mut tracer) = Tracer::attach("row 5", &fleet, 0, inject) else {
+        let Some(mut tracer) = Tracer::attach("failed sync", &fleet, 0, inject) else {
             return;
         };
-        // Several wait for the same sync; none of them is acknowledged.
+        // Several clients wait for the same sync, and no report is acknowledged.
         let mut waiting: Vec<_> = (0..8).map(|_| fleet.client(0)).collect();
         let start = Instant::now();
         for (number, client) in waiting.iter_mut().enumerate() {
@@ -317,18 +317,17 @@ fn a_failed_sync_ends_the_server_and_is_never_tried_again() {
         fleet.kill(0);
     }
     figure(
-        "5",
+        "failed sync",
         format_args!(
-            "{rounds} failed syncs, each the last, exit code 1 after {}",
-            crate::form::spread(&mut ending)
+            "{rounds} times, none repeated, exit code 1 after {}",
+            super::form::spread(&mut ending)
         ),
     );
 }
 
-/// Row 6: with 300 ms a sync, who waits for the disk waits longer, in one queue for all; nobody
-/// else waits.
+/// With 300 ms a sync, only clients that wait for the disk wait longer, and all of them share each sync.
 #[test]
-fn a_slow_disk_raises_latency_and_nothing_else() {
+fn a_slow_disk_costs_only_latency() {
     let mut fleet = Fleet::alone("slow-disk", &["--ack", "disk", "--workers", "2"]);
     fleet.start(0);
     let connections = choose(10, 200);
@@ -349,17 +348,17 @@ fn a_slow_disk_raises_latency_and_nothing_else() {
         quick.push(ended.quantile(0.5));
     }
     let inject = "inject=fsync,fdatasync:delay_exit=300000";
-    let Some(mut tracer) = Tracer::attach("row 6", &fleet, 0, inject) else {
+    let Some(mut tracer) = Tracer::attach("slow disk", &fleet, 0, inject) else {
         return;
     };
     let slow = loads(addresses(), "slow", pace);
     let asking = Instant::now();
-    let mut questions = Vec::new();
+    let mut queries = Vec::new();
     let mut client = fleet.client(0);
     while asking.elapsed() < Duration::from_secs(choose(2, 20)) {
         let start = Instant::now();
         assert!(client.whatsat("fast-0-1").starts_with("AT "));
-        questions.push(start.elapsed());
+        queries.push(start.elapsed());
         std::thread::park_timeout(Duration::from_millis(10));
     }
     let process = fleet.process(0);
@@ -367,9 +366,9 @@ fn a_slow_disk_raises_latency_and_nothing_else() {
     assert!(process.descriptors() <= descriptors + 2);
     let grown = process.resident_kib().saturating_sub(resident);
     assert!(grown < 16 << 10, "{grown} KiB more than before");
-    questions.sort();
-    let question = questions[questions.len() * 9 / 10];
-    assert!(question < Duration::from_millis(100), "{question:?}");
+    queries.sort();
+    let query = queries[queries.len() * 9 / 10];
+    assert!(query < Duration::from_millis(100), "{query:?}");
     let mut latency = Vec::new();
     for load in slow {
         let (acknowledged, ended) = load.finish();
@@ -378,7 +377,7 @@ fn a_slow_disk_raises_latency_and_nothing_else() {
     }
     latency.sort();
     let median = latency[latency.len() / 2];
-    // A report waits for the sync that runs and for the one after it, never for more.
+    // A report waits for the running sync and the next one, never for more.
     let bounds = Duration::from_millis(250)..Duration::from_millis(choose(2_000, 1_000));
     assert!(bounds.contains(&median), "{median:?}");
     tracer.detach();
@@ -390,12 +389,12 @@ fn a_slow_disk_raises_latency_and_nothing_else() {
     assert_held(fleet.address(0), &held);
     quick.sort();
     figure(
-        "6",
+        "slow disk",
         format_args!(
-            "300 ms a sync, {connections} connections of 16 reports: round trip {} ms (before {:.1} ms), WHATSAT's 90 % {:.1} ms, {grown} KiB grown, 0 lost",
+            "300 ms a sync, {connections} connections of 16 reports: round trip {} ms (before {:.1} ms), WHATSAT's 90 % {:.1} ms, {grown} KiB growth, 0 lost",
             median.as_millis(),
             quick[quick.len() / 2].as_secs_f64() * 1e3,
-            question.as_secs_f64() * 1e3,
+            query.as_secs_f64() * 1e3,
         ),
     );
 }

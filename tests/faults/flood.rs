@@ -1,21 +1,21 @@
-//! What the flood costs: messages in a ring that is whole and in one that is not, and memory for a
-//! neighbor that is dead.
+//! Cost of the flood: messages per update in a whole and in a broken ring, and memory while a neighbor
+//! is dead.
 
 use std::collections::HashMap;
 
 use herd::link::neighbor::Phase;
 use herd::replica::outbox::Depth;
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure, limit};
-use crate::load::{Acknowledged, await_held};
-use crate::process::wait_for;
+use super::form::{choose, figure, limit};
+use crate::support::fleet::Fleet;
+use crate::support::load::{Acknowledged, await_held};
+use crate::support::process::wait_for;
 use crate::support::report;
 
-/// Reports in one write; the replies fit the sockets of both sides.
+/// Number of reports in one write. The replies fit into the buffers of both sockets.
 const BURST: usize = 64;
 
-/// Reports once for each of these clients; what was acknowledged.
+/// Reports once for each of these clients. Returns the acknowledged replies.
 fn report_each(fleet: &Fleet, server: usize, clients: &[String]) -> Acknowledged {
     let mut acknowledged = HashMap::new();
     let mut client = fleet.client(server);
@@ -34,8 +34,8 @@ fn report_each(fleet: &Fleet, server: usize, clients: &[String]) -> Acknowledged
     acknowledged
 }
 
-/// Records that these servers have sent each other, and how often one was sent what it lacked; once
-/// nothing is on its way.
+/// Numbers of records and of resyncs that these servers have sent each other. Waits until nothing is on
+/// its way.
 fn sent(fleet: &Fleet, servers: &[usize]) -> (u64, u64) {
     let mut sums = (0, 0);
     wait_for("nothing is on its way", limit(4), || {
@@ -56,8 +56,8 @@ fn sent(fleet: &Fleet, servers: &[usize]) -> (u64, u64) {
     sums
 }
 
-/// Reports for new clients at each of these servers, and counts how many records go over the links
-/// for that.
+/// Reports for new clients at each of these servers. Returns the number of records sent over the links
+/// for them.
 fn messages(fleet: &Fleet, servers: &[usize], label: &str, each: usize) -> u64 {
     let before = sent(fleet, servers);
     let mut held = Acknowledged::new();
@@ -69,12 +69,12 @@ fn messages(fleet: &Fleet, servers: &[usize], label: &str, each: usize) -> u64 {
         await_held(fleet.address(server), &held, limit(4));
     }
     let after = sent(fleet, servers);
-    assert_eq!(after.1, before.1, "a link was made anew meanwhile");
+    assert_eq!(after.1, before.1, "a link was reconnected meanwhile");
     after.0 - before.0
 }
 
-/// In a ring of five an update goes over each of the five links once, and over one of them, where it
-/// meets itself, from both sides. With one server dead it goes along a line of four.
+/// In a ring of five an update crosses each of the five links once, and the one where its two
+/// directions meet a second time. With one server dead it travels along a line of four.
 #[test]
 fn an_update_takes_six_messages_in_a_ring_and_three_in_a_broken_one() {
     let each = choose(400, 20_000);
@@ -94,15 +94,15 @@ fn an_update_takes_six_messages_in_a_ring_and_three_in_a_broken_one() {
     let broken = (left.len() * each) as u64;
     assert_eq!(messages(&fleet, &left, "broken", each), 3 * broken);
     figure(
-        "1",
+        "messages per update",
         format_args!(
             "{updates} updates in a ring of five: exactly 6 messages each; {broken} with one server dead: exactly 3"
         ),
     );
 }
 
-/// How much a server's memory grows with this many updates of clients that it knows already, while
-/// its neighbor, if it has one, is dead.
+/// Growth of a server's memory in KiB during updates of known clients while its neighbor, if it has
+/// one, is dead.
 fn growth(fleet: &mut Fleet, neighbor: Option<usize>, updates: usize) -> usize {
     let long = "x".repeat(200);
     let clients: Vec<_> = (0..1_000).map(|i| format!("{i}-{long}")).collect();
@@ -120,21 +120,25 @@ fn growth(fleet: &mut Fleet, neighbor: Option<usize>, updates: usize) -> usize {
         });
     }
     let links = |fleet: &Fleet| fleet.status(0).links;
-    // To be asked costs each thread that answers something, once.
+    // The first status request that a thread answers allocates some memory.
     (0..50).for_each(|_| drop(links(fleet)));
     let before = fleet.process(0).resident_kib();
     for _ in 0..updates / clients.len() {
         report_each(fleet, 0, &clients);
         for (_, link) in links(fleet) {
-            assert_eq!(link.queue, Depth::default(), "something waits for the dead");
+            assert_eq!(
+                link.queue,
+                Depth::default(),
+                "something is queued for the dead neighbor"
+            );
         }
     }
     fleet.process(0).resident_kib().saturating_sub(before)
 }
 
-/// Row 7: what a neighbor misses while it is dead is held once, in the cache.
+/// The cache is the only copy of the records that a dead neighbor misses.
 #[test]
-fn a_dead_neighbor_holds_no_memory() {
+fn a_dead_neighbor_costs_no_memory() {
     // Some 300 bytes each between servers.
     let updates = choose(40_000, 200_000);
     let alone = growth(&mut Fleet::alone("memory-alone", &[]), None, updates);
@@ -144,9 +148,9 @@ fn a_dead_neighbor_holds_no_memory() {
         "{beside_the_dead} KiB, and {alone} KiB with no neighbor"
     );
     figure(
-        "7",
+        "memory while a neighbor is dead",
         format_args!(
-            "{updates} updates beside a dead neighbor: {beside_the_dead} KiB grown, {alone} KiB with no neighbor, nothing queued"
+            "{updates} updates: {beside_the_dead} KiB growth, {alone} KiB without a neighbor, nothing queued"
         ),
     );
 }

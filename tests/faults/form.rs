@@ -1,4 +1,4 @@
-//! The two forms of each test, and what it tells besides passing.
+//! The short and the long form of a test, and what it prints besides passing.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -9,35 +9,35 @@ pub(crate) fn is_long() -> bool {
     std::env::var_os("HERD_FAULTS").is_some_and(|form| form == "long")
 }
 
-/// The short form's, or the long form's.
+/// Selects the value for the form that runs.
 pub(crate) fn choose<T>(short: T, long: T) -> T {
     if is_long() { long } else { short }
 }
 
-/// The time in which something must have happened. The long form runs one test at a time, with an
-/// optimized program; in the short form others run beside it.
+/// Time limit for something that must happen: `seconds` in the long form, which runs one test at a time
+/// with an optimized program, and five times that in the short form, which shares the machine.
 pub(crate) fn limit(seconds: u64) -> Duration {
     Duration::from_secs(choose(5 * seconds, seconds))
 }
 
-/// Tells what the long form measured for a row of the table of faults.
-pub(crate) fn figure(row: &str, measured: impl std::fmt::Display) {
+/// Prints the figures that the long form measured for a fault. `./test.sh` looks for this prefix.
+pub(crate) fn figure(fault: &str, measured: impl std::fmt::Display) {
     if is_long() {
-        tell(&format!("row {row}: {measured}"));
+        print(&format!("measured: {fault}: {measured}"));
     }
 }
 
-/// Tells that a test, or a part of one, has not run.
-pub(crate) fn skipped(what: &str, why: &str) {
-    tell(&format!("skipped: {what}: {why}"));
+/// Prints that a test, or a part of one, did not run. `./test.sh` looks for this prefix.
+pub(crate) fn skipped(what: &str, reason: &str) {
+    print(&format!("skipped: {what}: {reason}"));
 }
 
-/// Past the test harness, which shows nothing of a test that passes.
-fn tell(line: &str) {
+/// Prints past the test harness, which hides the output of a test that passes.
+fn print(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Whether a command can be run here, and succeeds.
+/// Whether a command succeeds on this machine.
 pub(crate) fn can_run(words: &[&str]) -> bool {
     Command::new(words[0])
         .args(&words[1..])
@@ -48,16 +48,16 @@ pub(crate) fn can_run(words: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Whether a tool is there; says that the test is skipped if it is not.
+/// Whether a tool is installed. Prints that the test is skipped if it is not.
 pub(crate) fn has_tool(what: &str, tool: &str) -> bool {
-    let there = can_run(&["sh", "-c", &format!("command -v {tool}")]);
-    if !there {
+    let installed = can_run(&["sh", "-c", &format!("command -v {tool}")]);
+    if !installed {
         skipped(what, &format!("{tool} is not installed"));
     }
-    there
+    installed
 }
 
-/// The greatest and the median of some durations, as text.
+/// Text with the maximum and the median of some durations.
 pub(crate) fn spread(durations: &mut [Duration]) -> String {
     durations.sort();
     let (Some(longest), median) = (durations.last(), durations[durations.len() / 2]) else {

@@ -1,22 +1,22 @@
-//! Neighbors that are away, refuse, are slow, come and go, or live in another hour.
+//! Neighbors that are absent, refuse, are slow, flap, or have a wrong clock.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure, limit, skipped, spread};
-use crate::load::{Ended, Load, Pace, STEADY, await_held, loads};
-use crate::process::{wait_for, wait_until};
+use super::form::{choose, figure, limit, skipped, spread};
+use crate::support::fleet::Fleet;
+use crate::support::load::{Ended, Load, Pace, STEADY, await_held, loads};
+use crate::support::process::{wait_for, wait_until};
 use crate::support::{PATIENCE, report};
 
-/// CPU time that a server may take while a neighbor is not there, in 10 ms a second: with an
-/// optimized program, and with one that is not. Spinning takes 100.
+/// Maximum CPU time of a server while a neighbor is absent, in ticks of 10 ms a second: of an optimized
+/// program, and of one that is not. Spinning takes 100.
 const IDLE_TICKS: (u64, u64) = (3, 12);
 
-/// Row 7: absent, which the kernel refuses; present and resetting; present and mute.
+/// The neighbor's port is closed, resets every connection, or never answers.
 #[test]
-fn a_neighbor_that_is_not_there_costs_nothing_and_is_found_when_it_comes() {
+fn an_absent_neighbor_costs_nothing_and_is_found_once_it_is_there() {
     let seconds = choose(2, 10);
     let mut found = Vec::new();
     let mut busiest = 0;
@@ -26,7 +26,7 @@ fn a_neighbor_that_is_not_there_costs_nothing_and_is_found_when_it_comes() {
             fleet = fleet.with_proxies();
             fleet.link(0, 1).reset(kind == "resetting");
             fleet.link(0, 1).hold(kind == "mute", kind == "mute");
-            // A proxy has somebody behind it.
+            // The proxy needs a server behind it.
             fleet.start(1);
         }
         fleet.start(0);
@@ -53,24 +53,24 @@ fn a_neighbor_that_is_not_there_costs_nothing_and_is_found_when_it_comes() {
             fleet.link(0, 1).reset(false);
             fleet.link(0, 1).hold(false, false);
         }
-        // What it missed comes in no order.
+        // Missed records come in any order.
         let mut client = fleet.client(1);
-        found.push(wait_for("what it missed", limit(3), || {
+        found.push(wait_for("everything that it missed", limit(3), || {
             let mut all = replies.iter().enumerate();
             all.all(|(number, reply)| client.whatsat(&format!("{number}")) == *reply)
         }));
     }
     figure(
-        "7",
+        "absent neighbor",
         format_args!(
-            "absent, resetting, mute for {seconds} s: at most {:.1} % of a core, told all after {}",
+            "absent, resetting and mute for {seconds} s each: at most {:.1} % of a core, complete after {}",
             busiest as f64 / 100.0,
             spread(&mut found)
         ),
     );
 }
 
-/// What must stay flat while links are bad.
+/// Resources of a server that must not grow while links are bad.
 #[derive(Debug)]
 struct Footprint {
     threads: usize,
@@ -89,7 +89,7 @@ impl Footprint {
     }
 }
 
-/// One client that reports now and then beside a load; how long it waits for its replies.
+/// Measures the round trips of a client that reports now and then beside a load.
 fn measure(fleet: &Fleet, label: &str, seconds: u64) -> Ended {
     let pace = Pace {
         clients: 10,
@@ -105,17 +105,17 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// Clients of a server with a bad link wait no longer: within noise, for other processes share
-/// the machine.
+/// Asserts that clients of a server with a bad link wait no longer than before, within the noise of
+/// other processes on the machine.
 #[track_caller]
 fn assert_unchanged(good: Duration, bad: Duration) {
     let noise = Duration::from_millis(choose(50, 5));
     assert!(bad <= 2 * good + noise, "p99 {bad:?}, before {good:?}");
 }
 
-/// Row 10: one neighbor behind 1 Mbit/s, under a load that fills its queue again and again.
+/// One neighbor is behind 1 Mbit/s, under a load that keeps overflowing its queue.
 #[test]
-fn a_slow_neighbor_is_no_burden_and_gets_all_in_the_end() {
+fn a_slow_neighbor_is_no_burden_and_gets_everything_in_the_end() {
     let seconds = choose(2, 30);
     let mut fleet = Fleet::pair("slow", &[]).with_proxies();
     let (ball, welsh) = (0, 1);
@@ -125,14 +125,14 @@ fn a_slow_neighbor_is_no_burden_and_gets_all_in_the_end() {
         burst: 64,
         pause: Duration::from_millis(choose(1, 4)),
     };
-    let running = loads([fleet.address(ball); 3], "storm", pace);
+    let running = loads([fleet.address(ball); 3], "heavy", pace);
     running.iter().for_each(|load| load.warm_up(pace));
     let good = measure(&fleet, "good", choose(1, 5)).quantile(0.99);
     let before = Footprint::of(&fleet, ball);
 
     let link = fleet.link(ball, welsh);
     link.slow_down(125_000);
-    // The next connection gets the small buffers of a slow wire.
+    // The next connection gets the small buffers of a slow network.
     link.cut();
     let start = Instant::now();
     wait_for("the queue overflows", Duration::from_secs(20), || {
@@ -168,9 +168,9 @@ fn a_slow_neighbor_is_no_burden_and_gets_all_in_the_end() {
         await_held(fleet.address(welsh), held, PATIENCE);
     }
     figure(
-        "10",
+        "neighbor behind 1 Mbit/s",
         format_args!(
-            "a neighbor behind 1 Mbit/s for {seconds} s: {overflows} overflows, memory {} MiB before, {} after half, {} at the end, p99 {:.2} ms, before {:.2} ms, all sent {:.2} s after",
+            "for {seconds} s: {overflows} overflows, memory {} MiB before, {} after half, {} at the end, p99 {:.2} ms, before {:.2} ms, all sent {:.2} s after",
             before.resident_kib >> 10,
             half.resident_kib >> 10,
             full.resident_kib >> 10,
@@ -181,9 +181,9 @@ fn a_slow_neighbor_is_no_burden_and_gets_all_in_the_end() {
     );
 }
 
-/// Row 10: all links break ten times a second.
+/// All links break ten times a second.
 #[test]
-fn flapping_links_cost_at_most_a_scan_a_second_and_no_report() {
+fn flapping_links_cost_at_most_one_scan_a_second_and_no_report() {
     let seconds = choose(3, 30);
     let mut fleet = Fleet::pair("flap", &["--log-level", "info"]).with_proxies();
     let (ball, welsh) = (0, 1);
@@ -216,7 +216,7 @@ fn flapping_links_cost_at_most_a_scan_a_second_and_no_report() {
         bad.quantile(0.99)
     });
     let after = [Footprint::of(&fleet, ball), Footprint::of(&fleet, welsh)];
-    // Each server's log has it within a second.
+    // A log line is on file within a second.
     std::thread::sleep(Duration::from_millis(1_000));
     let counts = [scans(ball, welsh), scans(welsh, ball)];
     for side in [0, 1] {
@@ -242,9 +242,9 @@ fn flapping_links_cost_at_most_a_scan_a_second_and_no_report() {
         }
     }
     figure(
-        "10",
+        "flapping links",
         format_args!(
-            "links cut each 100 ms for {seconds} s: {dialed} connections, {} scans, {} KiB grown, p99 {:.2} ms, before {:.2} ms, equal {:.2} s after",
+            "cut every 100 ms for {seconds} s: {dialed} connections, {} scans, {} KiB growth, p99 {:.2} ms, before {:.2} ms, equal {:.2} s after",
             counts[0] - scans_before[0],
             after[0].resident_kib.saturating_sub(before[0].resident_kib),
             milliseconds(bad),
@@ -254,7 +254,7 @@ fn flapping_links_cost_at_most_a_scan_a_second_and_no_report() {
     );
 }
 
-/// The library that makes a process believe in another time.
+/// Path of the library that changes a process's clock.
 fn faketime() -> Option<PathBuf> {
     let mut folders = vec![PathBuf::from("/usr/lib"), PathBuf::from("/usr/lib64")];
     if let Ok(entries) = std::fs::read_dir("/usr/lib") {
@@ -266,11 +266,11 @@ fn faketime() -> Option<PathBuf> {
     paths.find(|path| path.exists())
 }
 
-/// Row 13.
+/// A link between clocks that differ too much is refused at both ends.
 #[test]
 fn a_clock_an_hour_off_is_refused_with_the_reason_and_nothing_diverges() {
     let Some(library) = faketime() else {
-        return skipped("row 13", "libfaketime is not installed");
+        return skipped("wrong clock", "libfaketime is not installed");
     };
     let mut fleet = Fleet::pair("clock", &[]);
     let (ball, welsh) = (0, 1);
@@ -289,7 +289,7 @@ fn a_clock_an_hour_off_is_refused_with_the_reason_and_nothing_diverges() {
             wait_until("the reason in the log", || {
                 let log = &fleet.log(server)[before..];
                 log.lines().any(|line| {
-                    // It takes a moment to say so.
+                    // The difference may lose a second on its way.
                     line.contains("its clock differs by")
                         && ["3600", "3599"].iter().any(|off| line.contains(off))
                 })
@@ -298,7 +298,7 @@ fn a_clock_an_hour_off_is_refused_with_the_reason_and_nothing_diverges() {
         let (early, late) = (format!("early{offset}"), format!("late{offset}"));
         let at_ball = fleet.client(ball).ask(&report(&early, "+1+1"));
         assert!(at_ball.starts_with("AT Ball "), "{at_ball}");
-        // An hour ahead by Ball's clock, which does not judge it; now by Welsh's.
+        // A time near Welsh's clock, which is an hour ahead of Ball's.
         let mut line = report(&late, "+2+2");
         if offset == "+3600" {
             let now = line.rsplit(' ').next().unwrap().to_owned();
@@ -307,7 +307,7 @@ fn a_clock_an_hour_off_is_refused_with_the_reason_and_nothing_diverges() {
             line = line.replace(&now, &format!("{ahead}.{fraction}"));
             assert_eq!(fleet.client(ball).ask(&line), format!("? {line}"));
         } else {
-            // Now is an hour ahead for it.
+            // The current time is an hour ahead of Welsh's clock.
             assert_eq!(fleet.client(welsh).ask(&line), format!("? {line}"));
             line = format!("IAMAT {late} +2+2 1479413884.5");
         }
@@ -316,7 +316,7 @@ fn a_clock_an_hour_off_is_refused_with_the_reason_and_nothing_diverges() {
         let unknown = |client: &str| format!("? WHATSAT {client} 0 0");
         assert_eq!(fleet.client(welsh).whatsat(&early), unknown(&early));
         assert_eq!(fleet.client(ball).whatsat(&late), unknown(&late));
-        // With the right time both end with both.
+        // With the right time both servers get both records.
         fleet.signal(welsh, "TERM");
         assert_eq!(fleet.wait(welsh), Some(0));
         fleet.start(welsh);
@@ -329,7 +329,7 @@ fn a_clock_an_hour_off_is_refused_with_the_reason_and_nothing_diverges() {
         fleet.kill_all();
     }
     figure(
-        "13",
+        "wrong clock",
         format_args!(
             "an hour ahead and behind: refused with the reason at both ends, equal with the right time after {}",
             spread(&mut healing)

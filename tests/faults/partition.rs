@@ -1,6 +1,6 @@
-//! Links that fall silent without a word: cut by a packet filter in a network of the test's own,
-//! held by proxies in the ring, and a neighbor that is frozen. That a link is down is judged by what
-//! both its ends say: the dialer to `herd status`, the other one in its log.
+//! Links that fall silent without being closed: cut by a packet filter in a network namespace of the
+//! test, held back by proxies in the ring, or with a frozen neighbor. A link is down once both its ends
+//! report it: the dialer in its status, the other end in its log.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -11,23 +11,23 @@ use std::time::{Duration, Instant};
 use herd::link::neighbor::Phase;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::fleet::{Fleet, OBSERVER};
-use crate::form::{choose, figure, has_tool, limit, skipped, spread};
-use crate::load::{Acknowledged, Load, STEADY, await_held, loads};
-use crate::process::{wait_for, wait_until};
+use super::form::{choose, figure, has_tool, limit, skipped, spread};
+use crate::support::fleet::{Fleet, OBSERVER};
+use crate::support::load::{Acknowledged, Load, STEADY, await_held, loads};
+use crate::support::process::{wait_for, wait_until};
 use crate::support::report;
 
-/// A link is down within this time, at both its ends.
+/// Time limit for both ends to notice that a link is down.
 fn noticed_within() -> Duration {
     limit(5)
 }
 
-/// What a server logs of a neighbor's connection that it has given up.
+/// Number of times that a server logged the end of a neighbor's connection.
 fn gone(fleet: &Fleet, server: usize, neighbor: usize) -> usize {
     fleet.logged(server, &format!("neighbor {} gone: ", fleet.name(neighbor)))
 }
 
-/// How long links took to be noticed as down at each end, and servers to be equal again.
+/// Times until each end noticed that its link was down, and until the servers were equal again.
 #[derive(Default)]
 struct Measured {
     dialers: Vec<Duration>,
@@ -35,8 +35,8 @@ struct Measured {
     equal: Vec<Duration>,
 }
 
-/// Waits until each of these servers knows that it has lost this neighbor: that the link that it
-/// dials is down, which its status shows; and, where it logs that, that the neighbor's is.
+/// Waits until each of these servers has noticed that it lost a neighbor: its own link to the neighbor is
+/// down in its status and, unless `before` is empty, the end of the neighbor's connection is in its log.
 fn await_noticed(
     fleet: &Fleet,
     links: &[(usize, usize)],
@@ -62,7 +62,7 @@ fn await_noticed(
             waited < noticed_within(),
             "still up after {waited:?}: {names:?}"
         );
-        // Each answer takes a handshake.
+        // Each status takes a handshake.
         std::thread::park_timeout(Duration::from_millis(20));
     }
     if before.is_empty() {
@@ -76,9 +76,9 @@ fn await_noticed(
     measured.dialed.push(start.elapsed());
 }
 
-/// Cuts links under load and heals them. All that was acknowledged meanwhile must be everywhere
-/// soon after. `links` are the servers that must notice, each with whom it has lost; with
-/// `both_ends` they log who is gone.
+/// Cuts links under load and heals them. Every report acknowledged meanwhile must be at all servers soon
+/// after. `links` are pairs of a server that must notice and the neighbor that it lost; with
+/// `both_ends` the server also logs the end of the neighbor's connection.
 fn cut_and_heal(
     fleet: &Fleet,
     (links, both_ends): (&[(usize, usize)], bool),
@@ -118,7 +118,7 @@ fn cut_and_heal(
     }
 }
 
-/// Waits until what is reported at the first is known at all.
+/// Waits until a report at any server reaches all servers.
 fn await_links(fleet: &Fleet) {
     for origin in 0..fleet.len() {
         let client = format!("links-of-{origin}");
@@ -129,11 +129,11 @@ fn await_links(fleet: &Fleet) {
     }
 }
 
-fn tell(row: &str, times: usize, what: &str, measured: &mut Measured) {
+fn print(fault: &str, times: usize, measured: &mut Measured) {
     figure(
-        row,
+        fault,
         format_args!(
-            "{times} {what}: noticed after {}{}, 0 lost, equal after {}",
+            "{times} times, noticed after {}{}, 0 lost, equal after {}",
             spread(&mut measured.dialers),
             if measured.dialed.is_empty() {
                 String::new()
@@ -145,15 +145,15 @@ fn tell(row: &str, times: usize, what: &str, measured: &mut Measured) {
     );
 }
 
-/// A network of its own for the calling thread and what it starts, gone with this.
+/// A network namespace for the calling thread and the processes that it starts; ends on drop.
 struct Network(Child);
 
 impl Network {
-    fn enter(row: &str) -> Option<Network> {
-        if !(has_tool(row, "unshare") && has_tool(row, "nft") && has_tool(row, "ip")) {
+    fn enter(fault: &str) -> Option<Network> {
+        if !(has_tool(fault, "unshare") && has_tool(fault, "nft") && has_tool(fault, "ip")) {
             return None;
         }
-        // It ends when its input does, which it does when this process ends, in whatever way.
+        // It ends with its input, and so with this process, however this process ends.
         let holder = Command::new("unshare")
             .args(["--net", "cat"])
             .stdin(Stdio::piped())
@@ -164,7 +164,7 @@ impl Network {
         let path = format!("/proc/{}/ns/net", network.0.id());
         let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         let mut refused = false;
-        wait_until("a network of its own", || {
+        wait_until("a network namespace", || {
             refused = network.0.try_wait().unwrap().is_some();
             refused || std::fs::read_link(&path).is_ok_and(|other| other != own)
         });
@@ -172,13 +172,16 @@ impl Network {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).is_ok()
         });
         if refused || !entered || !run("ip link set lo up") {
-            skipped(row, "no right to make a network (needs root)");
+            skipped(
+                fault,
+                "no permission to make a network namespace (needs root)",
+            );
             return None;
         }
         let made = run("nft add table inet herd")
             && run("nft add chain inet herd in { type filter hook input priority 0 ; }");
         if !made {
-            skipped(row, "the kernel has no packet filter for it");
+            skipped(fault, "the kernel has no packet filter");
             return None;
         }
         Some(network)
@@ -201,20 +204,19 @@ fn run(words: &str) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// Row 8, with packets that are dropped in the kernel: both ways, and one way or the other.
+/// The kernel drops packets both ways, one way, and the other way.
 #[test]
-fn packets_dropped_between_two_neighbors_cost_a_delay_and_no_report() {
-    // The network is the thread's, and the harness may give the test a thread that others use.
+fn packets_dropped_between_two_neighbors_cost_only_a_delay() {
+    // The namespace belongs to the thread, and the harness may run other tests on this thread.
     std::thread::spawn(|| {
-        let row = "row 8 with dropped packets";
-        let Some(_network) = Network::enter(row) else {
+        let Some(_network) = Network::enter("dropped packets") else {
             return;
         };
         let mut fleet = Fleet::pair("dropped", &["--log-level", "info"]);
         let (ball, welsh) = (0, 1);
         fleet.start_all();
         await_links(&fleet);
-        // Who asks how they are is not cut off.
+        // Status requests still get through.
         let observer = Ipv4Addr::from(OBSERVER);
         let drop_to = |from: usize, to: usize| {
             for which in [
@@ -227,15 +229,15 @@ fn packets_dropped_between_two_neighbors_cost_a_delay_and_no_report() {
         };
         type Ways<'a> = (&'a str, &'a [(usize, usize)]);
         let kinds: [Ways<'_>; 3] = [
-            ("silent partitions", &[(ball, welsh), (welsh, ball)]),
-            ("one-way partitions", &[(ball, welsh)]),
-            ("one-way partitions, the other way", &[(welsh, ball)]),
+            ("packets dropped both ways", &[(ball, welsh), (welsh, ball)]),
+            ("packets dropped one way", &[(ball, welsh)]),
+            ("packets dropped the other way", &[(welsh, ball)]),
         ];
-        for (kind, (what, ways)) in kinds.into_iter().enumerate() {
+        for (kind, (fault, ways)) in kinds.into_iter().enumerate() {
             let times = choose(1, 10);
             let mut measured = Measured::default();
             for time in 0..times {
-                // What waits to be acknowledged changes what a kernel does.
+                // The kernel behaves differently while data waits for an acknowledgement.
                 let loaded: &[usize] = if time % 2 == 0 { &[ball, welsh] } else { &[] };
                 let cut = |cut: bool| {
                     if cut {
@@ -248,21 +250,16 @@ fn packets_dropped_between_two_neighbors_cost_a_delay_and_no_report() {
                 let label = format!("{kind}-{time}");
                 cut_and_heal(&fleet, (&links, true), loaded, cut, &label, &mut measured);
             }
-            tell(
-                "8",
-                times,
-                &format!("{what}, packets dropped"),
-                &mut measured,
-            );
+            print(fault, times, &mut measured);
         }
     })
     .join()
     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
-/// Row 8, in the ring, where it takes two links to part it: Welsh and Ball from the others.
+/// Two links are cut, which separates Welsh and Ball from the others.
 #[test]
-fn a_silent_cut_through_the_ring_costs_a_delay_and_no_report() {
+fn a_silent_partition_of_the_ring_costs_only_a_delay() {
     let times = choose(1, 5);
     let mut fleet = Fleet::ring("held", &[]).with_proxies();
     let [alford, ball, hamilton, holiday, welsh] = [0, 1, 2, 3, 4];
@@ -291,16 +288,10 @@ fn a_silent_cut_through_the_ring_costs_a_delay_and_no_report() {
             &mut measured,
         );
     }
-    tell(
-        "8",
-        times,
-        "silent partitions of the ring by proxies",
-        &mut measured,
-    );
+    print("silent partition of the ring", times, &mut measured);
 }
 
-/// Row 8: a process that is stopped keeps its connections open, and its kernel goes on to
-/// acknowledge what is sent to it.
+/// A stopped process keeps its connections open, and its kernel still acknowledges what it receives.
 #[test]
 fn a_frozen_neighbor_is_noticed_and_catches_up() {
     let times = choose(1, 5);
@@ -322,11 +313,11 @@ fn a_frozen_neighbor_is_noticed_and_catches_up() {
             &mut measured,
         );
     }
-    tell("8", times, "frozen neighbors", &mut measured);
+    print("frozen neighbor", times, &mut measured);
 }
 
-/// A process that is stopped for a moment and goes on, as under a debugger, has every read fail that
-/// was waiting with a time-out.
+/// When a process is stopped for a moment and continues, as under a debugger, every read that was waiting
+/// with a timeout fails.
 #[test]
 fn a_neighbor_that_is_stopped_for_a_moment_keeps_its_links() {
     let times = choose(3, 50);
@@ -338,7 +329,7 @@ fn a_neighbor_that_is_stopped_for_a_moment_keeps_its_links() {
     let before = dialed();
     for _ in 0..times {
         fleet.signal(welsh, "STOP");
-        wait_until("it is stopped", || {
+        wait_until("the process is stopped", || {
             let stat = std::fs::read_to_string(fleet.process(welsh).proc("stat")).unwrap();
             stat.rsplit(") ").next().unwrap().starts_with('T')
         });
@@ -347,7 +338,7 @@ fn a_neighbor_that_is_stopped_for_a_moment_keeps_its_links() {
     }
     assert_eq!(dialed(), before, "a link was cut");
     figure(
-        "8",
-        format_args!("{times} times stopped for a moment: no link cut"),
+        "neighbor stopped for a moment",
+        format_args!("{times} times, no link cut"),
     );
 }

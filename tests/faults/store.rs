@@ -1,33 +1,33 @@
-//! What becomes of a server's folder: cut, changed, deleted, opened twice.
+//! A server's data folder whose journal is cut, changed or deleted, or that is opened twice.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure};
-use crate::process::{free_addresses, herd, wait_until};
+use super::form::{choose, figure};
+use crate::support::fleet::Fleet;
+use crate::support::process::{free_addresses, herd, wait_until};
 use crate::support::report;
 
-/// Reports in the store that gets damaged, each by itself in the journal.
+/// Number of reports in the damaged journal, each appended on its own.
 const REPORTS: usize = 240;
 
-/// Clients that they are of.
+/// Number of clients of these reports.
 const CLIENTS: usize = 60;
 
-/// A journal file that was left by a killed server, and the replies to all that is in it.
+/// The journal file of a killed server, and the replies to every report in it.
 struct Image {
     path: PathBuf,
-    /// All of the file.
+    /// Contents of the file.
     bytes: Vec<u8>,
-    /// Where the last append ends; behind it are zeros, to be written over.
+    /// End of the last append; zeros up to the end of the file follow, for later appends.
     end: usize,
-    /// In the order in which they were appended.
+    /// Clients and replies, in the order of the appends.
     replies: Vec<(String, String)>,
 }
 
 impl Image {
-    /// Reports to a server, and kills it.
+    /// Starts a server, reports to it, and kills it.
     fn take(fleet: &mut Fleet, server: usize) -> Image {
         fleet.start(server);
         let mut client = fleet.client(server);
@@ -58,7 +58,7 @@ impl Image {
         }
     }
 
-    /// Puts the folder back as it was, but for what is done to the file.
+    /// Restores the data folder with a damaged file.
     fn restore(&self, damaged: &[u8]) {
         let folder = self.path.parent().unwrap();
         fs::remove_dir_all(folder).unwrap();
@@ -66,7 +66,7 @@ impl Image {
         fs::write(&self.path, damaged).unwrap();
     }
 
-    /// What a server holds that has the first so many reports.
+    /// Lines by client of a server that has the first `reports` reports.
     fn state(&self, reports: usize) -> HashMap<&str, &str> {
         let first = &self.replies[..reports];
         first
@@ -75,7 +75,7 @@ impl Image {
             .collect()
     }
 
-    /// The file with one byte changed.
+    /// The file's contents with one byte changed, and that byte's index.
     fn flipped(&self, random: &mut fastrand::Rng) -> (usize, Vec<u8>) {
         let mut bytes = self.bytes.clone();
         let at = random.usize(..self.end);
@@ -88,7 +88,7 @@ fn name(number: usize) -> String {
     format!("client-{number}")
 }
 
-/// What a server holds of all clients.
+/// Lines by client that a server holds.
 fn held(fleet: &Fleet, server: usize) -> HashMap<String, String> {
     let names: Vec<_> = (0..CLIENTS).map(name).collect();
     let lines = fleet
@@ -108,8 +108,7 @@ fn same(held: &HashMap<String, String>, expected: &HashMap<&str, &str>) -> bool 
             .all(|(name, line)| expected.get(&**name) == Some(&&**line))
 }
 
-/// Row 3: reports are appended one after another, so a journal that was cut anywhere holds the
-/// first so many of them.
+/// Reports are appended one after another, so a journal that was cut holds a prefix of them.
 #[test]
 fn a_journal_cut_at_any_length_serves_what_came_before() {
     let cuts = choose(12, 300);
@@ -124,7 +123,7 @@ fn a_journal_cut_at_any_length_serves_what_came_before() {
         };
         let mut bytes = image.bytes[..length].to_vec();
         if cut % 2 == 0 && length > 0 {
-            // An append that a crash cut short has zeros behind it, in a file of full length.
+            // After an append that a crash interrupted, the file has its full length and ends in zeros.
             bytes.resize(image.bytes.len(), 0);
         }
         image.restore(&bytes);
@@ -135,14 +134,14 @@ fn a_journal_cut_at_any_length_serves_what_came_before() {
         fleet.kill(0);
     }
     figure(
-        "3",
+        "cut journal",
         format_args!("{cuts} cuts, each served what came before"),
     );
 }
 
-/// Row 3: never a wrong record, and never a missing one without a word.
+/// No wrong record is served, and every lost one is logged.
 #[test]
-fn a_journal_with_a_changed_byte_serves_no_wrong_record_and_tells() {
+fn a_journal_with_a_changed_byte_serves_no_wrong_record_and_logs_a_lost_one() {
     let flips = choose(12, 300);
     let mut fleet = Fleet::alone("flip", &[]);
     let image = Image::take(&mut fleet, 0);
@@ -161,31 +160,31 @@ fn a_journal_with_a_changed_byte_serves_no_wrong_record_and_tells() {
         }
         if !same(&held, &image.state(REPORTS)) {
             lossy += 1;
-            let told = wait_until("a word in the log", || {
+            let delay = wait_until("the loss in the log", || {
                 fleet.log(0)[logged..].contains("journal: ")
             });
-            assert!(told.as_secs() < 2);
+            assert!(delay.as_secs() < 2);
         }
-        // It takes reports as ever.
+        // It accepts reports as before.
         let reply = fleet.client(0).ask(&report("after", "+2+2"));
         assert_eq!(fleet.client(0).whatsat("after"), reply);
         fleet.kill(0);
     }
     figure(
-        "3",
-        format_args!("{flips} changed bytes, 0 wrong records, {lossy} lost one and told"),
+        "changed byte in the journal",
+        format_args!("{flips} changed bytes, 0 wrong records, {lossy} lost one and logged it"),
     );
 }
 
-/// Row 3: what a damaged journal lacks comes from the neighbor.
+/// A neighbor sends the records that a damaged journal lacks.
 #[test]
-fn a_damaged_journal_is_made_good_by_the_neighbor() {
+fn a_damaged_journal_is_completed_by_the_neighbor() {
     let rounds = choose(6, 100);
     let mut fleet = Fleet::pair("heal", &[]);
     let (ball, welsh) = (0, 1);
     fleet.start(welsh);
     let image = Image::take(&mut fleet, ball);
-    // All of it has reached Welsh by another start of Ball.
+    // Ball starts a second time to send everything to Welsh.
     fleet.start(ball);
     let whole = image.state(REPORTS);
     wait_until("all at Welsh", || same(&held(&fleet, welsh), &whole));
@@ -205,14 +204,14 @@ fn a_damaged_journal_is_made_good_by_the_neighbor() {
         fleet.kill(ball);
     }
     figure(
-        "3",
-        format_args!("{rounds} damaged journals, each made good by the neighbor"),
+        "damaged journal beside a neighbor",
+        format_args!("{rounds} damaged journals, each completed by the neighbor"),
     );
 }
 
-/// Row 23.
+/// A server without data must not make its neighbors forget theirs.
 #[test]
-fn a_deleted_folder_is_filled_again_by_the_neighbors_and_wipes_nobody() {
+fn a_deleted_folder_is_filled_by_the_neighbors_and_erases_nothing_at_them() {
     let mut fleet = Fleet::pair("deleted", &[]);
     let (ball, welsh) = (0, 1);
     fleet.start_all();
@@ -226,7 +225,7 @@ fn a_deleted_folder_is_filled_again_by_the_neighbors_and_wipes_nobody() {
     fleet.client(welsh).await_whatsat("kiwi", &newer);
 }
 
-/// What was not acknowledged any more may be there; what was, is, whatever `--ack` says.
+/// Every acknowledged report is kept, whatever `--ack` is.
 #[test]
 fn a_clean_stop_keeps_everything_under_every_ack() {
     for ack in ["memory", "journal", "disk"] {

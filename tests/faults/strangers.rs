@@ -1,4 +1,4 @@
-//! Those without the key, on the peer port and between two servers.
+//! Strangers: peers without the key, on the peer port and between two servers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use herd::link::framing::is_timeout;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use crate::fleet::Fleet;
-use crate::form::{choose, figure, limit};
-use crate::process::{herd, wait_for, wait_until};
-use crate::proxy::Proxy;
+use super::form::{choose, figure, limit};
+use crate::support::fleet::Fleet;
+use crate::support::process::{herd, wait_for, wait_until};
+use crate::support::proxy::Proxy;
 use crate::support::{PATIENCE, report, tell};
 
-/// Bytes of each of the two messages that prove the key, with their length before them.
+/// Length of each of the two handshake messages that prove the key, with the length prefix.
 const MESSAGE_BYTES: usize = 50;
 
-/// How many a server has refused by now, as its log counts them.
+/// Number of peers that a server has refused so far, according to its log.
 fn refused(fleet: &Fleet, server: usize) -> usize {
     let log = fleet.log(server);
     let counts = log
@@ -34,19 +34,19 @@ fn await_refused(fleet: &Fleet, server: usize, count: usize) {
     });
 }
 
-/// Reports at one, and waits until the other says the same.
+/// Reports at one server and waits until the other has the record.
 #[track_caller]
 fn flood(fleet: &Fleet, from: usize, to: usize, client: &str) {
     let reply = fleet.client(from).ask(&report(client, "+1+1"));
     assert!(reply.starts_with("AT "), "{reply}");
-    // As fast as it goes would be most of the log, while a link is made anew.
+    // Polling without a pause would fill the log while a link reconnects.
     let mut other = fleet.client(to);
     wait_until(client, || other.whatsat(client) == reply);
 }
 
-/// Row 12: a server of another herd, by its key.
+/// A server with another herd's key.
 #[test]
-fn a_wrong_key_is_refused_and_told_at_both_ends() {
+fn a_wrong_key_is_refused_and_logged_at_both_ends() {
     let mut fleet = Fleet::pair("key", &["--log-level", "debug"]);
     let (ball, welsh) = (0, 1);
     let made = herd(&fleet.directory, &["key", "new", "--key-file", "other.key"]).output();
@@ -65,12 +65,12 @@ fn a_wrong_key_is_refused_and_told_at_both_ends() {
     fleet.kill(welsh);
     fleet.start(welsh);
     fleet.client(welsh).await_whatsat("kiwi", &reply);
-    figure("12", "a wrong key: refused, counted and told at both ends");
+    figure("wrong key", "refused, counted and logged at both ends");
 }
 
-/// Row 12: what was recorded, what is changed on its way, and what is only large.
+/// Replayed streams, streams altered on their way, and frames of a huge length.
 #[test]
-fn recorded_altered_and_huge_streams_get_nothing_in() {
+fn replayed_altered_and_huge_streams_change_nothing() {
     let rounds = choose(1, 20);
     let mut fleet = Fleet::pair("forged", &["--log-level", "debug"]).with_proxies();
     let (ball, welsh) = (0, 1);
@@ -79,7 +79,7 @@ fn recorded_altered_and_huge_streams_get_nothing_in() {
     flood(&fleet, ball, welsh, "first");
     flood(&fleet, welsh, ball, "second");
     let link = fleet.link(ball, welsh);
-    let (connections, mut told) = (link.connections(), 0);
+    let (connections, mut replays) = (link.connections(), 0);
     let recorded = link.recorded().pop().unwrap();
     assert!(recorded.len() > 2 * MESSAGE_BYTES);
     for round in 0..rounds {
@@ -90,13 +90,13 @@ fn recorded_altered_and_huge_streams_get_nothing_in() {
             assert_eq!(tell(fleet.peer(welsh), &recorded[from..]), b"");
         }
         await_refused(&fleet, welsh, before + 4);
-        told += 5;
+        replays += 5;
         flood(&fleet, ball, welsh, &format!("after-{round}"));
     }
     assert_eq!(link.connections(), connections, "the link was cut");
 
-    // Bytes of the length, of the ciphertext, of the tag. With the first one the frame is another 256
-    // bytes long, which take longer to come than a neighbor may be silent.
+    // Bytes of the length, of the ciphertext and of the tag. A change of the first adds 256 bytes to the
+    // frame, which take longer to arrive than a neighbor may be silent.
     let bytes = [0, 1, 2, 9, 17];
     let flips = choose(1, 10) * bytes.len();
     for round in 0..flips {
@@ -111,7 +111,7 @@ fn recorded_altered_and_huge_streams_get_nothing_in() {
             let logged = usize::try_from(counted[server]).unwrap();
             await_refused(&fleet, server, logged);
             flip(link, byte);
-            // What is altered may be a marker or a word of being alive; then it takes a second.
+            // The altered frame may be a marker or a keep-alive, which come once a second.
             wait_for("it is counted", limit(6), || {
                 fleet.status(server).refused > counted[server]
             });
@@ -144,17 +144,17 @@ fn recorded_altered_and_huge_streams_get_nothing_in() {
         assert_eq!(lines[0], lines[1]);
     }
     figure(
-        "12",
+        "replayed, altered and huge streams",
         format_args!(
-            "{told} replays, {} altered frames, {strangers} huge sizes: 0 accepted, each closed, counted and logged, {grown} KiB grown",
+            "{replays} replays, {} altered frames, {strangers} huge lengths: 0 accepted, each closed, counted and logged, {grown} KiB growth",
             2 * flips
         ),
     );
 }
 
-/// Whom a server has no descriptor for is counted as well, and does not fill the log.
+/// A stranger that the server has no descriptor for is counted as well, and does not fill the log.
 #[test]
-fn strangers_that_there_is_no_descriptor_for_are_counted() {
+fn strangers_without_a_descriptor_are_counted() {
     let strangers = choose(20, 200);
     let mut fleet = Fleet::alone("descriptors", &["--log-level", "debug"]);
     fleet.start(0);
@@ -180,7 +180,7 @@ fn strangers_that_there_is_no_descriptor_for_are_counted() {
         "{warnings} warnings in {seconds} s"
     );
     limit(before);
-    // The one that is held in reserve comes back with the next connection.
+    // The reserved descriptor is restored with the next connection.
     wait_until("there are descriptors again", || {
         let Ok(stream) = TcpStream::connect(fleet.peer(0)) else {
             return false;
@@ -188,21 +188,19 @@ fn strangers_that_there_is_no_descriptor_for_are_counted() {
         stream
             .set_read_timeout(Some(Duration::from_millis(100)))
             .unwrap();
-        // Who is let in is waited for.
+        // The server waits for the handshake of a connection that it accepts.
         matches!((&stream).read(&mut [0]), Err(error) if is_timeout(&error))
     });
     assert!(fleet.status(0).refused >= strangers as u64);
     figure(
-        "12",
-        format_args!(
-            "{strangers} strangers without a descriptor: each closed, counted and logged, {warnings} warnings"
-        ),
+        "strangers without a descriptor",
+        format_args!("{strangers} strangers: each closed, counted and logged, {warnings} warnings"),
     );
 }
 
-/// Row 26: strangers take every handshake slot again and again.
+/// Strangers keep taking every handshake slot.
 #[test]
-fn strangers_on_the_peer_port_touch_no_live_link() {
+fn strangers_in_every_handshake_slot_do_not_affect_a_live_link() {
     let seconds = choose(3, 30);
     let mut fleet = Fleet::pair("slots", &[]).with_proxies();
     let (ball, welsh) = (0, 1);
@@ -227,7 +225,7 @@ fn strangers_on_the_peer_port_touch_no_live_link() {
                     };
                     came.fetch_add(1, Ordering::Relaxed);
                     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    // Some say nothing, some begin a message. Until they are put out, they stay.
+                    // Some send nothing and some start a message. They stay until they are closed.
                     let _ = stream.write_all(&b"\x00\x30unfinished"[..stranger % 3 * 4]);
                     let _ = stream.read_to_end(&mut Vec::new());
                     std::thread::sleep(Duration::from_millis(10));
@@ -254,7 +252,7 @@ fn strangers_on_the_peer_port_touch_no_live_link() {
     assert_eq!(fleet.process(welsh).threads(), threads);
     let grown = fleet.process(welsh).resident_kib().saturating_sub(resident);
     assert!(grown < 8 << 10, "{grown} KiB");
-    // With the strangers gone, a neighbor that starts anew gets in.
+    // Once the strangers are gone, a restarted neighbor connects.
     fleet.kill(ball);
     fleet.start(ball);
     let back = Instant::now();
@@ -262,9 +260,9 @@ fn strangers_on_the_peer_port_touch_no_live_link() {
     let back = back.elapsed();
     assert!(back < limit(3), "{back:?}");
     figure(
-        "26",
+        "strangers in every handshake slot",
         format_args!(
-            "{} strangers in {seconds} s: no link cut, the longest flood there and back {:.3} s, {grown} KiB grown, a restarted neighbor in after {:.2} s",
+            "{} strangers in {seconds} s: no link cut, the longest flood there and back {:.3} s, {grown} KiB growth, a restarted neighbor connected after {:.2} s",
             came.load(Ordering::Relaxed),
             longest.as_secs_f64(),
             back.as_secs_f64()

@@ -1,20 +1,10 @@
-//! A herd as processes: the servers of one `servers.txt` in one directory, each started, killed
-//! and looked at by its place there.
-
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    clippy::unwrap_used,
-    reason = "each test program uses a part of it, and a panic is the report"
-)]
+//! A herd of child processes: the servers of one `servers.txt` in one directory. A server is known by
+//! its index there.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use herd::config::keys::KeyFile;
@@ -23,8 +13,10 @@ use herd::link::status::{ServerStatus, ask_over};
 use herd::model::time::Timestamp;
 use socket2::{Domain, Socket, Type};
 
-use crate::process::{Directory, Running, herd, signal, spawn, wait, wait_until};
-use crate::proxy::Proxy;
+use crate::support::process::{
+    Directory, Running, free_addresses, herd, signal, spawn, wait, wait_until,
+};
+use crate::support::proxy::Proxy;
 use crate::support::{Client, PATIENCE, RING};
 
 pub struct Fleet {
@@ -38,40 +30,31 @@ struct Server {
     neighbors: Vec<usize>,
     client: SocketAddr,
     peer: SocketAddr,
-    /// Between this server and its neighbors, in their order, if at all.
+    /// Proxies in front of its neighbors, in the order of `neighbors`; empty without proxies.
     proxies: Vec<Proxy>,
     process: Option<Running>,
 }
 
-/// The next port for a server.
-static PORT: AtomicU16 = AtomicU16::new(12_000);
-
-/// An address that no other process listens on: a loopback address of this process's own. A port
-/// that is only free for now could be taken while its server is down.
-fn own_address() -> SocketAddr {
-    let pid = std::process::id();
-    let [_, high, middle, low] = pid.to_be_bytes();
-    let port = PORT.fetch_add(1, Ordering::Relaxed);
-    SocketAddr::from(([127, 64 | (high & 0x3f), middle, low], port))
-}
-
-/// Where [`Fleet::status`] asks from, so that a packet filter can let it pass.
+/// Source address of [`Fleet::status`], so that a packet filter can let it pass.
 pub const OBSERVER: [u8; 4] = [127, 0, 0, 9];
 
 impl Fleet {
-    /// None of them is started. `flags` are for every server; warnings and worse are logged unless
-    /// they say otherwise.
+    /// Writes the files of a herd and starts none of its servers. `flags` are for every server; the
+    /// log level is `warn` unless they set another.
     pub fn new(label: &str, servers: &[(&'static str, &[&str])], flags: &[&str]) -> Fleet {
-        let place = |name: &&str| servers.iter().position(|(other, _)| other == name);
+        let index = |name: &&str| servers.iter().position(|(other, _)| other == name);
         let servers = servers
             .iter()
-            .map(|(name, neighbors)| Server {
-                name,
-                neighbors: neighbors.iter().map(|name| place(name).unwrap()).collect(),
-                client: own_address(),
-                peer: own_address(),
-                proxies: Vec::new(),
-                process: None,
+            .map(|(name, neighbors)| {
+                let [client, peer] = free_addresses();
+                Server {
+                    name,
+                    neighbors: neighbors.iter().map(|name| index(name).unwrap()).collect(),
+                    client,
+                    peer,
+                    proxies: Vec::new(),
+                    process: None,
+                }
             })
             .collect();
         let mut flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
@@ -96,7 +79,7 @@ impl Fleet {
         Fleet::new(label, &servers, flags)
     }
 
-    /// Two neighbors.
+    /// Ball and Welsh, each the other's neighbor.
     pub fn pair(label: &str, flags: &[&str]) -> Fleet {
         let servers: [(&str, &[&str]); 2] = [("Ball", &["Welsh"]), ("Welsh", &["Ball"])];
         Fleet::new(label, &servers, flags)
@@ -118,13 +101,13 @@ impl Fleet {
         self
     }
 
-    /// A `servers.txt` for each, as it sees the others.
+    /// Writes a `servers.txt` for each server, with the proxies in place of its neighbors.
     fn write_servers(&self) {
-        for seer in &self.servers {
+        for reader in &self.servers {
             let mut text = String::new();
             for (index, server) in self.servers.iter().enumerate() {
-                let place = seer.neighbors.iter().position(|&other| other == index);
-                let proxy = place.and_then(|place| seer.proxies.get(place));
+                let position = reader.neighbors.iter().position(|&other| other == index);
+                let proxy = position.and_then(|position| reader.proxies.get(position));
                 let peer = proxy.map_or(server.peer, |proxy| proxy.address);
                 let names: Vec<_> = server
                     .neighbors
@@ -134,15 +117,15 @@ impl Fleet {
                 let (name, client) = (server.name, server.client);
                 text += &format!("{name} {client} {peer} {}\n", names.join(" "));
             }
-            std::fs::write(self.directory.0.join(servers_file(seer.name)), text).unwrap();
+            std::fs::write(self.directory.0.join(servers_file(reader.name)), text).unwrap();
         }
     }
 
-    /// What stands between a server and a neighbor that it dials.
+    /// The proxy between a server and a neighbor that it dials.
     pub fn link(&self, from: usize, to: usize) -> &Proxy {
         let server = &self.servers[from];
-        let place = server.neighbors.iter().position(|&other| other == to);
-        &server.proxies[place.unwrap()]
+        let position = server.neighbors.iter().position(|&other| other == to);
+        &server.proxies[position.unwrap()]
     }
 
     pub fn len(&self) -> usize {
@@ -169,7 +152,7 @@ impl Fleet {
         Client::connect(self.address(server))
     }
 
-    /// What starts a server.
+    /// The command that starts a server.
     pub fn command(&self, server: usize) -> Command {
         let name = self.servers[server].name;
         let mut command = herd(&self.directory, &["serve", name, "--servers"]);
@@ -183,10 +166,13 @@ impl Fleet {
         self.start_as(server, command);
     }
 
-    /// Starts it in another way; its notices go to a file.
+    /// Starts a server with another command. Its standard error is appended to the file `notices`.
     #[track_caller]
     pub fn start_as(&mut self, server: usize, mut command: Command) {
-        assert!(self.servers[server].process.is_none(), "it runs already");
+        assert!(
+            self.servers[server].process.is_none(),
+            "it is running already"
+        );
         let notices = std::fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -213,7 +199,7 @@ impl Fleet {
         self.servers[server].process.take().unwrap().kill();
     }
 
-    /// Kills those at the same moment.
+    /// Kills all running servers at the same moment.
     pub fn kill_all(&mut self) {
         let mut killed: Vec<_> = self
             .servers
@@ -229,19 +215,20 @@ impl Fleet {
         signal(self.process(server), name);
     }
 
-    /// Waits for the end of a server that was told to, or must; its exit code.
+    /// Waits for the end of a server and returns its exit code.
     #[track_caller]
     pub fn wait(&mut self, server: usize) -> Option<i32> {
         wait(&mut self.servers[server].process.take().unwrap())
     }
 
-    /// Where a server keeps its records.
+    /// Data folder of a server.
     pub fn data(&self, server: usize) -> PathBuf {
         self.directory.0.join("data").join(self.name(server))
     }
 
+    /// A server's log.
     pub fn log(&self, server: usize) -> String {
-        // The file before this one, too, where the log has grown large.
+        // With the previous file, in case the log has been rotated.
         let read = |suffix: &str| {
             let path = self.directory.0.join("logs");
             let path = path.join(format!("{}.{suffix}", self.name(server)));
@@ -251,7 +238,7 @@ impl Fleet {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// What it says of itself, as `herd status` shows it.
+    /// A server's status, as `herd status` shows it.
     #[track_caller]
     pub fn status(&self, server: usize) -> ServerStatus {
         let keys = KeyFile::load(&self.directory.0.join("herd.key")).unwrap();
@@ -265,7 +252,7 @@ impl Fleet {
         ask_over(&socket.into(), self.name(server), &keys, until, deadline).unwrap()
     }
 
-    /// How its link to a neighbor is doing, as `herd status` shows it.
+    /// Status of a server's link to a neighbor, as `herd status` shows it.
     #[track_caller]
     pub fn link_status(&self, server: usize, neighbor: usize) -> LinkStatus {
         let links = self.status(server).links;
@@ -273,22 +260,22 @@ impl Fleet {
         links.into_iter().find(wanted).unwrap().1
     }
 
-    /// How many lines of its log have that in them.
-    pub fn logged(&self, server: usize, what: &str) -> usize {
+    /// Number of lines of a server's log that contain `text`.
+    pub fn logged(&self, server: usize, text: &str) -> usize {
         let log = self.log(server);
-        log.lines().filter(|line| line.contains(what)).count()
+        log.lines().filter(|line| line.contains(text)).count()
     }
 
     #[track_caller]
-    pub fn await_logged(&self, server: usize, what: &str) {
-        wait_until(&format!("{what:?} in the log"), || {
-            self.logged(server, what) > 0
+    pub fn await_logged(&self, server: usize, text: &str) {
+        wait_until(&format!("{text:?} in the log"), || {
+            self.logged(server, text) > 0
         });
     }
 }
 
 impl Drop for Fleet {
-    /// A test that fails shows what the servers had to say.
+    /// A test that fails shows the end of each server's log.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let mut out = std::io::stderr().lock();

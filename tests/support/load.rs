@@ -1,14 +1,5 @@
-//! Clients that report without end and remember what was acknowledged: the oracle of every test
-//! that something must survive.
-
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    clippy::unwrap_used,
-    reason = "each test program uses a part of it, and a panic is the report"
-)]
+//! Clients that report continuously and remember which reports were acknowledged: the oracle of every
+//! test in which acknowledged reports must survive.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -20,57 +11,57 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::process::wait_for;
+use crate::support::process::wait_for;
 use crate::support::{Client, report};
 
-/// The last acknowledged reply of each client.
+/// The last acknowledged reply, by client.
 pub type Acknowledged = HashMap<String, String>;
 
-/// How hard one connection presses.
+/// Rate of one connection's reports.
 #[derive(Clone, Copy)]
 pub struct Pace {
-    /// Clients that it reports for, in turn.
+    /// Number of clients that the connection reports for, in turn.
     pub clients: usize,
-    /// Reports in one write.
+    /// Number of reports in one write.
     pub burst: usize,
-    /// Time between the replies of one burst and the next.
+    /// Time between the replies of one burst and the next burst.
     pub pause: Duration,
 }
 
-/// As much as goes.
+/// As fast as the server replies.
 pub const FULL: Pace = Pace {
     clients: 50,
     burst: 16,
     pause: Duration::ZERO,
 };
 
-/// Some hundred reports a second, which leave the machine to others.
+/// Some hundred reports a second, which leave most of the machine to other processes.
 pub const STEADY: Pace = Pace {
     clients: 50,
     burst: 4,
     pause: Duration::from_millis(5),
 };
 
-/// One connection's reports.
+/// A connection that reports on a thread of its own.
 pub struct Load {
     acknowledged: Arc<Mutex<Acknowledged>>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Ended>,
 }
 
-/// How a load ended, apart from what was acknowledged.
+/// The outcome of a load, apart from its acknowledged reports.
 #[derive(Default)]
 pub struct Ended {
-    /// From a burst's write to its last reply.
+    /// Times from a burst's write to its last reply.
     pub round_trips: Vec<Duration>,
-    /// Replies other than an `AT` line.
+    /// Number of replies other than an `AT` line.
     pub refused: u64,
-    /// Why the connection broke, if it did.
+    /// The error that broke the connection, if any.
     pub broken: Option<String>,
 }
 
 impl Ended {
-    /// That part of the round trips, 0 to 1, took no longer.
+    /// Quantile of the round trips; `part` is from 0 to 1.
     pub fn quantile(&self, part: f64) -> Duration {
         let mut sorted = self.round_trips.clone();
         sorted.sort();
@@ -79,7 +70,7 @@ impl Ended {
 }
 
 impl Load {
-    /// Begins to report for clients `prefix-0` and so on.
+    /// Starts to report for the clients `prefix-0`, `prefix-1` and so on.
     pub fn start(address: SocketAddr, prefix: &str, pace: Pace) -> Load {
         let acknowledged = Arc::<Mutex<Acknowledged>>::default();
         let stop = Arc::new(AtomicBool::new(false));
@@ -110,19 +101,20 @@ impl Load {
         }
     }
 
-    /// What has been acknowledged by now.
+    /// Replies acknowledged so far.
     pub fn acknowledged(&self) -> Acknowledged {
         self.acknowledged.lock().clone()
     }
 
-    /// Waits until all its clients have been acknowledged.
+    /// Waits until every client has an acknowledged report.
     pub fn warm_up(&self, pace: Pace) {
         wait_for("a load's first round", Duration::from_secs(20), || {
             self.acknowledged.lock().len() >= pace.clients
         });
     }
 
-    /// Ends a load whose server has lived on; nothing may have gone wrong.
+    /// Ends a load whose server is still running. Panics if the connection broke or a report was
+    /// refused.
     #[track_caller]
     pub fn finish(self) -> (Acknowledged, Ended) {
         self.stop.store(true, Ordering::Relaxed);
@@ -132,7 +124,7 @@ impl Load {
         (acknowledged, ended)
     }
 
-    /// Waits for the end of a load whose server was killed.
+    /// Waits for the end of a load whose server has ended.
     pub fn end(self) -> (Acknowledged, Ended) {
         let ended = self.thread.join().unwrap();
         let acknowledged = std::mem::take(&mut *self.acknowledged.lock());
@@ -170,7 +162,7 @@ fn burst(
     Ok(())
 }
 
-/// Loads with the same pace, one for each address.
+/// Starts a load of the same pace for each address.
 pub fn loads(
     addresses: impl IntoIterator<Item = SocketAddr>,
     prefix: &str,
@@ -180,13 +172,13 @@ pub fn loads(
     addresses.into_iter().enumerate().map(start).collect()
 }
 
-/// A line's time; all have as many digits, so they compare as text.
+/// Time field of a line. All have the same number of digits, so they compare as text.
 pub fn time(line: &str) -> &str {
     line.rsplit(' ').next().unwrap()
 }
 
-/// What a server does not hold of it: neither the acknowledged line nor, since a report may be
-/// stored whose reply was lost, a later one.
+/// Acknowledged reports that a server lacks: it has neither the acknowledged line nor a later one.
+/// A later one is good because a report may be stored whose reply was lost.
 pub fn missing(address: SocketAddr, acknowledged: &Acknowledged) -> Vec<String> {
     let held = Client::connect(address).whatsat_all(acknowledged.keys().map(String::as_str));
     acknowledged
@@ -197,7 +189,7 @@ pub fn missing(address: SocketAddr, acknowledged: &Acknowledged) -> Vec<String> 
         .collect()
 }
 
-/// Waits until a server holds all of it; how long that took.
+/// Waits until a server holds all acknowledged reports. Returns how long that took.
 #[track_caller]
 pub fn await_held(address: SocketAddr, acknowledged: &Acknowledged, limit: Duration) -> Duration {
     let start = Instant::now();
@@ -217,7 +209,7 @@ pub fn await_held(address: SocketAddr, acknowledged: &Acknowledged, limit: Durat
     }
 }
 
-/// Asserts that a server holds all of it now.
+/// Asserts that a server holds all acknowledged reports now.
 #[track_caller]
 pub fn assert_held(address: SocketAddr, acknowledged: &Acknowledged) {
     let missing = missing(address, acknowledged);

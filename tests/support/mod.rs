@@ -1,5 +1,7 @@
-//! Servers and clients for tests: real sockets on loopback, free ports, and a deadline on every
-//! wait.
+//! Servers and clients for tests, over real sockets of loopback: servers inside the test's process
+//! here, child processes in [`process`] and, as a herd, in [`fleet`].
+//!
+//! Every wait has a deadline, and no two tests share a port or a folder, so they can run in parallel.
 
 #![allow(
     dead_code,
@@ -9,6 +11,11 @@
     clippy::unwrap_used,
     reason = "each test program uses a part of it, and a panic is the report"
 )]
+
+pub mod fleet;
+pub mod load;
+pub mod process;
+pub mod proxy;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -22,10 +29,10 @@ use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::server::{Server, Sockets};
 
-/// How long a test waits for what must come.
+/// Time limit of a wait for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The key of every herd here that is not about keys.
+/// The key of every herd whose test is not about keys.
 pub static KEYS: LazyLock<KeyFile> = LazyLock::new(|| KeyFile::generate().unwrap());
 
 /// The report's ring.
@@ -39,8 +46,8 @@ pub const RING: [(&str, [&str; 2]); 5] = [
 
 /// Sockets on free ports for every server of the ring, and the `servers.txt` that names them.
 pub fn free_ring() -> (String, Vec<Sockets>) {
-    // As the program binds: with the 128 places of a plain listener, a client that finds none waits
-    // a second.
+    // Bound as the program does: a plain listener has a backlog of 128, and a client that finds it
+    // full waits a second.
     let bind = || herd::listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let sockets: Vec<_> = RING
         .iter()
@@ -58,7 +65,7 @@ pub fn free_ring() -> (String, Vec<Sockets>) {
     (text, sockets)
 }
 
-/// Settings of one server of a `servers.txt`.
+/// Configuration of one server of a `servers.txt`.
 pub fn config(servers: &str, name: &str) -> Config {
     let topology = Topology::parse(servers.as_bytes()).unwrap();
     Config {
@@ -77,17 +84,17 @@ pub fn config(servers: &str, name: &str) -> Config {
     }
 }
 
-/// One server alone, with changed settings.
+/// Starts a server without neighbors. `change` adapts its configuration.
 pub fn alone(change: impl FnOnce(&mut Config)) -> Server {
     alone_with(atlas(), change)
 }
 
-/// The offline places.
+/// The offline places provider.
 pub fn atlas() -> Places {
     Places::Atlas(Atlas::new())
 }
 
-/// One server alone, with a places provider and changed settings.
+/// [`alone`] with a places provider.
 pub fn alone_with(places: Places, change: impl FnOnce(&mut Config)) -> Server {
     let (text, mut sockets) = free_ring();
     let first = text.split(" Welsh").next().unwrap();
@@ -96,7 +103,7 @@ pub fn alone_with(places: Places, change: impl FnOnce(&mut Config)) -> Server {
     Server::start(&config, sockets.swap_remove(0), places).unwrap()
 }
 
-/// All five servers of the ring.
+/// Starts all five servers of the ring.
 pub fn ring() -> Vec<Server> {
     let (text, sockets) = free_ring();
     RING.iter()
@@ -128,25 +135,26 @@ impl Client {
         self.stream().write_all(bytes.as_ref()).unwrap();
     }
 
-    /// One line of a reply, without its LF; empty at the end of the stream.
+    /// Reads one line, without its LF; empty at the end of the stream.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line).unwrap();
         String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).into_owned()
     }
 
+    /// Sends a line and reads the first line of the reply.
     pub fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\n"));
         self.line()
     }
 
-    /// A `WHATSAT`'s first line; its JSON text is read and dropped.
+    /// First line of the reply to a `WHATSAT`; the JSON text is read and dropped.
     pub fn whatsat(&mut self, client: &str) -> String {
         self.send(format!("WHATSAT {client} 0 0\n"));
         self.whatsat_reply()
     }
 
-    /// The same for many, in few round trips.
+    /// [`Client::whatsat`] for many clients, in few round trips.
     pub fn whatsat_all<'a>(&mut self, clients: impl Iterator<Item = &'a str>) -> Vec<String> {
         let clients: Vec<_> = clients.collect();
         let mut lines = Vec::with_capacity(clients.len());
@@ -172,7 +180,7 @@ impl Client {
         line
     }
 
-    /// Asks again until the reply is as wanted.
+    /// Repeats [`Client::whatsat`] until it returns `wanted`.
     #[track_caller]
     pub fn await_whatsat(&mut self, client: &str, wanted: &str) {
         let deadline = Instant::now() + PATIENCE;
@@ -186,7 +194,8 @@ impl Client {
         }
     }
 
-    /// Whether the server closes without another byte, in order or not.
+    /// Waits for the end of the connection. Returns whether no byte came before it; a reset counts as
+    /// an end.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         let end = self.reader.read_to_end(&mut rest);
@@ -198,7 +207,7 @@ impl Client {
         self.stream().shutdown(Shutdown::Write).unwrap();
     }
 
-    /// All that comes until the server closes.
+    /// Reads until the server closes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         self.reader.read_to_end(&mut rest).unwrap();
@@ -206,7 +215,7 @@ impl Client {
     }
 }
 
-/// A report of now by `client`.
+/// An `IAMAT` line with the current time.
 pub fn report(client: &str, location: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     format!(
@@ -216,13 +225,13 @@ pub fn report(client: &str, location: &str) -> String {
     )
 }
 
-/// What a peer port says to somebody who sends this and no more.
+/// Connects, sends bytes, and returns everything that the server answers until it closes.
 pub fn tell(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Whoever closes before it has read all resets the connection.
+    // A server that closes before it has read everything resets the connection.
     let _ = stream.write_all(bytes);
-    let mut told = Vec::new();
-    let _ = stream.read_to_end(&mut told);
-    told
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
 }

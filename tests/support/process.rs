@@ -1,29 +1,24 @@
-//! The program as a process, in a directory of its own.
-
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    clippy::unwrap_used,
-    reason = "each test program uses a part of it, and a panic is the report"
-)]
+//! The program as a child process, in a directory of its own.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::support::PATIENCE;
 
-/// A directory of its own, removed at the end.
+/// A temporary directory, removed on drop.
 pub struct Directory(pub PathBuf);
 
 impl Directory {
+    /// Creates a directory that no other test uses, whatever `name` is.
     pub fn new(name: &str) -> Directory {
-        let path = std::env::temp_dir().join(format!("herd-{name}-{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("herd-{name}-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&path).unwrap();
         Directory(path)
     }
@@ -32,6 +27,7 @@ impl Directory {
         &self.0
     }
 
+    /// Writes `servers.txt`.
     pub fn servers(&self, text: &str) -> PathBuf {
         let path = self.0.join("servers.txt");
         std::fs::write(&path, text).unwrap();
@@ -45,11 +41,11 @@ impl Drop for Directory {
     }
 }
 
-/// A process that does not outlive its test.
+/// A child process, killed on drop.
 pub struct Running(pub Child);
 
 impl Running {
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would, and waits for its end.
     pub fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -59,24 +55,26 @@ impl Running {
         self.0.id()
     }
 
-    /// The file of that name in the process's folder under `/proc`.
-    pub fn proc(&self, what: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{what}", self.pid()))
+    /// Path of a file in the process's folder under `/proc`.
+    pub fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.pid()))
     }
 
-    fn entries(&self, what: &str) -> usize {
-        std::fs::read_dir(self.proc(what)).unwrap().count()
+    fn entries(&self, folder: &str) -> usize {
+        std::fs::read_dir(self.proc(folder)).unwrap().count()
     }
 
-    /// Open descriptors.
+    /// Number of open descriptors.
     pub fn descriptors(&self) -> usize {
         self.entries("fd")
     }
 
+    /// Number of threads.
     pub fn threads(&self) -> usize {
         self.entries("task")
     }
 
+    /// Resident memory in KiB.
     pub fn resident_kib(&self) -> usize {
         let status = std::fs::read_to_string(self.proc("status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS"));
@@ -100,6 +98,7 @@ impl Drop for Running {
     }
 }
 
+/// A command that runs the program in a directory.
 pub fn herd(directory: &Directory, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
     command
@@ -109,25 +108,42 @@ pub fn herd(directory: &Directory, arguments: &[&str]) -> Command {
     command
 }
 
-/// Two addresses whose ports were free a moment ago.
+/// Two addresses on which no other process listens, not even while their server is down.
+///
+/// The loopback block has an address for every process id, so no other process takes a port of this
+/// one. The ports lie below those that the kernel gives to outgoing connections.
+#[cfg(target_os = "linux")]
 pub fn free_addresses() -> [SocketAddr; 2] {
-    let held = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    use std::sync::atomic::AtomicU16;
+
+    static PORT: AtomicU16 = AtomicU16::new(12_000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    [0, 1].map(|_| {
+        let port = PORT.fetch_add(1, Ordering::Relaxed);
+        SocketAddr::from(([127, 64 | (high & 0x3f), middle, low], port))
+    })
+}
+
+/// Two addresses whose ports were free a moment ago: other systems have a single loopback address.
+#[cfg(not(target_os = "linux"))]
+pub fn free_addresses() -> [SocketAddr; 2] {
+    let held = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap())
 }
 
-/// Starts a server alone, on free ports, and waits until it says that it is ready.
+/// Starts a server without neighbors, on free ports, and waits until it is ready.
 pub fn start(directory: &Directory, flags: &[&str]) -> (Running, SocketAddr) {
     let [client, peer] = free_addresses();
     directory.servers(&format!("Alone {client} {peer}\n"));
     start_named(directory, "Alone", flags)
 }
 
-/// Starts a server of the directory's `servers.txt` and waits until it says that it is ready.
+/// Starts a server of the directory's `servers.txt` and waits until it is ready.
 pub fn start_named(directory: &Directory, name: &str, flags: &[&str]) -> (Running, SocketAddr) {
     spawn(herd(directory, &[&["serve", name], flags].concat()))
 }
 
-/// Starts the server that a command is for, and waits until it says that it is ready.
+/// Starts a server and waits until it is ready. Returns it with the address of its client port.
 #[track_caller]
 pub fn spawn(mut command: Command) -> (Running, SocketAddr) {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -139,11 +155,11 @@ pub fn spawn(mut command: Command) -> (Running, SocketAddr) {
     let address = ready
         .split_once(" is ready: clients ")
         .and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
-    let address = address.unwrap_or_else(|| panic!("it said {ready:?}: {command:?}"));
+    let address = address.unwrap_or_else(|| panic!("not ready, it printed {ready:?}: {command:?}"));
     (child, address)
 }
 
-/// The same program run by another, which gets `words` before it.
+/// The same command run by another program: `words` and then the command itself.
 pub fn behind(words: &[&str], command: &Command) -> Command {
     let mut outer = Command::new(words[0]);
     outer
@@ -157,35 +173,35 @@ pub fn behind(words: &[&str], command: &Command) -> Command {
     outer
 }
 
-/// Polls until it is so; how long it took.
+/// Polls until `done` returns true. Returns how long that took.
 #[track_caller]
 pub fn wait_until(what: &str, done: impl FnMut() -> bool) -> Duration {
     wait_for(what, PATIENCE, done)
 }
 
-/// The same with another patience.
+/// [`wait_until`] with another time limit.
 #[track_caller]
-pub fn wait_for(what: &str, patience: Duration, mut done: impl FnMut() -> bool) -> Duration {
+pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < patience, "not in {patience:?}: {what}");
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
         // Spinning would take a core from the servers.
         std::thread::park_timeout(Duration::from_millis(2));
     }
     start.elapsed()
 }
 
+/// Waits for the end of a process. Returns its exit code, or `None` if a signal ended it.
 pub fn wait(child: &mut Running) -> Option<i32> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.0.try_wait().unwrap() {
-            return status.code();
-        }
-        assert!(Instant::now() < deadline, "it does not end");
-        std::thread::yield_now();
-    }
+    let mut status = None;
+    wait_until("the process ends", || {
+        status = child.0.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap().code()
 }
 
+/// Sends a signal, such as `TERM`.
 pub fn signal(child: &Running, signal: &str) {
     let sent = Command::new("kill")
         .args(["-s", signal, &child.0.id().to_string()])

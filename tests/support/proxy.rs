@@ -1,14 +1,5 @@
-//! Stands between who dials and who is dialed, and does to the connection what a bad network or
-//! a bad person would.
-
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    clippy::unwrap_used,
-    reason = "each test program uses a part of it, and a panic is the report"
-)]
+//! A TCP proxy between a dialer and a server, which does to their connections what a bad network or
+//! an attacker would.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,27 +10,27 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use socket2::SockRef;
 
-/// No byte of a stream, for [`Settings::flip`].
+/// Value of [`Settings::flip`] at which no byte is changed.
 const NONE: usize = usize::MAX;
 
-/// Bytes that the proxy's own sockets buffer while it is slow; what waits beyond waits at the
-/// servers, as it would before a slow wire. Less than a segment of loopback would stall.
+/// Bytes that the proxy's own sockets buffer while it is slow; anything beyond waits at the servers,
+/// as it would with a slow network. Less than a segment of loopback would stall.
 const SLOW_BUFFER_BYTES: usize = 64 << 10;
 
-/// What is being done to the connections, all of them.
+/// State shared with the threads of all connections.
 #[derive(Default)]
 struct Settings {
-    /// Nothing is passed on: by the dialer, by the one dialed.
+    /// Whether nothing is passed on from the dialer, and from the server.
     held: [AtomicBool; 2],
-    /// Bytes a second each way; 0 is as fast as it goes.
+    /// Bytes a second each way; 0 is no limit.
     rate: AtomicUsize,
-    /// New connections are reset at once.
+    /// Whether new connections are reset at once.
     reset: AtomicBool,
-    /// Whether what the dialer sends is recorded.
+    /// Whether the dialer's bytes are recorded.
     record: AtomicBool,
     recorded: Mutex<Vec<Vec<u8>>>,
-    /// The byte of the next part of which a bit is changed, once: of what the dialer sends, of what
-    /// the one dialed does.
+    /// Index of the byte in the next part read in which a bit is changed, once: from the dialer, and
+    /// from the server.
     flip: [AtomicUsize; 2],
     connections: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
@@ -52,7 +43,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Accepts on a free port of loopback, and dials `to` for each connection.
+    /// Accepts on a free port of loopback and dials `to` for each connection.
     pub fn start(to: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -74,19 +65,19 @@ impl Proxy {
         Proxy { address, settings }
     }
 
-    /// Passes nothing on, or again: what the dialer sends, and what the other side sends. Nobody
-    /// is told.
-    pub fn hold(&self, dialer: bool, dialed: bool) {
+    /// Holds back, or passes on again, the bytes of the dialer and those of the server. Neither end
+    /// notices anything but silence.
+    pub fn hold(&self, dialer: bool, server: bool) {
         self.settings.held[0].store(dialer, Ordering::Relaxed);
-        self.settings.held[1].store(dialed, Ordering::Relaxed);
+        self.settings.held[1].store(server, Ordering::Relaxed);
     }
 
-    /// Passes on so many bytes a second, each way; 0 is as fast as it goes.
+    /// Sets the bytes a second, each way; 0 is no limit.
     pub fn slow_down(&self, rate: usize) {
         self.settings.rate.store(rate, Ordering::Relaxed);
     }
 
-    /// Resets new connections at once, or lets them be.
+    /// Sets whether new connections are reset at once.
     pub fn reset(&self, reset: bool) {
         self.settings.reset.store(reset, Ordering::Relaxed);
     }
@@ -98,27 +89,27 @@ impl Proxy {
         }
     }
 
-    /// Connections that there have been.
+    /// Number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.settings.connections.load(Ordering::Relaxed)
     }
 
-    /// Begins to record.
+    /// Starts to record the dialer's bytes.
     pub fn record(&self) {
         self.settings.record.store(true, Ordering::Relaxed);
     }
 
-    /// What the dialer sent over each connection since.
+    /// The dialer's recorded bytes, by connection.
     pub fn recorded(&self) -> Vec<Vec<u8>> {
         self.settings.recorded.lock().clone()
     }
 
-    /// Changes a bit of that byte of the next part that the dialer sends.
+    /// Changes a bit of that byte in the next part from the dialer.
     pub fn flip(&self, byte: usize) {
         self.settings.flip[0].store(byte, Ordering::Relaxed);
     }
 
-    /// The same of what it is sent.
+    /// Changes a bit of that byte in the next part from the server.
     pub fn flip_back(&self, byte: usize) {
         self.settings.flip[1].store(byte, Ordering::Relaxed);
     }
@@ -172,7 +163,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: usize, connection: usize, s
     let mut part = [0; 16_384];
     loop {
         let rate = set.rate.load(Ordering::Relaxed);
-        // A slow wire is slow in small steps.
+        // A slow network is slow in small steps.
         let step = if rate == 0 { part.len() } else { 1_400 };
         let Ok(bytes @ 1..) = from.read(&mut part[..step]) else {
             break;

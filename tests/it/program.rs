@@ -1,11 +1,5 @@
 //! The program as a process: what it prints, how it ends, what it logs.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-#[path = "support/process.rs"]
-mod process;
-mod support;
-
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -13,8 +7,8 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use process::{Directory, free_addresses, herd, signal, start, wait};
-use support::{Client, report};
+use crate::support::process::{Directory, free_addresses, herd, signal, start, wait};
+use crate::support::{Client, report};
 
 #[track_caller]
 fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {

@@ -1,14 +1,10 @@
 //! One server, over real sockets, under both of the pool's disciplines.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::support::{Client, PATIENCE, alone, report};
 use herd::config::PoolKind;
-use support::{Client, PATIENCE, alone, report};
 
 /// Runs a story under both disciplines, each with four workers.
 fn under_both(story: impl Fn(SocketAddr)) {

@@ -1,21 +1,15 @@
 //! Neighbors compare what they hold: records that were lost behind the herd's back are found and
 //! sent again, and not before they have been missing twice.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-#[path = "support/process.rs"]
-mod process;
-mod support;
-
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::support::process::wait_until;
+use crate::support::{KEYS, atlas, config, free_ring};
 use herd::link::neighbor::Phase;
 use herd::model::digest::DigestKey;
 use herd::model::record::RecordView;
 use herd::server::Server;
-use process::wait_until;
-use support::{KEYS, atlas, config, free_ring};
 
 /// Two neighbors, Alford and Welsh, that compare so often.
 fn pair(interval: Duration) -> [Server; 2] {

@@ -1,13 +1,6 @@
 //! The pool's well-known ways to die, each against a real process. The short form: the bench
 //! crate measures the same with thousands of clients (bench/README.md).
 
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-#[path = "support/process.rs"]
-mod process;
-mod support;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,9 +8,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use process::{Directory, Running, free_addresses, herd, signal, spawn, wait_until};
+use crate::support::Client;
+use crate::support::process::{
+    Directory, Running, free_addresses, herd, signal, spawn, wait_until,
+};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use support::Client;
 
 const FULL: &[u8] = b"? server full\n";
 

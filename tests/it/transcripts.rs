@@ -1,21 +1,18 @@
 //! Every transcript of `tests/scripts`, under both of the pool's disciplines.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-mod support;
 #[allow(
     dead_code,
     missing_debug_implementations,
     unreachable_pub,
     reason = "the runner is the bench crate's, and this program uses a part of it"
 )]
-#[path = "../bench/src/transcript.rs"]
+#[path = "../../bench/src/transcript.rs"]
 mod transcript;
 
 use std::path::Path;
 
+use crate::support::alone;
 use herd::config::PoolKind;
-use support::alone;
 
 fn every_story_holds(pool: PoolKind) {
     // A story has several clients at once, and under seats each needs a worker.

@@ -1,13 +1,9 @@
 //! The ring of five, over real sockets.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-mod support;
-
 use std::time::Instant;
 
+use crate::support::{Client, RING, atlas, config, free_ring, report, ring};
 use herd::server::{Server, Sockets};
-use support::{Client, RING, atlas, config, free_ring, report, ring};
 
 fn clients(servers: &[Server]) -> Vec<Client> {
     servers
@@ -46,7 +42,7 @@ fn equal_times_at_two_servers_have_one_winner_everywhere() {
         clients[one].send(line("+1+1"));
         clients[other].send(line("+2+2"));
         let replies = [clients[one].line(), clients[other].line()];
-        let deadline = Instant::now() + support::PATIENCE;
+        let deadline = Instant::now() + crate::support::PATIENCE;
         loop {
             let shown: Vec<_> = clients
                 .iter_mut()

@@ -1,17 +1,11 @@
 //! SIGHUP in a running herd, with real processes: neighbors come, go and move, keys change, and
 //! a bad file changes nothing.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-#[path = "support/process.rs"]
-mod process;
-mod support;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use process::{Directory, Running, free_addresses, herd, signal, start_named};
-use support::{Client, PATIENCE, report};
+use crate::support::process::{Directory, Running, free_addresses, herd, signal, start_named};
+use crate::support::{Client, PATIENCE, report};
 
 /// What a `servers.txt` says of one server.
 #[derive(Clone)]
@@ -273,7 +267,7 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_one_stays_in_force() {
         "Alford",
         &format!("{refused}herd.key: there is no such file"),
     );
-    let new = process::herd(&herd.directory, &["key", "new"]).output();
+    let new = crate::support::process::herd(&herd.directory, &["key", "new"]).output();
     assert!(new.unwrap().status.success());
     herd.reload(
         "Alford",
@@ -303,7 +297,7 @@ fn keys_are_rotated_without_a_restart() {
     let key = herd.directory.path().join("herd.key");
     let first = std::fs::read(&key).unwrap();
     for _ in 0..3 {
-        let rotated = process::herd(&herd.directory, &["key", "rotate"]).output();
+        let rotated = crate::support::process::herd(&herd.directory, &["key", "rotate"]).output();
         assert!(rotated.unwrap().status.success());
         for name in ["Alford", "Ball", "Welsh"] {
             herd.reload(name, "keys: changed");

@@ -1,17 +1,11 @@
 //! `herd status` against real processes: a whole herd, one with a dead server, one that does not
 //! answer, a wrong key, and files that are wrong.
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
-#[path = "support/process.rs"]
-mod process;
-mod support;
-
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use process::{Directory, Running, free_addresses, herd, signal, start_named};
-use support::{Client, PATIENCE, report};
+use crate::support::process::{Directory, Running, free_addresses, herd, signal, start_named};
+use crate::support::{Client, PATIENCE, report};
 
 const NAMES: [&str; 3] = ["Alford", "Ball", "Welsh"];
 
@@ -104,7 +98,9 @@ fn a_whole_herd_and_what_is_missing_of_it() {
     // Another key, and none.
     let foreign = Directory::new("status-foreign");
     let key = foreign.path().join("herd.key");
-    let made = process::herd(&foreign, &["key", "new"]).output().unwrap();
+    let made = crate::support::process::herd(&foreign, &["key", "new"])
+        .output()
+        .unwrap();
     assert!(made.status.success());
     let output = herd.status(&["--key-file", key.to_str().unwrap()]);
     let wrong = "Ball: no status: it closed during the handshake: it probably has another key";
