@@ -12,6 +12,7 @@ mod clock;
 mod file;
 mod line;
 mod queue;
+pub mod throttle;
 
 use std::io::{self, Write};
 use std::path::Path;
