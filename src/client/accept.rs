@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 
 use crate::client::connection::Connection;
@@ -116,12 +116,7 @@ impl RejectedClients {
                 closing = lingering.clients.pop_front();
             }
         }
-        let due = lingering
-            .warnings
-            .record(1, Instant::now(), WARNING_INTERVAL);
-        let count = due.then(|| lingering.warnings.take_count());
-        drop(lingering);
-        log_rejections(count);
+        warn_if_due(lingering, 1);
         if let Some((stream, _)) = closing {
             has_closed(&stream);
         }
@@ -133,10 +128,7 @@ impl RejectedClients {
         lingering
             .clients
             .retain(|(stream, until)| now < *until && !has_closed(stream));
-        let due = lingering.warnings.is_due(Instant::now(), WARNING_INTERVAL);
-        let count = due.then(|| lingering.warnings.take_count());
-        drop(lingering);
-        log_rejections(count);
+        warn_if_due(lingering, 0);
     }
 
     fn close_oldest(&self) {
@@ -147,7 +139,13 @@ impl RejectedClients {
     }
 }
 
-fn log_rejections(count: Option<u64>) {
+/// Counts `new` rejections, and releases the lock before it logs any.
+fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: u64) {
+    let due = lingering
+        .warnings
+        .record(new, Instant::now(), WARNING_INTERVAL);
+    let count = due.then(|| lingering.warnings.take_count());
+    drop(lingering);
     if let Some(count) = count {
         warn!("clients refused because the server is full: {count}");
     }

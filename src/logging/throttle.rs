@@ -14,15 +14,10 @@ pub struct LogThrottle {
 }
 
 impl LogThrottle {
-    /// Counts `events` that happened at `now`. Returns whether a report is due: none has been logged
-    /// for an `interval`. The caller then logs one.
+    /// Counts `events`, or none when called only to check. Returns `true` if the caller must log a
+    /// report now: there are events to report, and the last report is at least `interval` ago.
     pub fn record(&mut self, events: u64, now: Instant, interval: Duration) -> bool {
         self.unreported += events;
-        self.is_due(now, interval)
-    }
-
-    /// Returns whether a report of events counted earlier is due. The caller then logs one.
-    pub fn is_due(&mut self, now: Instant, interval: Duration) -> bool {
         let due = self.unreported > 0
             && self
                 .last_report
@@ -71,16 +66,16 @@ mod tests {
     #[test]
     fn events_between_reports_are_counted() {
         let (mut throttle, start) = (LogThrottle::default(), Instant::now());
-        assert!(!throttle.is_due(start, INTERVAL));
+        assert!(!throttle.record(0, start, INTERVAL));
         assert!(throttle.record(1, start, INTERVAL));
         assert_eq!(throttle.take_count(), 1);
         for _ in 0..5 {
             assert!(!throttle.record(2, start, INTERVAL));
         }
-        assert!(!throttle.is_due(start + INTERVAL / 2, INTERVAL));
-        assert!(throttle.is_due(start + INTERVAL, INTERVAL));
+        assert!(!throttle.record(0, start + INTERVAL / 2, INTERVAL));
+        assert!(throttle.record(0, start + INTERVAL, INTERVAL));
         assert_eq!(throttle.take_count(), 10);
-        assert!(!throttle.is_due(start + INTERVAL * 3, INTERVAL));
+        assert!(!throttle.record(0, start + INTERVAL * 3, INTERVAL));
     }
 
     #[test]

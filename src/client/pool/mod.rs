@@ -28,8 +28,10 @@ use crate::thread;
 /// Time that a stopping pool gives clients to take their replies.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the connections of a pool come to its workers. All calls but [`work`](Self::work) are rare, so
-/// one that is made through a pointer costs nothing.
+/// Distribution of a pool's connections to its workers.
+///
+/// Calls from outside are rare (`work` is one call in a worker's life), so dynamic dispatch costs
+/// nothing.
 pub trait Dispatch: fmt::Debug + Send + Sync {
     /// Takes a connection in, or returns it if there is no room.
     fn enter(&self, connection: Box<Connection>) -> Result<(), Box<Connection>>;

@@ -83,9 +83,9 @@ struct Slot {
     state: SlotState,
     /// Distinguishes this connection's events from those of the slot's earlier connections.
     generation: u32,
-    /// Whether the client's end of input was reported.
+    /// Set once the client's end of input was reported.
     end_reported: bool,
-    /// Whether room for output is reported too; from the first write that would have blocked.
+    /// Set if writable events are reported too: from the first write that would have blocked.
     reports_output: bool,
     deadline: Tick,
     /// `None` while running.
@@ -434,7 +434,7 @@ impl Dispatch for Shared {
 }
 
 impl State {
-    /// Whether a turn costs so much that each is worth a wake-up.
+    /// Returns whether each turn costs enough to be worth a wake-up.
     fn is_expensive(&self) -> bool {
         self.turn_cost > EXPENSIVE_TURN
     }
@@ -448,9 +448,9 @@ impl State {
         }
     }
 
-    /// Whether there is work for another worker, a worker to do it, and a processor for it. More
-    /// workers than processors take those from each other in the middle of their turns: with four
-    /// on one, 1,000 connections at depth 16 cost 2 to 5 % more CPU.
+    /// Returns whether there is work for another worker, a worker to do it, and a processor for it.
+    /// More workers than processors take those from each other in the middle of their turns: with
+    /// four on one, 1,000 connections at depth 16 cost 2 to 5 % more CPU.
     fn wants_help(&self) -> bool {
         let awake = self.workers - self.sleeping;
         // The calling worker takes the first in the queue itself.

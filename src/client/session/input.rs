@@ -1,4 +1,6 @@
-//! The receiving side of a session: bytes not yet answered, and whether there are more to read.
+//! The receiving side of a session: bytes not yet answered, and the state of reading.
+//!
+//! It reads at most once a turn, and knows nothing of the meaning of a line.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -108,7 +110,7 @@ impl Input {
         self.rest = rest.to_vec();
     }
 
-    /// Notes that the end of input was reported.
+    /// Notes that the end of input was reported, by an event.
     pub(super) fn report_end(&mut self) {
         if matches!(self.state, ReadState::CaughtUp | ReadState::Behind) {
             self.state = ReadState::EndReported;
@@ -135,11 +137,12 @@ impl Input {
         self.state == ReadState::Stopped
     }
 
+    /// Returns whether the next turn can answer a line without a read.
     pub(super) fn has_line(&self) -> bool {
         self.line == LineState::Whole
     }
 
-    /// Whether another turn can make progress without waiting for an event.
+    /// Returns whether another turn can make progress without waiting for an event.
     pub(super) fn has_more(&self) -> bool {
         self.has_line() || matches!(self.state, ReadState::Behind | ReadState::EndReported)
     }

@@ -72,7 +72,7 @@ impl Default for Scratch {
     }
 }
 
-/// What a session needs after a turn.
+/// Next step of a session after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnResult {
     /// Another turn once the client has sent something or has hung up.

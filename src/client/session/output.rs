@@ -1,4 +1,7 @@
 //! The sending side of a session: replies that the client has not taken yet, and their deadline.
+//!
+//! A turn's replies are sent by one write. A client that does not read gets no more than a bounded
+//! number of replies, since its requests are not read either.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;

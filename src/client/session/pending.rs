@@ -37,7 +37,7 @@ pub struct PlacesCall {
 #[derive(Debug)]
 pub struct Released {
     pub(super) replies: Vec<u8>,
-    /// Whether the replies still have to be logged as sent.
+    /// Set if the replies still have to be logged as sent.
     pub(super) unlogged: bool,
     /// The search to be started once the replies are sent.
     pub(super) next: Option<Box<PlacesCall>>,

@@ -16,7 +16,7 @@ use crate::replica::Replica;
 #[derive(Debug, Default)]
 struct ScriptedStream {
     segments: VecDeque<Vec<u8>>,
-    /// Whether the client closes after the last segment.
+    /// Set if the client closes after the last segment.
     closes: bool,
     taken: Vec<u8>,
     capacity: usize,
