@@ -39,7 +39,7 @@ impl Connection {
     }
 
     /// Returns the socket and drops the permit.
-    pub fn into_stream(self: Box<Connection>) -> TcpStream {
+    pub fn into_stream(self) -> TcpStream {
         self.stream
     }
 
