@@ -70,29 +70,24 @@ impl Input {
         self.rest = Vec::new();
         if self.has_line() {
             // Input that arrives while these lines are answered is reported only once.
-            self.set_behind(true);
+            self.update(ReadState::Behind);
             return Ok((stored, None));
         }
         if matches!(self.state, ReadState::Ended | ReadState::Stopped) {
             return Ok((stored, None));
         }
-        match stream.read(&mut buffer[stored..]) {
-            Ok(0) => Ok((stored, Some(0))),
-            Ok(bytes) => {
-                let end = stored + bytes;
-                self.set_behind(end == buffer.len());
-                Ok((end, Some(bytes)))
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.set_behind(false);
-                Ok((stored, None))
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
-                self.set_behind(true);
-                Ok((stored, None))
-            }
-            Err(error) => Err(error),
-        }
+        let (read, caught_up) = match stream.read(&mut buffer[stored..]) {
+            Ok(bytes) => (Some(bytes), stored + bytes < buffer.len()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (None, true),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (None, false),
+            Err(error) => return Err(error),
+        };
+        self.update(if caught_up {
+            ReadState::CaughtUp
+        } else {
+            ReadState::Behind
+        });
+        Ok((stored + read.unwrap_or(0), read))
     }
 
     /// Stores the bytes that a turn leaves over, after it has `answered` lines or none.
@@ -112,9 +107,7 @@ impl Input {
 
     /// Notes that the end of input was reported, by an event.
     pub(super) fn report_end(&mut self) {
-        if matches!(self.state, ReadState::CaughtUp | ReadState::Behind) {
-            self.state = ReadState::EndReported;
-        }
+        self.update(ReadState::EndReported);
     }
 
     /// Notes that the client will send nothing more.
@@ -155,13 +148,10 @@ impl Input {
         }
     }
 
-    fn set_behind(&mut self, behind: bool) {
+    /// Changes the state, unless the end of reading is reported or reached already.
+    fn update(&mut self, state: ReadState) {
         if matches!(self.state, ReadState::CaughtUp | ReadState::Behind) {
-            self.state = if behind {
-                ReadState::Behind
-            } else {
-                ReadState::CaughtUp
-            };
+            self.state = state;
         }
     }
 }

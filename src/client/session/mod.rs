@@ -206,18 +206,14 @@ impl Session {
         if let Progress::Draining(reason) = self.progress {
             return (self.last_active.after(DRAIN_TIMEOUT), reason);
         }
-        let mut earliest = (
-            self.last_active.after(services.idle_timeout),
-            EndReason::Idle,
-        );
-        for (deadline, reason) in [
-            (self.input.deadline(), EndReason::LineTimeout),
-            (self.output.deadline(), EndReason::ReplyTimeout),
-        ] {
-            if let Some(deadline) = deadline
-                && deadline < earliest.0
-            {
-                earliest = (deadline, reason);
+        let idle = self.last_active.after(services.idle_timeout);
+        let line = self.input.deadline().map(|at| (at, EndReason::LineTimeout));
+        let reply = self.output.deadline();
+        let reply = reply.map(|at| (at, EndReason::ReplyTimeout));
+        let mut earliest = (idle, EndReason::Idle);
+        for other in [line, reply].into_iter().flatten() {
+            if other.0 < earliest.0 {
+                earliest = other;
             }
         }
         earliest
@@ -356,11 +352,12 @@ impl Session {
             self.close(EndReason::Stopping);
         }
         if let Some(position) = sync_position {
-            self.pending = Some(Pending::Sync {
-                position,
+            let released = Released {
                 replies: output.clone(),
+                unlogged: false,
                 next: places_call,
-            });
+            };
+            self.pending = Some(Pending::Sync(position, released));
         } else {
             self.pending = places_call.map(Pending::Places);
             if !output.is_empty() && self.output.send(stream, output, now)? {

@@ -10,15 +10,8 @@ use crate::store::journal::SyncPosition;
 /// A wait that a session needs before it can continue, with the replies held until it is over.
 #[derive(Debug)]
 pub enum Pending {
-    /// Until the journal is on disk up to a position.
-    Sync {
-        /// The position behind the last report of the turn.
-        position: SyncPosition,
-        /// The replies of the turn.
-        replies: Vec<u8>,
-        /// The search whose reply comes next, if the turn ended with one.
-        next: Option<Box<PlacesCall>>,
-    },
+    /// Until the journal is on disk up to the position behind the last report of a turn.
+    Sync(SyncPosition, Released),
     /// Until a places provider on the network has answered.
     Places(Box<PlacesCall>),
 }
@@ -33,7 +26,7 @@ pub struct PlacesCall {
     pub(super) search: RemoteSearch,
 }
 
-/// Replies that may be sent now that their wait is over.
+/// Replies that are sent once their wait is over.
 #[derive(Debug)]
 pub struct Released {
     pub(super) replies: Vec<u8>,
@@ -47,24 +40,13 @@ impl Pending {
     /// Starts the wait and returns. `done` is called once, at once or later, on any thread.
     pub fn start(self, services: &Services, done: impl FnOnce(Released) + Send + 'static) {
         match self {
-            Pending::Sync {
-                position,
-                replies,
-                next,
-            } => {
-                let released = Released {
-                    replies,
-                    unlogged: false,
-                    next,
-                };
-                match &services.durability {
-                    Some(durability) => {
-                        durability.wait(position, Box::new(move || done(released)));
-                    }
-                    // Without a journal there is nothing to wait for.
-                    None => done(released),
+            Pending::Sync(position, released) => match &services.durability {
+                Some(durability) => {
+                    durability.wait(position, Box::new(move || done(released)));
                 }
-            }
+                // Without a journal there is nothing to wait for.
+                None => done(released),
+            },
             Pending::Places(call) => {
                 let PlacesCall { mut reply, search } = *call;
                 search.start(Box::new(move |json| {
