@@ -7,8 +7,12 @@ mod support;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use herd::config::PoolKind;
-use support::{Client, PATIENCE, alone, report};
+use herd::config::{Ack, PoolKind};
+use herd::places::Places;
+use herd::places::failure::Failure;
+use herd::places::remote::{Remote, Settings};
+use herd::places::upstream::{Request, Upstream};
+use support::{Client, PATIENCE, alone, alone_with, report};
 
 /// Runs a test with both kinds of pool, each with four workers.
 fn with_both_pools(test: impl Fn(SocketAddr)) {
@@ -206,4 +210,51 @@ fn a_client_that_does_not_read_holds_no_worker() {
     assert_eq!(active.ask("hello"), "? hello");
     drop(deaf);
     server.stop();
+}
+
+/// A provider that finds the same place everywhere.
+#[derive(Debug)]
+struct OnePlace;
+
+impl Upstream for OnePlace {
+    fn fetch(&self, _: &Request, _: Duration) -> Result<Vec<u8>, Failure> {
+        Ok(b"{\"results\":[\"here\"]}".to_vec())
+    }
+
+    fn cut(&self) {}
+
+    fn may_cache(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn replies_keep_their_order_across_waits_for_the_disk_and_for_places() {
+    for pool in [PoolKind::Dedicated, PoolKind::Shared] {
+        let data = std::env::temp_dir().join(format!("herd-waits-{pool:?}-{}", std::process::id()));
+        let settings = Settings {
+            workers: 1,
+            calls_per_minute: None,
+        };
+        let places = Remote::start(Box::new(OnePlace), settings).map(Places::Remote);
+        let server = alone_with(places.unwrap(), |config| {
+            (config.pool, config.workers, config.ack) = (pool, 1, Ack::Disk);
+            config.data_dir = Some(data.clone());
+        });
+        let mut client = Client::connect(server.client_address());
+        let iamat = report("kiwi", "+34.0-118.4");
+        // All in one segment, so that one turn has to wait for both, twice.
+        client.send(format!("{iamat}\nWHATSAT kiwi 10 5\nx\n").repeat(2));
+        client.half_close();
+        let replies = String::from_utf8(client.rest()).unwrap();
+        let at_line = replies.lines().next().unwrap();
+        assert!(at_line.starts_with("AT Alford "), "{replies}");
+        let round = format!("{at_line}\n{at_line}\n{{\"results\":[\"here\"]}}\n\n? x\n");
+        // The second report is echoed with its own time difference.
+        assert_eq!(replies.lines().count(), 2 * round.lines().count());
+        assert!(replies.starts_with(&round), "{replies}");
+        assert!(replies.ends_with("[\"here\"]}\n\n? x\n"), "{replies}");
+        server.stop();
+        std::fs::remove_dir_all(data).unwrap();
+    }
 }
