@@ -31,7 +31,7 @@ struct WorkerSlot {
 
 /// State that the workers share.
 #[derive(Debug)]
-pub struct Dedicated {
+pub(super) struct Dedicated {
     /// `None` once the pool stops, so that workers that wait for a connection return.
     sender: Mutex<Option<Sender<Box<Connection>>>>,
     queue: Receiver<Box<Connection>>,

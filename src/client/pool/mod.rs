@@ -6,9 +6,9 @@
 
 #[cfg(target_os = "linux")]
 mod cost;
-pub mod dedicated;
+mod dedicated;
 #[cfg(target_os = "linux")]
-pub mod shared;
+mod shared;
 
 use std::fmt;
 use std::io;

@@ -118,7 +118,7 @@ struct State {
 
 /// State that the workers share.
 #[derive(Debug)]
-pub struct Shared {
+pub(super) struct Shared {
     services: Arc<Services>,
     epoll: OwnedFd,
     wake: OwnedFd,
