@@ -1,9 +1,9 @@
-//! The accept loop of any port.
+//! The accept loop of a port.
 //!
 //! A failing `accept` does not take the connection off the queue, so a bare loop would spin
-//! (1.3 million times a second, measured, once the descriptors are used up). This one backs
-//! off, and keeps one descriptor in reserve so that clients can be told instead of being left
-//! to wait.
+//! (1.3 million times a second, measured, once the descriptors are used up). This one backs off,
+//! and keeps one descriptor in reserve, so that a connection can be refused with an answer instead
+//! of being left to wait. The protocol behind a port, and how it refuses, is its [`Accept`].
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -16,30 +16,31 @@ use std::time::{Duration, Instant};
 use log::{Level, debug, error, log};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::logging::throttle::LogThrottle;
 use crate::thread::{self, Stop};
 
-/// Connections that the kernel holds for us; past this, connecting takes seconds.
+/// Connections that the kernel holds until they are accepted; past this, connecting takes seconds.
 const BACKLOG: i32 = 4_096;
 
-/// Pause after an `accept` that failed for want of descriptors or memory.
+/// Pause after an `accept` that failed for lack of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
-/// Pause after a client that was refused. A refusal costs up to 150 µs, so a flood of clients that
-/// there is no room for takes 4 % of a core; those who come meanwhile wait in the backlog.
+/// Pause after a connection that was refused. A refusal costs up to 150 µs, so a flood of clients at
+/// capacity takes 4 % of a core; connections that arrive meanwhile wait in the backlog.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(4);
 
-/// Between two notices that clients are refused, or that none can be accepted; refusals between
-/// are counted.
-const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two warnings that connections cannot be accepted. Without descriptors that comes and
+/// goes with each client that leaves, and would fill a log.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Listens on an address. A port of 0 takes a free one.
+/// Listens on an address. Port 0 selects a free port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    // A server that comes back must not wait out the connections of its last run.
+    // A server that restarts must not wait for the connections of its last run to expire.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
@@ -47,25 +48,25 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// What became of a connection.
+/// Outcome of accepting a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is served, or was gone already.
+    /// It is served, or had closed already.
     In,
-    /// There was no room for it.
+    /// It was refused at capacity.
     Refused,
 }
 
-/// What is done with the connections of a listener.
+/// Handler of the connections of a listener.
 pub trait Accept: Send + 'static {
-    /// Takes a new connection.
+    /// Handles a new connection.
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted;
 
-    /// Takes a connection that there is no descriptor for: it can only be told, and closed.
+    /// Handles a connection that there is no descriptor for: it is sent a refusal and closed.
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr);
 
-    /// Gives back a descriptor that is held for a refused connection, if there is one.
-    fn make_room(&mut self) {}
+    /// Closes a descriptor that is held for a refused connection, if there is one.
+    fn free_descriptor(&mut self) {}
 }
 
 /// A listener's thread.
@@ -78,8 +79,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Begins to accept. From then on it holds a descriptor to refuse clients with; an error if
-    /// there is none, or no thread.
+    /// Starts to accept, on a thread named `name`. It holds a descriptor in reserve from now on; an
+    /// error if there is no descriptor, or no thread.
     pub fn start(
         name: &str,
         listener: TcpListener,
@@ -88,8 +89,8 @@ impl Listener {
     ) -> io::Result<Listener> {
         let address = listener.local_addr()?;
         let handle = listener.try_clone()?;
-        // Before anybody is told that this server is ready: what takes descriptors away after
-        // that must find it held.
+        // Before the server reports that it is ready: the reserve must be held before connections
+        // can use up the descriptors.
         let reserve = open_reserve()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopping);
@@ -104,12 +105,12 @@ impl Listener {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops accepting.
+    /// Stops accepting, and joins the thread.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
         // On Linux this ends a blocked `accept`; elsewhere a connection of our own does.
@@ -118,12 +119,12 @@ impl Listener {
             let _ = TcpStream::connect_timeout(&reachable(self.address), Duration::from_secs(1));
         }
         if self.thread.join().is_err() {
-            error!("a listener ended in a panic");
+            error!("a listener panicked");
         }
     }
 }
 
-/// An address by which this machine reaches its own listener.
+/// Returns an address by which this machine reaches its own listener.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -134,7 +135,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A descriptor that is nothing but a place for the one of a client.
+/// Opens the descriptor that is closed in order to accept one more connection.
 fn open_reserve() -> io::Result<File> {
     File::open("/dev/null")
 }
@@ -147,12 +148,12 @@ fn run(
     mut accept: impl Accept,
 ) {
     let mut reserve = Some(reserve);
-    let mut told = LogThrottle::default();
+    let mut warnings = LogThrottle::default();
     while !stopping.load(Ordering::Acquire) {
         if reserve.is_none() {
             reserve = open_reserve().ok();
         }
-        // The last descriptor is no client's: with it the next ones are told.
+        // The last descriptor is not for a client: it is needed to refuse the next ones.
         let accepted = match &reserve {
             Some(_) => listener.accept(),
             None => Err(io::Error::other("no descriptor is left")),
@@ -164,7 +165,7 @@ fn run(
                 Accepted::Refused => REFUSAL_PAUSE,
             },
             Err(_) if stopping.load(Ordering::Acquire) => return,
-            // The client has gone again, or a signal came.
+            // The client has disconnected already, or a signal arrived.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -175,17 +176,19 @@ fn run(
                 continue;
             }
             Err(error) => {
-                log!(
-                    told.level(Instant::now()),
-                    "cannot accept connections: {error}"
-                );
-                // With the reserve given up, or one who was refused before let go, one client
-                // can be accepted and told.
+                let level = if warnings.record(1, Instant::now(), WARNING_INTERVAL) {
+                    Level::Warn
+                } else {
+                    Level::Debug
+                };
+                log!(level, "cannot accept connections: {error}");
+                // Closing the reserve, or else a connection that was refused earlier, lets one more
+                // be accepted and refused.
                 if reserve.take().is_none() {
-                    accept.make_room();
+                    accept.free_descriptor();
                 }
                 if let Ok((stream, from)) = listener.accept() {
-                    // It may have taken its time to come, and descriptors be free again.
+                    // This may have blocked for long, and descriptors may be free again.
                     reserve = open_reserve().ok();
                     if reserve.is_none() {
                         accept.refuse(stream, from);
@@ -199,39 +202,5 @@ fn run(
         if stop.wait(pause) {
             return;
         }
-    }
-}
-
-/// When a failure was last told at `warn`. Without descriptors it comes and goes with each client
-/// that leaves, and would fill a log.
-#[derive(Debug, Default)]
-struct LogThrottle(Option<Instant>);
-
-impl LogThrottle {
-    /// At which level it is told now.
-    fn level(&mut self, now: Instant) -> Level {
-        if self.0.is_some_and(|told| now < told + NOTICE_INTERVAL) {
-            return Level::Debug;
-        }
-        self.0 = Some(now);
-        Level::Warn
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failure_that_comes_and_goes_is_told_once_in_a_while() {
-        let (mut told, start) = (LogThrottle::default(), Instant::now());
-        let mut check = |after: Duration, expected: Level| {
-            assert_eq!(told.level(start + after), expected, "{after:?}");
-        };
-        check(Duration::ZERO, Level::Warn);
-        check(BACK_OFF, Level::Debug);
-        check(NOTICE_INTERVAL - BACK_OFF, Level::Debug);
-        check(NOTICE_INTERVAL, Level::Warn);
-        check(NOTICE_INTERVAL + BACK_OFF, Level::Debug);
     }
 }

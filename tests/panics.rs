@@ -79,7 +79,7 @@ fn a_panic_costs_one_connection_and_no_worker() {
             4 * WORKERS
         );
         assert_eq!(
-            MINE.count(&["gone: its session ended in a panic"]),
+            MINE.count(&["gone: internal error (session panicked)"]),
             4 * WORKERS
         );
         server.stop();

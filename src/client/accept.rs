@@ -1,67 +1,75 @@
-//! Brings accepted clients to the pool, and tells those for whom there is no room.
+//! Hands accepted clients to the pool, and turns clients away at capacity.
+//!
+//! The accept loop itself is in [`listener`](crate::listener). A rejected client is sent one line
+//! and is no client any more: it holds no permit and no worker, and only a bounded number of them
+//! hold a descriptor until they close.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 
-use crate::client::pool::{Connection, ConnectionLimit, Dispatcher};
-use crate::client::session::FULL;
+use crate::client::connection::Connection;
+use crate::client::limit::ConnectionLimit;
+use crate::client::pool::Dispatcher;
 use crate::listener::{Accept, Accepted};
+use crate::logging::throttle::LogThrottle;
 use crate::model::time::{CoarseClock, Tick};
 
-/// How long a refused client has to close its side. A plain close over input that it has sent
-/// meanwhile would reset the connection, and the refusal could be lost.
-const REFUSED_LINGER: Duration = Duration::from_secs(1);
+/// Sent to a client at capacity before its connection is closed.
+const SERVER_FULL: &[u8] = b"? server full\n";
 
-/// Refused clients whose connections are still open; past this the one that was refused first
-/// is closed at once.
+/// Time that a rejected client has to close its side. A plain close over input that it has sent
+/// meanwhile would reset the connection, and the rejection could be lost.
+const REJECTED_LINGER: Duration = Duration::from_secs(1);
+
+/// Rejected clients whose connections are still open; past this the oldest is closed at once.
 const MAX_LINGERING: usize = 64;
 
-/// Between two notices that clients are refused; refusals between are counted.
-const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two warnings that clients are rejected; rejections between are counted.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of replies that the kernel holds for a client that does not read, before its session
 /// carries the rest and it gets no more turns. The kernel doubles it for its own bookkeeping.
-const REPLY_BYTES: usize = 64 << 10;
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// Bounds the replies that wait in the kernel for each client of a listener. By itself the kernel
 /// lets them grow to megabytes, and a thousand clients that send and never read are then a load of
 /// gigabytes before the last of them has to wait.
 pub fn bound_replies(listener: &TcpListener) -> io::Result<()> {
-    SockRef::from(listener).set_send_buffer_size(REPLY_BYTES)
+    SockRef::from(listener).set_send_buffer_size(SEND_BUFFER_BYTES)
 }
 
-/// Brings clients to the pool.
+/// Admits clients and hands them to the pool.
 #[derive(Debug)]
 pub struct Clients {
     /// The pool.
     pub dispatcher: Dispatcher,
-    /// Who counts them.
+    /// The maximum number of clients.
     pub limit: ConnectionLimit,
-    /// Where those go for whom there is no room.
+    /// The clients turned away.
     pub refusals: RejectedClients,
-    /// The time that deadlines are counted in.
+    /// The clock that deadlines are measured on.
     pub clock: CoarseClock,
 }
 
 impl Accept for Clients {
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
-        let Some(admitted) = self.limit.admit() else {
+        let Some(permit) = self.limit.admit() else {
             self.refuse(stream, from);
             return Accepted::Refused;
         };
-        // Replies leave as they are written.
+        // Replies are sent as they are written.
         if let Err(error) = stream.set_nodelay(true) {
-            debug!("client {from} was gone at once: {error}");
+            debug!("client {from} disconnected at once: {error}");
             return Accepted::In;
         }
-        let connection = Connection::new(stream, from, admitted, self.clock.now());
+        let connection = Connection::new(stream, from, permit, self.clock.now());
         match self.dispatcher.enter(connection) {
             Ok(()) => Accepted::In,
             Err(connection) => {
@@ -72,68 +80,58 @@ impl Accept for Clients {
     }
 
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        self.refusals.refuse(stream, from, self.clock.now());
+        self.refusals.add(stream, from, self.clock.now());
     }
 
-    fn make_room(&mut self) {
-        self.refusals.let_one_go();
+    fn free_descriptor(&mut self) {
+        self.refusals.close_oldest();
     }
 }
 
-/// Clients that have been told that there is no room, until they close or their time is up.
-///
-/// They are no clients any more: they hold no place and no worker, and a bounded number of
-/// descriptors.
+/// Clients that were turned away, until they close or their time is up.
 #[derive(Clone, Debug, Default)]
 pub struct RejectedClients(Arc<Mutex<Lingering>>);
 
 #[derive(Debug, Default)]
 struct Lingering {
-    /// Who was told, and until when they may stay; the first to go is in front.
+    /// Open connections with the time at which they are closed, the earliest in front.
     clients: VecDeque<(TcpStream, Tick)>,
-    /// RejectedClients that no notice has told of.
-    unreported: u64,
-    next_notice: Tick,
+    warnings: LogThrottle,
 }
 
 impl RejectedClients {
-    /// Tells a client that there is no room, without waiting for it.
-    fn refuse(&self, mut stream: TcpStream, from: SocketAddr, now: Tick) {
+    /// Sends a client the rejection, without waiting for it.
+    fn add(&self, mut stream: TcpStream, from: SocketAddr, now: Tick) {
         debug!("client {from} refused: server full");
-        let told = stream
+        let sent = stream
             .set_nonblocking(true)
-            .and_then(|()| stream.write_all(FULL))
+            .and_then(|()| stream.write_all(SERVER_FULL))
             .and_then(|()| stream.shutdown(Shutdown::Write));
         let mut lingering = self.0.lock();
-        let mut leaving = None;
-        if told.is_ok() {
-            let until = now.after(REFUSED_LINGER);
+        let mut closing = None;
+        if sent.is_ok() {
+            let until = now.after(REJECTED_LINGER);
             lingering.clients.push_back((stream, until));
             if lingering.clients.len() > MAX_LINGERING {
-                leaving = lingering.clients.pop_front();
+                closing = lingering.clients.pop_front();
             }
         }
-        lingering.unreported += 1;
-        let count = lingering.notice(now);
-        drop(lingering);
-        notify(count);
-        if let Some((stream, _)) = leaving {
+        warn_if_due(lingering, 1);
+        if let Some((stream, _)) = closing {
             has_closed(&stream);
         }
     }
 
-    /// Lets those go who have closed, or have had their time.
+    /// Drops the connections that the client has closed or whose time is up.
     pub fn sweep(&self, now: Tick) {
         let mut lingering = self.0.lock();
         lingering
             .clients
             .retain(|(stream, until)| now < *until && !has_closed(stream));
-        let count = lingering.notice(now);
-        drop(lingering);
-        notify(count);
+        warn_if_due(lingering, 0);
     }
 
-    fn let_one_go(&self) {
+    fn close_oldest(&self) {
         let oldest = self.0.lock().clients.pop_front();
         if let Some((stream, _)) = oldest {
             has_closed(&stream);
@@ -141,24 +139,19 @@ impl RejectedClients {
     }
 }
 
-impl Lingering {
-    /// How many refusals are to be told of now.
-    fn notice(&mut self, now: Tick) -> u64 {
-        if self.unreported == 0 || now < self.next_notice {
-            return 0;
-        }
-        self.next_notice = now.after(NOTICE_INTERVAL);
-        std::mem::take(&mut self.unreported)
-    }
-}
-
-fn notify(count: u64) {
-    if count > 0 {
+/// Counts `new` rejections, and releases the lock before it logs any.
+fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: u64) {
+    let due = lingering
+        .warnings
+        .record(new, Instant::now(), WARNING_INTERVAL);
+    let count = due.then(|| lingering.warnings.take_count());
+    drop(lingering);
+    if let Some(count) = count {
         warn!("clients refused because the server is full: {count}");
     }
 }
 
-/// Takes what a refused client has sent; whether there is nothing more to come.
+/// Reads and drops what a rejected client has sent. Returns whether nothing more can arrive.
 fn has_closed(mut stream: &TcpStream) -> bool {
     match stream.read(&mut [0; 4_096]) {
         Ok(bytes) => bytes == 0,

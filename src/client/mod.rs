@@ -1,5 +1,12 @@
-//! Everything between a client's socket and the replica: the worker pool and the sessions.
+//! Everything between a client's socket and the replica.
+//!
+//! [`accept`] admits a new connection within the [`limit`] and hands it to a [`pool`], whose workers
+//! give each [`connection`] its turns; a turn runs the protocol of the connection's [`session`] on
+//! the [`services`] that all sessions share.
 
 pub mod accept;
+pub mod connection;
+pub mod limit;
 pub mod pool;
+pub mod services;
 pub mod session;

@@ -1,8 +1,8 @@
-//! Counts what came over a link's socket that no neighbor sent, and tells of it.
+//! Counts and logs what was rejected on the sockets of links.
 //!
-//! Connections to the peer port that were refused, and connections of either direction that were
-//! broken off for what came over them. All are counted, and not all of them logged as warnings,
-//! since how many there are is up to strangers.
+//! That is connections to the peer port that were refused, and connections of either direction that
+//! were closed because of what arrived on them. All are counted, and not all of them are logged as
+//! warnings, since strangers control how many there are.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,54 +11,57 @@ use std::time::{Duration, Instant};
 use log::Level;
 use parking_lot::Mutex;
 
-/// Shortest time between two refusals that are logged as warnings; those between are details.
+use crate::logging::throttle::LogThrottle;
+
+/// Shortest time between two rejections that are logged as warnings; those between are logged as
+/// details.
 const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The same for two with the same reason: a neighbor that is refused tries again each second.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What one server has refused since it was started.
+/// Rejections of one server since its start.
 #[derive(Debug, Default)]
 pub struct RejectedPeers {
     count: AtomicU64,
-    /// The last warning: when, and for which reason.
-    warned: Mutex<Option<(Instant, String)>>,
+    warnings: Mutex<Warnings>,
+}
+
+#[derive(Debug, Default)]
+struct Warnings {
+    throttle: LogThrottle,
+    /// The reason in the last warning.
+    reason: String,
 }
 
 impl RejectedPeers {
-    /// How many there were.
+    /// Number of rejections.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Counts one more, and logs which connection it was and why.
+    /// Counts a rejection, and logs the connection and the reason.
     pub(super) fn add(&self, connection: impl fmt::Display, reason: impl fmt::Display) {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let level = if self.is_worth_a_warning(Instant::now(), &reason.to_string()) {
-            Level::Warn
-        } else {
-            Level::Debug
-        };
+        let level = self.level(Instant::now(), &reason.to_string());
         log::log!(
             level,
             "{connection} refused: {reason} (refused so far: {count})"
         );
     }
 
-    fn is_worth_a_warning(&self, now: Instant, reason: &str) -> bool {
-        let mut warned = self.warned.lock();
-        let quiet = warned.as_ref().is_some_and(|(at, last)| {
-            let interval = if last == reason {
-                REPEAT_INTERVAL
-            } else {
-                WARNING_INTERVAL
-            };
-            now < *at + interval
-        });
-        if !quiet {
-            *warned = Some((now, reason.to_owned()));
+    fn level(&self, now: Instant, reason: &str) -> Level {
+        let mut warnings = self.warnings.lock();
+        let interval = if warnings.reason == reason {
+            REPEAT_INTERVAL
+        } else {
+            WARNING_INTERVAL
+        };
+        if !warnings.throttle.record(1, now, interval) {
+            return Level::Debug;
         }
-        !quiet
+        reason.clone_into(&mut warnings.reason);
+        Level::Warn
     }
 }
 
@@ -67,22 +70,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_do_not_fill_the_log() {
-        let (refusals, start) = (RejectedPeers::default(), Instant::now());
+    fn strangers_cannot_fill_the_log() {
+        let (rejected, start) = (RejectedPeers::default(), Instant::now());
+        let (warn, debug) = (Level::Warn, Level::Debug);
         for (milliseconds, reason, expected) in [
-            (0, "wrong key", true),
-            (10, "wrong key", false),
-            (20, "too slow", false),
-            (1_500, "wrong key", false),
-            (1_600, "too slow", true),
-            (1_700, "wrong key", false),
-            (2_700, "wrong key", true),
-            (62_600, "wrong key", false),
-            (62_700, "wrong key", true),
+            (0, "wrong key", warn),
+            (10, "wrong key", debug),
+            (20, "too slow", debug),
+            (1_500, "wrong key", debug),
+            (1_600, "too slow", warn),
+            (1_700, "wrong key", debug),
+            (2_700, "wrong key", warn),
+            (62_600, "wrong key", debug),
+            (62_700, "wrong key", warn),
         ] {
             let now = start + Duration::from_millis(milliseconds);
-            let got = refusals.is_worth_a_warning(now, reason);
-            assert_eq!(got, expected, "{reason} after {milliseconds} ms");
+            let level = rejected.level(now, reason);
+            assert_eq!(level, expected, "{reason} after {milliseconds} ms");
         }
     }
 }

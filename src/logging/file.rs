@@ -1,16 +1,16 @@
-//! The file that a log is written to, rotated by size.
+//! The log file, rotated by size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Size at which the file is renamed and a new one begun.
+/// Size past which the file is renamed and a new one is started.
 pub(super) const FILE_BYTES: u64 = 64 << 20;
 
-/// Renamed files that are kept, `NAME.log.1` being the youngest.
+/// Number of renamed files that are kept; `NAME.log.1` is the newest.
 const KEPT_FILES: usize = 4;
 
-/// A file that is renamed and begun anew when it has grown large.
+/// A log file that is renamed and replaced when it has grown large.
 #[derive(Debug)]
 pub(super) struct RotatingFile {
     path: PathBuf,
@@ -20,6 +20,7 @@ pub(super) struct RotatingFile {
 }
 
 impl RotatingFile {
+    /// Opens or creates the file; past `limit` bytes it is rotated.
     pub(super) fn open(path: PathBuf, limit: u64) -> io::Result<RotatingFile> {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let bytes = file.metadata()?.len();
@@ -31,13 +32,15 @@ impl RotatingFile {
         })
     }
 
+    /// Appends whole lines, after a rotation if they would exceed the limit. After an error, none of
+    /// them is in the file.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.bytes > 0 && self.bytes + lines.len() as u64 > self.limit {
-            // A file that grows is better than lines that are lost; the next write tries again.
+            // A file that grows is better than lost lines; the next write tries again.
             let _ = self.rotate();
         }
         if let Err(error) = self.file.write_all(lines) {
-            // A disk that is full may have taken half a line.
+            // A full disk may have taken half a line.
             let _ = self.file.set_len(self.bytes);
             return Err(error);
         }
@@ -56,7 +59,7 @@ impl RotatingFile {
             let _ = std::fs::rename(kept(number), kept(number + 1));
         }
         match std::fs::rename(&self.path, kept(1)) {
-            // The last try came so far.
+            // An earlier attempt failed after this step.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed?,
         }
@@ -83,7 +86,7 @@ mod tests {
         let directory = directory("stuck");
         let path = directory.join("Ball.log");
         let mut file = RotatingFile::open(path.clone(), 10).expect("a file");
-        // Folders that are not empty are replaced by nothing.
+        // A folder that is not empty cannot be replaced.
         let obstacle = |number| directory.join(format!("Ball.log.{number}"));
         for number in 1..=KEPT_FILES {
             std::fs::create_dir_all(obstacle(number).join("held")).expect("a directory");
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn files_rotate_by_size_and_old_ones_go() {
+    fn files_rotate_by_size_and_old_ones_are_deleted() {
         let directory = directory("rotated");
         let path = directory.join("Ball.log");
         let mut file = RotatingFile::open(path.clone(), 10).expect("a file");

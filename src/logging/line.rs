@@ -1,35 +1,35 @@
-//! What a logger writes to.
+//! The writer that `simplelog` formats into.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use super::clock::ClockFace;
 use super::queue::Queue;
+use super::time_prefix::TimePrefix;
 
-/// Gathers the pieces that lines come in, and queues whole lines: at once, or some together.
+/// Assembles whole lines from the pieces that `simplelog` writes, and queues them in groups.
 #[derive(Debug)]
 pub(super) struct LineWriter {
     queue: Queue,
-    /// Bytes of whole lines that may gather here before they are queued.
-    patience: usize,
-    gathered: Vec<u8>,
-    /// Whole lines among them.
+    /// Bytes of whole lines past which they are queued; with 0, each is queued at once.
+    group_bytes: usize,
+    buffer: Vec<u8>,
+    /// Whole lines in the buffer.
     lines: u64,
-    /// Whether the last of them has its end still to come.
+    /// Set while the buffer ends in the middle of a line.
     unfinished: bool,
-    /// Where lines begin with the time.
-    clock: Option<ClockFace>,
+    /// Present where lines begin with the time.
+    time: Option<TimePrefix>,
 }
 
 impl LineWriter {
-    pub(super) fn new(queue: &Queue, patience: usize, clock: Option<ClockFace>) -> LineWriter {
+    pub(super) fn new(queue: &Queue, group_bytes: usize, time: Option<TimePrefix>) -> LineWriter {
         LineWriter {
             queue: queue.clone(),
-            patience,
-            gathered: Vec::new(),
+            group_bytes,
+            buffer: Vec::new(),
             lines: 0,
             unfinished: false,
-            clock,
+            time,
         }
     }
 }
@@ -42,26 +42,26 @@ impl Write for LineWriter {
 
     fn write_all(&mut self, piece: &[u8]) -> io::Result<()> {
         if !self.unfinished
-            && let Some(clock) = &mut self.clock
+            && let Some(time) = &mut self.time
         {
-            clock.write(SystemTime::now(), &mut self.gathered);
+            time.write(SystemTime::now(), &mut self.buffer);
         }
-        self.gathered.extend_from_slice(piece);
+        self.buffer.extend_from_slice(piece);
         self.unfinished = piece.last() != Some(&b'\n');
         if !self.unfinished {
             self.lines += 1;
-            if self.gathered.len() > self.patience {
+            if self.buffer.len() > self.group_bytes {
                 self.flush()?;
             }
         }
         Ok(())
     }
 
-    /// Queues the lines that have gathered.
+    /// Queues the lines in the buffer.
     fn flush(&mut self) -> io::Result<()> {
         if self.lines > 0 && !self.unfinished {
-            self.queue.push(&self.gathered, self.lines);
-            self.gathered.clear();
+            self.queue.push(&self.buffer, self.lines);
+            self.buffer.clear();
             self.lines = 0;
         }
         Ok(())
@@ -75,9 +75,9 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(patience: usize, flushed: bool, expected: &str) {
+    fn check(group_bytes: usize, flushed: bool, expected: &str) {
         let queue = Queue::new(bounded(1).0);
-        let mut writer = LineWriter::new(&queue, patience, None);
+        let mut writer = LineWriter::new(&queue, group_bytes, None);
         for piece in ["a ", "line", "\n", "another", "\n", "half"] {
             writer.write_all(piece.as_bytes()).expect("memory");
         }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_gather_until_they_are_many_or_flushed() {
+    fn lines_are_buffered_until_they_are_many_or_flushed() {
         check(100, false, "");
         check(100, true, "a line\nanother\nhalf\n");
     }

@@ -1,40 +1,43 @@
 //! The log: lines from every thread, formatted by `simplelog`, written by one thread.
 //!
-//! A worker that logs appends its line to what has gathered in memory and goes on. Some kilobytes
-//! together are queued for the log thread, which asks for the rest a few times a second, rotates
-//! the file by size, and is the only one that waits for a disk. When the queue is full, lines are
-//! dropped and counted, and the count is logged: a log is never a reason to stall a request.
+//! A thread that logs appends its line to a buffer in memory and continues. The buffer is queued for
+//! the log thread every few kilobytes. The log thread flushes it several times a second, rotates
+//! the file by size, and is the only thread that waits for a disk. When the queue is full, lines
+//! are dropped and counted, and the count is logged: the log never stalls a request.
 //!
-//! The time in front of a line is written here and not by `simplelog`, which formats every part
-//! of it anew: a third of what a line cost.
+//! The time at the beginning of a line is written here and not by `simplelog`, which formats every
+//! part of it each time; that was a third of the cost of a line.
 
-mod clock;
 mod file;
 mod line;
 mod queue;
+pub mod throttle;
+mod time_prefix;
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::LevelFilter;
 use simplelog::{CombinedLogger, ConfigBuilder, LevelPadding, SharedLogger, WriteLogger};
 
-use clock::ClockFace;
+use crate::thread;
 use file::{FILE_BYTES, RotatingFile};
 use line::LineWriter;
 use queue::Queue;
+use throttle::LogThrottle;
+use time_prefix::TimePrefix;
 
-/// Bytes of lines that gather before they are queued. The memory of the queue is cold, and a lock
-/// that is let go after a line was copied there waits for it; these bytes stay in the cache.
-const GATHERED_BYTES: usize = 8 << 10;
+/// Bytes of lines that are buffered before they are queued. The memory of the queue is cold, and the
+/// release of a lock after a line was copied there waits for it; these bytes stay in the cache.
+const GROUP_BYTES: usize = 8 << 10;
 
-/// How long a line may wait in memory.
+/// Longest time that a line stays in memory.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The log thread. Dropping it writes what is queued and ends it.
+/// The log thread. Dropping it writes the queued lines and ends the thread.
 #[derive(Debug)]
 pub struct LogWriter {
     wake: Option<Sender<()>>,
@@ -52,9 +55,9 @@ impl Drop for LogWriter {
     }
 }
 
-/// Begins to log to `directory/NAME.log`, and notices (`warn` and worse) to standard error as
-/// well. Panics are logged with their place. An error if the file can't be opened or a logger
-/// has been set before.
+/// Starts logging to `directory/NAME.log`, and notices (`warn` and `error`) to standard error as
+/// well. Panics are logged with their location. An error if the file can't be opened or a logger
+/// was set before.
 pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<LogWriter> {
     std::fs::create_dir_all(directory)?;
     let file = RotatingFile::open(directory.join(format!("{name}.log")), FILE_BYTES)?;
@@ -65,9 +68,9 @@ pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<Log
         WriteLogger::new(
             level,
             format(),
-            LineWriter::new(&lines, GATHERED_BYTES, Some(ClockFace::default())),
+            LineWriter::new(&lines, GROUP_BYTES, Some(TimePrefix::default())),
         ),
-        // Notices on a terminal go without the time.
+        // Notices on a terminal have no time.
         WriteLogger::new(
             LevelFilter::Warn.min(level),
             format(),
@@ -77,19 +80,17 @@ pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<Log
     CombinedLogger::init(loggers).map_err(io::Error::other)?;
     log_panics();
     let (stop, stopped) = bounded(0);
-    let drain = Drain {
+    let writer = Writer {
         woken,
         stopped,
         prefix: format!("{name}: "),
         lines,
         notices,
         file,
-        lost: None,
+        lost: LogThrottle::default(),
+        write_error: None,
     };
-    let thread = std::thread::Builder::new()
-        .name("log-writer".to_owned())
-        .stack_size(crate::thread::STACK_BYTES)
-        .spawn(move || drain.run())?;
+    let thread = thread::spawn("log-writer", move || writer.run())?;
     Ok(LogWriter {
         wake: Some(wake),
         stop: Some(stop),
@@ -97,7 +98,7 @@ pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<Log
     })
 }
 
-/// Level, what.
+/// The format of a line: its level and its text.
 fn format() -> simplelog::Config {
     ConfigBuilder::new()
         .set_time_level(LevelFilter::Off)
@@ -109,35 +110,37 @@ fn format() -> simplelog::Config {
         .build()
 }
 
-/// Sees to it that a panic is logged with its place, at `error`: it ends one session, not the
-/// server, so nothing else would tell. [`start`] calls this.
+/// Makes every panic be logged with its location, at `error`: it ends one session and not the
+/// server, so it would go unnoticed otherwise. [`start`] calls this.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic
+        let location = panic
             .location()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let what = panic.payload_as_str().unwrap_or("no message");
+        let message = panic.payload_as_str().unwrap_or("no message");
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
-        log::error!("panic in thread {thread} at {place}: {what}");
+        log::error!("panic in thread {thread} at {location}: {message}");
     }));
 }
 
-/// The log thread's state.
-struct Drain {
+/// State of the log thread.
+struct Writer {
     woken: Receiver<()>,
     stopped: Receiver<()>,
-    /// Who speaks, in front of each notice: several servers share a terminal.
+    /// The server's name, put before each notice: several servers share a terminal.
     prefix: String,
     lines: Queue,
     notices: Queue,
     file: RotatingFile,
-    /// What of the lines could not be written, and why, until it could be told.
-    lost: Option<(u64, io::Error)>,
+    /// Lines that could not be written since the last success.
+    lost: LogThrottle,
+    /// The last error of a write, until one succeeds.
+    write_error: Option<io::Error>,
 }
 
-impl Drain {
+impl Writer {
     fn run(mut self) {
         let (mut spare_lines, mut spare_notices) = (Vec::new(), Vec::new());
         loop {
@@ -146,7 +149,7 @@ impl Drain {
                 recv(self.stopped) -> _ => true,
                 default(FLUSH_INTERVAL) => false,
             };
-            // What has gathered in the loggers comes to the queues.
+            // Queues the lines in the loggers' buffers.
             log::logger().flush();
             spare_notices = self.write_notices(spare_notices);
             spare_lines = self.write_lines(spare_lines);
@@ -160,7 +163,7 @@ impl Drain {
         let taken = self.notices.take(spare);
         let mut stderr = io::stderr().lock();
         for line in taken.lines.split_inclusive(|&byte| byte == b'\n') {
-            // Where standard error is gone, the file still has the line.
+            // If standard error is closed, the file still has the line.
             let _ = stderr.write_all(&[self.prefix.as_bytes(), line].concat());
         }
         taken.lines
@@ -179,21 +182,17 @@ impl Drain {
         }
         match self.file.write(&taken.lines) {
             Ok(()) => {
-                if let Some((lost, error)) = self.lost.take() {
-                    log::warn!("{lost} log lines lost: {error}");
+                if let Some(error) = self.write_error.take() {
+                    log::warn!("{} log lines lost: {error}", self.lost.reset());
                 }
             }
             Err(error) => {
                 let lines = memchr::memchr_iter(b'\n', &taken.lines).count() as u64;
-                let before = match self.lost.take() {
-                    Some((lost, _)) => lost,
-                    None => {
-                        // Standard error may still be there to hear it.
-                        log::warn!("log lines are lost until they can be written again: {error}");
-                        0
-                    }
-                };
-                self.lost = Some((before + lines, error));
+                // The first error is reported at once: standard error may still show it.
+                if self.lost.record(lines, Instant::now(), Duration::MAX) {
+                    log::warn!("log lines are lost until they can be written again: {error}");
+                }
+                self.write_error = Some(error);
             }
         }
         taken.lines

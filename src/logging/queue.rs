@@ -1,14 +1,14 @@
-//! Lines on their way to the log thread, bounded.
+//! The bounded queue of lines to the log thread.
 
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-/// Bytes of lines that wait for the log thread; past this lines are dropped and counted.
+/// Bytes of lines that wait for the log thread; past this, lines are dropped and counted.
 pub(super) const BUFFER_BYTES: usize = 8 << 20;
 
-/// Bytes of lines at which the log thread is woken before its time.
+/// Bytes of lines at which the log thread is woken before its interval is over.
 const WAKE_BYTES: usize = BUFFER_BYTES / 4;
 
 /// Lines that wait for the log thread.
@@ -18,7 +18,7 @@ pub(super) struct Buffer {
     pub(super) dropped: u64,
 }
 
-/// Where one kind of line gathers.
+/// The lines for one destination.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     buffer: Arc<Mutex<Buffer>>,
@@ -26,7 +26,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A queue that says `wake` when much has gathered.
+    /// An empty queue that sends to `wake` when it grows past [`WAKE_BYTES`].
     pub(super) fn new(wake: Sender<()>) -> Queue {
         Queue {
             buffer: Arc::default(),
@@ -34,7 +34,7 @@ impl Queue {
         }
     }
 
-    /// Queues so many whole lines, or counts them as dropped.
+    /// Queues `count` whole lines, or counts them as dropped.
     pub(super) fn push(&self, lines: &[u8], count: u64) {
         let mut buffer = self.buffer.lock();
         if buffer.lines.len() + lines.len() > BUFFER_BYTES {
@@ -46,12 +46,12 @@ impl Queue {
         let wakes = before < WAKE_BYTES && buffer.lines.len() >= WAKE_BYTES;
         drop(buffer);
         if wakes {
-            // If there is a wake-up under way already, that one will do.
+            // A wake-up that is queued already is enough.
             let _ = self.wake.try_send(());
         }
     }
 
-    /// Takes what is there, leaving the emptied `lines` in its place.
+    /// Takes the queued lines, and leaves the memory of `lines` in their place.
     pub(super) fn take(&self, mut lines: Vec<u8>) -> Buffer {
         lines.clear();
         let next = Buffer { lines, dropped: 0 };

@@ -245,10 +245,10 @@ mod tests {
 
     #[test]
     fn the_radius_and_the_bound_hold() {
-        check("10", 20, &["Fixture Dispatcher", "Fixture Village"]);
-        check("10", 1, &["Fixture Dispatcher"]);
+        check("10", 20, &["Fixture Hall", "Fixture Village"]);
+        check("10", 1, &["Fixture Hall"]);
         // The dispatcher is 158 m away, the village 837 m.
-        check("0.5", 20, &["Fixture Dispatcher"]);
+        check("0.5", 20, &["Fixture Hall"]);
         check("0.1", 20, &[]);
     }
 

@@ -50,7 +50,7 @@ fn results_get_the_legacy_shape() {
             r#""viewport":{"northeast":{"lat":34.07135,"lng":-118.44265},"southwest":{"lat":34.06865,"lng":-118.44535}}},"#,
             r##""icon_background_color":"#7B9EB0","##,
             r#""icon_mask_base_uri":"https://maps.gstatic.com/mapfiles/place_api/icons/v2/school_pinlet","#,
-            r#""name":"Fixture Dispatcher","place_id":"FIXTURE_PLACE_0001","#,
+            r#""name":"Fixture Hall","place_id":"FIXTURE_PLACE_0001","#,
             r#""plus_code":{"compound_code":"3HC4+X9 Los Angeles, CA, USA","global_code":"85633HC4+X9"},"#,
             r#""price_level":1,"rating":4.5,"scope":"GOOGLE","#,
             r#""types":["university", "point_of_interest", "establishment"],"#,

@@ -96,11 +96,7 @@ fn google_is_asked_by_post_with_a_mask() {
     let fake = Fake::start(json(NEW_OK));
     let [_, provider, _] = providers(&at(fake.url("http")));
     let reply = provider.fetch(&campus(), AMPLE).unwrap();
-    assert!(
-        String::from_utf8(reply)
-            .unwrap()
-            .contains("Fixture Dispatcher")
-    );
+    assert!(String::from_utf8(reply).unwrap().contains("Fixture Hall"));
     let request = fake.requests.recv().unwrap();
     assert!(
         request.starts_with("POST /places HTTP/1.1\r\n"),
@@ -347,11 +343,7 @@ fn check_tls(root: Option<&[u8]>, server: &Arc<ServerConfig>, refusal: Option<&s
     let [provider, ..] = providers(&options);
     match (provider.fetch(&campus(), AMPLE), refusal) {
         (Ok(reply), None) => {
-            assert!(
-                String::from_utf8(reply)
-                    .unwrap()
-                    .contains("Fixture Dispatcher")
-            );
+            assert!(String::from_utf8(reply).unwrap().contains("Fixture Hall"));
             assert_eq!(fake.requests.len(), 1);
         }
         (Err(Failure::Connect(why)), Some(refusal)) => {

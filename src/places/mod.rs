@@ -18,6 +18,8 @@ pub mod overpass;
 pub mod remote;
 pub mod upstream;
 
+use std::sync::Arc;
+
 use answer::write_zero_results;
 use atlas::Atlas;
 use remote::{Answered, Remote};
@@ -37,18 +39,33 @@ pub struct Query {
     pub bound: u8,
 }
 
+/// A search that a provider over the network has still to answer.
+#[derive(Debug)]
+pub struct RemoteSearch {
+    remote: Arc<Remote>,
+    request: Request,
+}
+
+impl RemoteSearch {
+    /// Starts the search. `answered` is called with the JSON text, at once or within seconds, on
+    /// any thread.
+    pub fn start(self, answered: Answered) {
+        self.remote.ask(self.request, answered);
+    }
+}
+
 /// Where answers come from.
 #[derive(Debug)]
 pub enum Places {
     /// The offline gazetteer that is part of the program.
     Atlas(Atlas),
     /// A provider over the network, with threads of its own.
-    Remote(Remote),
+    Remote(Arc<Remote>),
 }
 
 impl Places {
     /// Appends the JSON text that says what is near `location`, if that is known at once. No
-    /// newline follows it. Otherwise gives the request that [`ask`](Self::ask) answers.
+    /// newline follows it. Otherwise returns the search to be started.
     ///
     /// `location` is a client's location field, and `radius` and `bound` are within the limits
     /// of a `WHATSAT`.
@@ -58,7 +75,7 @@ impl Places {
         radius: Decimal<'_>,
         bound: u8,
         out: &mut Vec<u8>,
-    ) -> Option<Request> {
+    ) -> Option<RemoteSearch> {
         match self {
             Places::Atlas(atlas) => {
                 let query = Query {
@@ -69,24 +86,17 @@ impl Places {
                 atlas.nearby(&query, out);
                 None
             }
-            Places::Remote(_) => {
+            Places::Remote(remote) => {
                 let request = Request::new(location, radius, bound)?;
                 if request.is_void() {
                     write_zero_results(out);
                     return None;
                 }
-                Some(request)
+                Some(RemoteSearch {
+                    remote: Arc::clone(remote),
+                    request,
+                })
             }
-        }
-    }
-
-    /// Sees to it that `answered` is called with the JSON text, at once or within seconds, on
-    /// any thread.
-    pub fn ask(&self, request: Request, answered: Answered) {
-        match self {
-            // It never hands out a request.
-            Places::Atlas(_) => {}
-            Places::Remote(remote) => remote.ask(request, answered),
         }
     }
 

@@ -80,7 +80,7 @@ impl std::fmt::Debug for Remote {
 
 impl Remote {
     /// Makes the threads.
-    pub fn start(upstream: Box<dyn Upstream>, settings: Settings) -> io::Result<Remote> {
+    pub fn start(upstream: Box<dyn Upstream>, settings: Settings) -> io::Result<Arc<Remote>> {
         let now = Instant::now();
         let cache = upstream
             .may_cache()
@@ -110,7 +110,7 @@ impl Remote {
                 .inspect_err(|_| remote.stop())?;
             remote.workers.lock().push(thread);
         }
-        Ok(remote)
+        Ok(Arc::new(remote))
     }
 
     /// Sees to it that `answered` is called: at once, or when the provider has answered, and

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 
 use crate::client::accept::{self, Clients, RejectedClients};
-use crate::client::pool::{ConnectionLimit, Dispatcher, Pool};
-use crate::client::session::Services;
+use crate::client::limit::ConnectionLimit;
+use crate::client::pool::{Dispatcher, Pool};
+use crate::client::services::Services;
 use crate::config::Config;
 use crate::config::keys::KeyFile;
 use crate::config::limits::{TooManyThreads, check_threads, raise_descriptor_limit};

@@ -1,5 +1,5 @@
-//! The pool's well-known ways to die, each against a real process. The short form: the bench
-//! crate measures the same with thousands of clients (bench/README.md).
+//! The well-known ways to exhaust a thread pool, each against a real process. This is the short
+//! form: the bench crate measures the same with thousands of clients (bench/README.md).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,21 +16,22 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 const FULL: &[u8] = b"? server full\n";
 
-/// A server alone in a directory of its own; both end with it.
-struct Replica {
+/// A single server in a directory of its own. Dropping it ends the process and deletes the
+/// directory.
+struct Server {
     process: Running,
     directory: Directory,
     address: SocketAddr,
 }
 
-impl Replica {
-    fn start(name: &str, flags: &[&str], prepare: impl FnOnce(&Path)) -> Replica {
-        let directory = Replica::directory(name);
+impl Server {
+    fn start(name: &str, flags: &[&str], prepare: impl FnOnce(&Path)) -> Server {
+        let directory = Server::directory(name);
         prepare(directory.path());
         let mut command = herd(&directory, &[&["serve", "Alone"], flags].concat());
         command.stderr(Stdio::null());
         let (process, address) = spawn(command);
-        Replica {
+        Server {
             process,
             directory,
             address,
@@ -50,6 +51,7 @@ impl Replica {
     }
 }
 
+/// Connects at capacity and returns the whole answer.
 fn refusal(address: SocketAddr) -> Vec<u8> {
     let mut client = Client::connect(address);
     // Input that is never read must not turn the refusal into a reset.
@@ -58,11 +60,11 @@ fn refusal(address: SocketAddr) -> Vec<u8> {
 }
 
 #[test]
-fn floods_of_connections_leave_nothing_behind() {
+fn churn_leaks_no_descriptors_and_no_memory() {
     for pool in ["shared", "dedicated"] {
-        let server = Replica::start(&format!("flood-{pool}"), &["--pool", pool], |_| {});
+        let server = Server::start(&format!("churn-{pool}"), &["--pool", pool], |_| {});
         assert_eq!(Client::connect(server.address).ask("a"), "? a");
-        let flood = |count: usize| {
+        let churn = |count: usize| {
             for number in 0..count {
                 let stream = TcpStream::connect(server.address).unwrap();
                 if number % 2 == 0 {
@@ -71,25 +73,27 @@ fn floods_of_connections_leave_nothing_behind() {
                 }
             }
         };
-        flood(500);
-        wait_until("the first ones stay", || server.process.descriptors() < 40);
+        churn(500);
+        wait_until("the first connections stay", || {
+            server.process.descriptors() < 40
+        });
         let (descriptors, kib) = (server.process.descriptors(), server.process.resident_kib());
-        flood(2_000);
-        wait_until("descriptors stay", || {
+        churn(2_000);
+        wait_until("the descriptors stay", || {
             server.process.descriptors() <= descriptors + 1
         });
         let grown = server.process.resident_kib().saturating_sub(kib);
-        // The log's buffers are in it.
+        // This includes the buffers of the log.
         assert!(grown < 4_096, "{grown} KiB more than before");
         assert_eq!(Client::connect(server.address).ask("b"), "? b");
     }
 }
 
 #[test]
-fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
-    let server = Replica::start("descriptors", &[], |_| {});
-    let mut inside: Vec<_> = (0..20).map(|_| Client::connect(server.address)).collect();
-    for client in &mut inside {
+fn without_descriptors_clients_are_refused_cheaply_until_some_are_free() {
+    let server = Server::start("descriptors", &[], |_| {});
+    let mut connected: Vec<_> = (0..20).map(|_| Client::connect(server.address)).collect();
+    for client in &mut connected {
         assert_eq!(client.ask("a"), "? a");
     }
     let used = server.process.descriptors() as u64;
@@ -99,49 +103,49 @@ fn without_descriptors_clients_are_told_cheaply_until_there_are_some() {
     };
     let pid = Pid::from_child(&server.process.0);
     prlimit(Some(pid), Resource::Nofile, limit).unwrap();
-    // Numbers below that may be free yet.
-    wait_until("nobody is refused", || {
+    // Descriptor numbers below the limit may still be free.
+    wait_until("no client is refused", || {
         let mut client = Client::connect(server.address);
         client.send("e\n");
-        let told = client.line();
-        inside.push(client);
-        told == "? server full"
+        let reply = client.line();
+        connected.push(client);
+        reply == "? server full"
     });
-    inside.pop();
+    connected.pop();
     for _ in 0..20 {
         assert_eq!(refusal(server.address), FULL);
     }
     let waiting: Vec<_> = (0..100).map(|_| Client::connect(server.address)).collect();
     let (start, before) = (Instant::now(), server.process.cpu_ticks());
-    // Those inside are served as ever.
+    // Connected clients are served all the time.
     while start.elapsed() < Duration::from_secs(1) {
         std::thread::park_timeout(Duration::from_millis(100));
-        assert_eq!(inside[0].ask("b"), "? b");
+        assert_eq!(connected[0].ask("b"), "? b");
     }
     let ticks = server.process.cpu_ticks() - before;
-    // Two on a machine that does nothing else; one that spins has a hundred.
+    // Two on an otherwise idle machine; a loop that spins has a hundred.
     assert!(ticks <= 20, "{ticks} ticks of 10 ms in a second");
     drop(waiting);
-    inside.truncate(5);
+    connected.truncate(5);
     let start = Instant::now();
-    wait_until("no place becomes free", || {
+    wait_until("no descriptor becomes free", || {
         let mut client = Client::connect(server.address);
         let _ = client.stream().write_all(b"c\n");
         client.line() == "? c"
     });
     assert!(start.elapsed() < Duration::from_secs(1));
-    assert_eq!(inside[0].ask("d"), "? d");
+    assert_eq!(connected[0].ask("d"), "? d");
 }
 
 #[test]
-fn too_many_clients_are_told_and_hold_few_descriptors() {
-    let server = Replica::start("full", &["--max-clients", "2"], |_| {});
-    let mut inside: Vec<_> = (0..2).map(|_| Client::connect(server.address)).collect();
-    for client in &mut inside {
+fn refused_clients_hold_few_descriptors() {
+    let server = Server::start("full", &["--max-clients", "2"], |_| {});
+    let mut connected: Vec<_> = (0..2).map(|_| Client::connect(server.address)).collect();
+    for client in &mut connected {
         assert_eq!(client.ask("a"), "? a");
     }
     let before = server.process.descriptors();
-    // They read what they are told, and stay.
+    // They read the refusal, and do not close.
     let mut refused: Vec<_> = (0..200).map(|_| Client::connect(server.address)).collect();
     for client in &mut refused {
         assert_eq!(client.rest(), FULL);
@@ -154,14 +158,14 @@ fn too_many_clients_are_told_and_hold_few_descriptors() {
     wait_until("refused clients stay", || {
         server.process.descriptors() <= before
     });
-    wait_until("nothing tells of it", || {
+    wait_until("nothing is logged", || {
         server.log().contains("server is full")
     });
 }
 
 #[test]
-fn more_workers_than_the_machine_gives_are_refused_at_the_start() {
-    let directory = Replica::directory("threads");
+fn more_workers_than_the_system_allows_are_refused_at_the_start() {
+    let directory = Server::directory("threads");
     let output = Command::new("bash")
         .args([
             "-c",
@@ -179,8 +183,8 @@ fn more_workers_than_the_machine_gives_are_refused_at_the_start() {
     assert_eq!(output.status.code(), Some(1), "{text}");
 }
 
-/// Requests whose lines fill the log, all answered.
-fn chatter(address: SocketAddr, requests: usize) {
+/// Sends requests whose lines fill the log, and checks that all are answered.
+fn fill_log(address: SocketAddr, requests: usize) {
     let mut client = Client::connect(address);
     let line = "x".repeat(4_000);
     for _ in 0..requests {
@@ -189,41 +193,38 @@ fn chatter(address: SocketAddr, requests: usize) {
 }
 
 #[test]
-fn a_log_that_takes_nothing_stalls_nobody_and_tells_what_was_dropped() {
-    // A pipe that nobody reads is the slowest of disks.
-    let (go, gone) = std::sync::mpsc::channel::<()>();
+fn a_blocked_log_stalls_no_client_and_dropped_lines_are_counted() {
+    // A pipe that is not read blocks the log thread as a hanging disk would.
+    let (start_reading, reading) = std::sync::mpsc::channel::<()>();
     let mut reader = None;
-    let server = Replica::start("slow-log", &[], |directory| {
+    let server = Server::start("slow-log", &[], |directory| {
         let path = directory.join("logs/Alone.log");
         let made = Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
         reader = Some(std::thread::spawn(move || {
-            // The server's opening it for writing waits for this.
+            // The server can open it for writing only now.
             let mut pipe = fs::File::open(path).unwrap();
-            gone.recv().unwrap();
+            reading.recv().unwrap();
             let mut lines = Vec::new();
             pipe.read_to_end(&mut lines).unwrap();
             String::from_utf8(lines).unwrap()
         }));
     });
     // 8 KiB of lines each, against a buffer of 8 MiB.
-    chatter(server.address, 3_000);
-    go.send(()).unwrap();
-    chatter(server.address, 10);
+    fill_log(server.address, 3_000);
+    start_reading.send(()).unwrap();
+    fill_log(server.address, 10);
     signal(&server.process, "TERM");
     let lines = reader.unwrap().join().unwrap();
-    assert!(
-        lines.contains(" log lines dropped: "),
-        "nothing tells of it"
-    );
+    assert!(lines.contains(" log lines dropped: "), "nothing is logged");
 }
 
 #[test]
-fn a_full_log_disk_stalls_nobody() {
-    // This device takes no byte: the error is that of a full disk.
-    let server = Replica::start("full-log", &[], |directory| {
+fn a_full_log_disk_stalls_no_client() {
+    // Every write to this device fails with the error of a full disk.
+    let server = Server::start("full-log", &[], |directory| {
         std::os::unix::fs::symlink("/dev/full", directory.join("logs/Alone.log")).unwrap();
     });
-    chatter(server.address, 500);
+    fill_log(server.address, 500);
     assert_eq!(Client::connect(server.address).ask("a"), "? a");
 }

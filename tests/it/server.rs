@@ -1,23 +1,27 @@
-//! One server, over real sockets, under both of the pool's disciplines.
+//! One server, over real sockets, with both kinds of pool.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, PATIENCE, alone, report};
-use herd::config::PoolKind;
+use crate::support::{Client, PATIENCE, alone, alone_with, report};
+use herd::config::{Ack, PoolKind};
+use herd::places::Places;
+use herd::places::failure::Failure;
+use herd::places::remote::{Remote, Settings};
+use herd::places::upstream::{Request, Upstream};
 
-/// Runs a story under both disciplines, each with four workers.
-fn under_both(story: impl Fn(SocketAddr)) {
+/// Runs a test with both kinds of pool, each with four workers.
+fn with_both_pools(test: impl Fn(SocketAddr)) {
     for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         let server = alone(|config| config.pool = pool);
-        story(server.client_address());
+        test(server.client_address());
         server.stop();
     }
 }
 
 #[test]
-fn answers_reports_and_inquiries() {
-    under_both(|address| {
+fn answers_iamat_and_whatsat() {
+    with_both_pools(|address| {
         let mut client = Client::connect(address);
         let line = report("kiwi.cs.ucla.edu", "+34.068930-118.445127");
         let reply = client.ask(&line);
@@ -40,7 +44,7 @@ fn answers_reports_and_inquiries() {
 
 #[test]
 fn five_thousand_lines_in_one_burst_are_answered_in_order() {
-    under_both(|address| {
+    with_both_pools(|address| {
         let mut client = Client::connect(address);
         let lines: Vec<_> = (0..5_000).map(|i| format!("line {i}\n")).collect();
         client.send(lines.concat());
@@ -51,14 +55,13 @@ fn five_thousand_lines_in_one_burst_are_answered_in_order() {
 }
 
 #[test]
-fn a_line_without_end_costs_no_more_than_its_limit() {
-    under_both(|address| {
+fn an_endless_line_costs_no_more_than_its_limit() {
+    with_both_pools(|address| {
         let mut client = Client::connect(address);
         let mut sender = client.stream().try_clone().unwrap();
         let sending = std::thread::spawn(move || {
             use std::io::Write;
-            // The server stops reading a second after its answer at the latest; what is sent
-            // beyond that may fail.
+            // The server stops reading at most a second after its answer; later writes may fail.
             let chunk = vec![b'x'; 100_000];
             (0..100).all(|_| sender.write_all(&chunk).is_ok())
         });
@@ -70,7 +73,7 @@ fn a_line_without_end_costs_no_more_than_its_limit() {
 }
 
 #[test]
-fn idle_clients_keep_nobody_waiting_in_the_lobby() {
+fn idle_clients_delay_no_other_client_in_the_shared_pool() {
     let server = alone(|config| config.pool = PoolKind::Shared);
     let idle: Vec<_> = (0..1_000)
         .map(|_| Client::connect(server.client_address()))
@@ -83,10 +86,10 @@ fn idle_clients_keep_nobody_waiting_in_the_lobby() {
         })
         .collect();
     let start = Instant::now();
-    let mut good = Client::connect(server.client_address());
+    let mut active = Client::connect(server.client_address());
     for number in 0..100 {
         assert_eq!(
-            good.ask(&format!("hello {number}")),
+            active.ask(&format!("hello {number}")),
             format!("? hello {number}")
         );
     }
@@ -97,12 +100,12 @@ fn idle_clients_keep_nobody_waiting_in_the_lobby() {
 }
 
 #[test]
-fn idle_clients_hold_all_seats_until_one_leaves() {
+fn idle_clients_hold_all_dedicated_workers_until_one_disconnects() {
     let server = alone(|config| (config.pool, config.workers) = (PoolKind::Dedicated, 2));
-    let mut seated: Vec<_> = (0..2)
+    let mut served: Vec<_> = (0..2)
         .map(|_| Client::connect(server.client_address()))
         .collect();
-    for client in &mut seated {
+    for client in &mut served {
         assert_eq!(client.ask("a"), "? a");
     }
     let mut waiting = Client::connect(server.client_address());
@@ -114,53 +117,53 @@ fn idle_clients_hold_all_seats_until_one_leaves() {
     let mut byte = [0];
     assert!(std::io::Read::read(&mut waiting.stream(), &mut byte).is_err());
     waiting.stream().set_read_timeout(Some(PATIENCE)).unwrap();
-    seated.pop();
+    served.pop();
     assert_eq!(waiting.line(), "? b");
     server.stop();
 }
 
 #[test]
-fn one_client_too_many_is_told() {
+fn a_client_beyond_the_limit_is_refused() {
     for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         let server = alone(|config| (config.pool, config.max_clients) = (pool, Some(2)));
-        let mut inside: Vec<_> = (0..2)
+        let mut connected: Vec<_> = (0..2)
             .map(|_| Client::connect(server.client_address()))
             .collect();
-        for client in &mut inside {
+        for client in &mut connected {
             assert_eq!(client.ask("a"), "? a");
         }
         assert_eq!(
             Client::connect(server.client_address()).rest(),
             b"? server full\n"
         );
-        inside.pop();
+        connected.pop();
         let deadline = Instant::now() + PATIENCE;
         while Client::connect(server.client_address()).ask("b") != "? b" {
-            assert!(Instant::now() < deadline, "no place became free");
+            assert!(Instant::now() < deadline, "the permit was not returned");
         }
         server.stop();
     }
 }
 
 #[test]
-fn silent_clients_are_let_go_in_order() {
+fn idle_clients_are_disconnected_in_order() {
     for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         let server = alone(|config| {
             (config.pool, config.idle_timeout) = (pool, Duration::from_secs(1));
         });
-        let mut never_spoke = Client::connect(server.client_address());
-        let mut spoke_once = Client::connect(server.client_address());
-        assert_eq!(spoke_once.ask("a"), "? a");
+        let mut silent = Client::connect(server.client_address());
+        let mut idle = Client::connect(server.client_address());
+        assert_eq!(idle.ask("a"), "? a");
         let start = Instant::now();
-        assert!(never_spoke.rest().is_empty());
-        assert!(spoke_once.rest().is_empty());
+        assert!(silent.rest().is_empty());
+        assert!(idle.rest().is_empty());
         assert!(start.elapsed() > Duration::from_millis(500));
         server.stop();
     }
 }
 
 #[test]
-fn stopping_answers_what_was_read_and_closes() {
+fn a_stop_answers_requests_that_were_read_and_closes() {
     for pool in [PoolKind::Dedicated, PoolKind::Shared] {
         let server = alone(|config| config.pool = pool);
         let mut clients: Vec<_> = (0..4)
@@ -186,7 +189,7 @@ fn stopping_answers_what_was_read_and_closes() {
 #[test]
 fn a_client_that_does_not_read_holds_no_worker() {
     let server = alone(|config| (config.pool, config.workers) = (PoolKind::Shared, 1));
-    let full: Vec<_> = (0..8)
+    let deaf: Vec<_> = (0..8)
         .map(|_| {
             let client = Client::connect(server.client_address());
             client.stream().set_nonblocking(true).unwrap();
@@ -199,8 +202,55 @@ fn a_client_that_does_not_read_holds_no_worker() {
             client
         })
         .collect();
-    let mut good = Client::connect(server.client_address());
-    assert_eq!(good.ask("hello"), "? hello");
-    drop(full);
+    let mut active = Client::connect(server.client_address());
+    assert_eq!(active.ask("hello"), "? hello");
+    drop(deaf);
     server.stop();
+}
+
+/// A provider that finds the same place everywhere.
+#[derive(Debug)]
+struct OnePlace;
+
+impl Upstream for OnePlace {
+    fn fetch(&self, _: &Request, _: Duration) -> Result<Vec<u8>, Failure> {
+        Ok(b"{\"results\":[\"here\"]}".to_vec())
+    }
+
+    fn cut(&self) {}
+
+    fn may_cache(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn replies_keep_their_order_across_waits_for_the_disk_and_for_places() {
+    for pool in [PoolKind::Dedicated, PoolKind::Shared] {
+        let data = std::env::temp_dir().join(format!("herd-waits-{pool:?}-{}", std::process::id()));
+        let settings = Settings {
+            workers: 1,
+            calls_per_minute: None,
+        };
+        let places = Remote::start(Box::new(OnePlace), settings).map(Places::Remote);
+        let server = alone_with(places.unwrap(), |config| {
+            (config.pool, config.workers, config.ack) = (pool, 1, Ack::Disk);
+            config.data_dir = Some(data.clone());
+        });
+        let mut client = Client::connect(server.client_address());
+        let iamat = report("kiwi", "+34.0-118.4");
+        // All in one segment, so that one turn has to wait for both, twice.
+        client.send(format!("{iamat}\nWHATSAT kiwi 10 5\nx\n").repeat(2));
+        client.half_close();
+        let replies = String::from_utf8(client.rest()).unwrap();
+        let at_line = replies.lines().next().unwrap();
+        assert!(at_line.starts_with("AT Alford "), "{replies}");
+        let round = format!("{at_line}\n{at_line}\n{{\"results\":[\"here\"]}}\n\n? x\n");
+        // The second report is echoed with its own time difference.
+        assert_eq!(replies.lines().count(), 2 * round.lines().count());
+        assert!(replies.starts_with(&round), "{replies}");
+        assert!(replies.ends_with("[\"here\"]}\n\n? x\n"), "{replies}");
+        server.stop();
+        std::fs::remove_dir_all(data).unwrap();
+    }
 }

@@ -1,10 +1,11 @@
-//! Dedicated: a worker takes a connection and keeps it, blocking in `read`, until it closes.
+//! The dedicated pool: a worker takes a connection and keeps it, blocking in `read`, until it
+//! closes.
 //!
-//! Nothing to explain, and every client is isolated from every other. The price is a wake-up
-//! for every request and a thread for every client: idle clients hold all workers, and those
-//! who come later wait in the queue for a seat.
+//! It is simple, and isolates every client from every other. The price is a wake-up for every
+//! request and a thread for every client: idle clients hold all workers, and later clients wait in
+//! the queue until a worker is free.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,66 +13,49 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::warn;
 use parking_lot::Mutex;
 
-use super::{Connection, STOP_PATIENCE};
-use crate::client::session::{Scratch, Services, TurnResult};
+use super::{Dispatch, STOP_TIMEOUT};
+use crate::client::connection::Connection;
+use crate::client::services::Services;
+use crate::client::session::{Scratch, TurnResult};
 use crate::model::time::Tick;
 
-/// Connections that wait for a seat; past this they are refused.
+/// Connections that wait for a worker; past this they are refused.
 const QUEUE_CONNECTIONS: usize = 1_024;
 
-/// One worker's place: whom it serves, and until when at the latest.
+/// One worker's connection, as seen by the sweep: its socket, and its deadline.
 #[derive(Debug, Default)]
-struct Seat {
-    stream: Mutex<Option<std::net::TcpStream>>,
+struct WorkerSlot {
+    stream: Mutex<Option<TcpStream>>,
     deadline: AtomicU64,
 }
 
-/// What the workers share.
+/// State that the workers share.
 #[derive(Debug)]
-pub struct Dedicated {
-    /// Gone once the pool stops, so that workers who wait for a connection end.
-    entrance: Mutex<Option<Sender<Box<Connection>>>>,
+pub(super) struct Dedicated {
+    /// `None` once the pool stops, so that workers that wait for a connection return.
+    sender: Mutex<Option<Sender<Box<Connection>>>>,
     queue: Receiver<Box<Connection>>,
-    seats: Vec<Seat>,
+    slots: Vec<WorkerSlot>,
     services: Arc<Services>,
-    /// Once the pool stops: when those who have not taken their replies are dropped.
-    patience_ends: Mutex<Option<Tick>>,
+    /// Once the pool stops: the time at which clients that have not taken their replies are dropped.
+    drop_time: Mutex<Option<Tick>>,
 }
 
 impl Dedicated {
-    /// A seat for each worker.
+    /// Prepares a slot for each worker.
     pub(super) fn new(workers: usize, services: &Arc<Services>) -> Dedicated {
-        let (entrance, queue) = bounded(QUEUE_CONNECTIONS);
+        let (sender, queue) = bounded(QUEUE_CONNECTIONS);
         Dedicated {
-            entrance: Mutex::new(Some(entrance)),
+            sender: Mutex::new(Some(sender)),
             queue,
-            seats: (0..workers).map(|_| Seat::default()).collect(),
+            slots: (0..workers).map(|_| WorkerSlot::default()).collect(),
             services: Arc::clone(services),
-            patience_ends: Mutex::new(None),
+            drop_time: Mutex::new(None),
         }
     }
 
-    pub(super) fn enter(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        match &*self.entrance.lock() {
-            Some(entrance) => entrance
-                .try_send(connection)
-                .map_err(|error| error.into_inner()),
-            None => Err(connection),
-        }
-    }
-
-    /// A worker's life: take the next connection, keep it until it closes.
-    pub(super) fn work(&self, worker: usize) {
-        let mut scratch = Scratch::default();
-        for mut connection in &self.queue {
-            if !self.services.stopping.load(Ordering::Relaxed) {
-                self.serve(&self.seats[worker], &mut connection, &mut scratch);
-            }
-        }
-    }
-
-    fn serve(&self, seat: &Seat, connection: &mut Connection, scratch: &mut Scratch) {
-        // The sweep's handle on the socket, by which a blocked worker is freed.
+    fn serve(&self, slot: &WorkerSlot, connection: &mut Connection, scratch: &mut Scratch) {
+        // The sweep's handle on the socket, which interrupts a blocked worker.
         let stream = match connection.stream.try_clone() {
             Ok(stream) => stream,
             Err(error) => {
@@ -79,65 +63,89 @@ impl Dedicated {
                 return;
             }
         };
-        seat.publish(connection.session.deadline(&self.services));
-        *seat.stream.lock() = Some(stream);
+        slot.set_deadline(connection.session.deadline(&self.services));
+        *slot.stream.lock() = Some(stream);
         loop {
             match connection.turn(scratch, &self.services) {
-                TurnResult::Closed(_) => break,
-                TurnResult::Blocked if !self.await_errand(connection) => break,
+                TurnResult::Ended(_) => break,
+                TurnResult::Blocked if !self.wait(connection) => break,
                 TurnResult::Blocked => {}
-                TurnResult::Input | TurnResult::Output | TurnResult::Again => {}
+                TurnResult::NeedsInput | TurnResult::NeedsOutput | TurnResult::Again => {}
             }
-            seat.publish(connection.session.deadline(&self.services));
+            slot.set_deadline(connection.session.deadline(&self.services));
         }
-        seat.stream.lock().take();
+        slot.stream.lock().take();
     }
 
-    /// The worker is the client's own, so it may as well wait here. The answer always comes.
-    /// Whether the connection goes on.
-    fn await_errand(&self, connection: &mut Connection) -> bool {
-        let (done, outcome) = bounded(1);
-        if let Some(errand) = connection.session.take_pending() {
-            let done = move |outcome: &[u8]| drop(done.send(outcome.to_vec()));
-            self.services.run(errand, Box::new(done));
+    /// Runs the session's wait to its end: no other client needs this worker. Returns whether the
+    /// connection continues.
+    fn wait(&self, connection: &mut Connection) -> bool {
+        let Some(pending) = connection.session.take_pending() else {
+            return true;
+        };
+        let (done, released) = bounded(1);
+        pending.start(&self.services, move |released| drop(done.send(released)));
+        // The result always comes, and comes in bounded time.
+        let Ok(released) = released.recv() else {
+            warn!("client {} dropped: no result", connection.session.client());
+            return false;
+        };
+        connection.resume(released, &self.services)
+    }
+}
+
+impl Dispatch for Dedicated {
+    fn enter(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        match &*self.sender.lock() {
+            Some(sender) => sender
+                .try_send(connection)
+                .map_err(|error| error.into_inner()),
+            None => Err(connection),
         }
-        let outcome = outcome.recv().unwrap_or_default();
-        connection.resume(&outcome, &self.services)
     }
 
-    pub(super) fn sweep(&self, now: Tick) {
-        let out_of_patience = self.services.stopping.load(Ordering::Relaxed)
-            && now
-                >= *self
-                    .patience_ends
-                    .lock()
-                    .get_or_insert(now.after(STOP_PATIENCE));
-        for seat in &self.seats {
-            let deadline = Tick::from(seat.deadline.load(Ordering::Relaxed));
-            if now >= deadline || out_of_patience {
-                seat.free();
+    fn sweep(&self, now: Tick) {
+        let drop_all = self.services.stopping.load(Ordering::Relaxed)
+            && now >= *self.drop_time.lock().get_or_insert(now.after(STOP_TIMEOUT));
+        for slot in &self.slots {
+            let deadline = Tick::from(slot.deadline.load(Ordering::Relaxed));
+            if now >= deadline || drop_all {
+                slot.interrupt();
             }
         }
     }
 
-    pub(super) fn stop(&self) {
-        self.entrance.lock().take();
-        for seat in &self.seats {
-            // The worker still answers what it has read, and finds its input at an end.
-            if let Some(stream) = &*seat.stream.lock() {
+    /// Does nothing: a long turn delays only the worker's own client.
+    fn wake_if_stalled(&self) {}
+
+    fn stop(&self) {
+        self.sender.lock().take();
+        for slot in &self.slots {
+            // The worker still answers what it has read, and then finds the end of its input.
+            if let Some(stream) = &*slot.stream.lock() {
                 let _ = stream.shutdown(Shutdown::Read);
+            }
+        }
+    }
+
+    /// Serves one connection after the other, each until it closes.
+    fn work(self: Arc<Dedicated>, worker: usize) {
+        let mut scratch = Scratch::default();
+        for mut connection in &self.queue {
+            if !self.services.stopping.load(Ordering::Relaxed) {
+                self.serve(&self.slots[worker], &mut connection, &mut scratch);
             }
         }
     }
 }
 
-impl Seat {
-    fn publish(&self, deadline: Tick) {
+impl WorkerSlot {
+    fn set_deadline(&self, deadline: Tick) {
         self.deadline.store(deadline.into(), Ordering::Relaxed);
     }
 
-    /// Makes whatever call the worker blocks in return; its session then sees what time it is.
-    fn free(&self) {
+    /// Makes any call that the worker blocks in return; its session then checks its deadlines.
+    fn interrupt(&self) {
         if let Some(stream) = &*self.stream.lock() {
             let _ = stream.shutdown(Shutdown::Both);
         }

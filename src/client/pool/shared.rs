@@ -1,19 +1,20 @@
-//! The lobby: a connection that has nothing to say holds no worker.
+//! The shared pool: an idle connection holds no worker.
 //!
-//! All sockets are registered, edge-triggered, with one epoll instance. The free workers take
-//! turns there: one, the leader, blocks in the wait, takes all that are ready, and gives each a
-//! turn itself before it waits again. Others sleep. They are woken only when a wait brought
-//! more than one worker should handle, since a wake-up costs more than a turn: one hot worker
-//! that shares its wake-up among many requests beats several.
+//! All sockets are registered, edge-triggered, with one epoll instance, and the workers share it as
+//! leader and followers. A free worker becomes the poller: it blocks in the wait, takes all
+//! connections that are ready, and gives each a turn itself before it polls again. Others sleep.
+//! They are woken only when a poll brought more than one worker should handle, since a wake-up
+//! costs more than a turn: one hot worker that shares its wake-up among many requests beats
+//! several.
 //!
-//! Where turns turn out dear, each is worth a wake-up of its own: as many workers as there are
-//! processors wait side by side, each takes one connection at a time, and the kernel wakes whom
-//! it needs. With one leader there, eight clients that ask for places with sixteen requests each
-//! kept one processor busy and left the other idle, for 0.7 of the throughput.
+//! Where turns turn out expensive, each is worth a wake-up of its own: as many workers as there are
+//! processors poll side by side, each takes one connection at a time, and the kernel wakes as many
+//! as it needs. With one poller there, eight clients that sent sixteen `WHATSAT` at a time kept one
+//! processor busy and left the other idle, for 0.7 of the throughput.
 //!
-//! A connection is either in its slot (nobody works on it) or with the worker that has its
-//! turn, so a session needs no lock. What happens on its socket meanwhile is noted in the slot,
-//! and the connection gets another turn.
+//! A connection is either in its slot, where no worker uses it, or with the worker that runs its
+//! turn, so a session needs no lock. An event on its socket meanwhile is noted in the slot, and
+//! the connection gets another turn.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,131 +29,96 @@ use log::warn;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
-use super::{Connection, STOP_PATIENCE};
-use crate::client::session::{Pending, Scratch, Services, TurnResult};
+use super::cost::CostMeter;
+use super::{Dispatch, STOP_TIMEOUT};
+use crate::client::connection::Connection;
+use crate::client::services::Services;
+use crate::client::session::pending::{Pending, Released};
+use crate::client::session::{Scratch, TurnResult};
 use crate::model::time::Tick;
 
-/// Events taken from the kernel at once; what is beyond is taken with the next wait.
+/// Events taken from the kernel by one poll; the next poll takes the rest.
 const EVENTS: usize = 256;
 
-/// Work that one worker does alone; with more than that before it, it wakes another, if there is a
-/// processor for it. To be woken and to sleep again costs about 10 us of CPU time, and takes 30 to
-/// 50 us. So of 200 us it is a twentieth, and the last of them are served earlier.
+/// Queued work that one worker does alone; past this it wakes another, if there is a processor for
+/// it. To be woken and to sleep again costs about 10 µs of CPU time, and takes 30 to 50 µs. So of
+/// 200 µs it is a twentieth, and the last of them are served earlier.
 const HELP_THRESHOLD: Duration = Duration::from_micros(200);
 
-/// A turn that costs more is dear: more than twice what it costs to wake a worker for it.
-const EXPENSIVE: Duration = Duration::from_micros(30);
+/// Cost past which a turn is expensive: more than twice the cost of waking a worker for it.
+const EXPENSIVE_TURN: Duration = Duration::from_micros(30);
 
-/// Turns that a worker gives between two looks at what a turn costs.
-const TURNS_PER_LOOK: u32 = 32;
+/// Assumed cost of a turn before the first measurement: that of a report.
+const INITIAL_TURN_COST: Duration = Duration::from_micros(6);
 
-/// What a turn is taken to cost before anybody has looked: that of a report.
-const FIRST_COST: Duration = Duration::from_micros(6);
+/// Turns run from the queue before the next poll, so that connections which keep the queue full
+/// can't keep the others out.
+const TURNS_PER_POLL: usize = 64;
 
-/// Turns given from the queue before the kernel is asked again, so that connections which keep
-/// it full can't keep the others out.
-const TURNS_PER_HARVEST: usize = 64;
-
-/// Names the event that only wakes the leader.
+/// Data of the event that only wakes a poller.
 const WAKE: u64 = u64::MAX;
 
-/// What happens on a client's socket and is to be reported.
+/// Events on a client's socket that epoll reports.
 const INPUT: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
 
-/// Where a connection stands.
+/// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlotState {
-    /// In its slot, waiting for its socket.
+    /// In its slot, waiting for an event on its socket.
     Idle,
     /// In its slot and in the queue for a turn.
     Queued,
-    /// With a worker.
-    Served,
-    /// With a worker, and something has happened on its socket since the turn began.
-    ServedAndReady,
+    /// With a worker, or in a wait between two turns.
+    Running,
+    /// The same, and an event has arrived meanwhile; another turn follows.
+    RunningWithEvent,
 }
 
 #[derive(Debug)]
 struct Slot {
-    place: SlotState,
-    /// Tells this connection's events from those of the slot's earlier tenants.
+    state: SlotState,
+    /// Distinguishes this connection's events from those of the slot's earlier connections.
     generation: u32,
-    /// Whether the client's end of input has been announced.
-    end_announced: bool,
-    /// Whether room for output is reported too; from the first write that would have blocked.
+    /// Set once the client's end of input was reported.
+    end_reported: bool,
+    /// Set if writable events are reported too: from the first write that would have blocked.
     reports_output: bool,
     deadline: Tick,
-    /// `None` while a worker has it.
+    /// `None` while running.
     connection: Option<Box<Connection>>,
 }
 
 #[derive(Debug)]
 struct State {
     slots: Slab<Slot>,
-    /// Who is to have a turn.
+    /// Keys of the slots whose connections wait for a turn.
     queue: VecDeque<usize>,
-    /// Turns given since the kernel was last asked.
-    turns: usize,
-    /// Turns given in all, and how many that were when [`Shared::wake_if_stalled`] last looked.
-    given: u64,
-    watched: u64,
-    /// What a turn costs of late.
-    cost: Duration,
-    /// Workers at the kernel's queue.
-    leaders: usize,
+    /// Turns started since the last poll.
+    turns_since_poll: usize,
+    /// Turns started in all, and their number at the last [`Shared::wake_if_stalled`].
+    turns: u64,
+    turns_at_check: u64,
+    /// Cost of a turn of late.
+    turn_cost: Duration,
+    /// Workers blocked in a poll.
+    pollers: usize,
     workers: usize,
     sleeping: usize,
     /// Workers that can run at the same time.
     processors: usize,
-    generations: u32,
+    last_generation: u32,
     stopping: bool,
-    /// Once the pool stops: when those who have not taken their replies are dropped.
-    patience_ends: Option<Tick>,
+    /// Once the pool stops: the time at which clients that have not taken their replies are dropped.
+    drop_time: Option<Tick>,
 }
 
-/// What a worker's turns cost it: CPU time, waiting at the kernel's queue and waking up included.
-/// Time that it waited for a processor does not count: where those are short, a second worker
-/// makes it worse.
+/// State that the workers share.
 #[derive(Debug)]
-struct Pace {
-    turns: u32,
-    looked: Duration,
-}
-
-impl Pace {
-    fn new() -> Pace {
-        Pace {
-            turns: 0,
-            looked: cpu_time(),
-        }
-    }
-
-    /// Counts a turn; now and then, what one of the last ones cost.
-    fn count(&mut self) -> Option<Duration> {
-        self.turns += 1;
-        if self.turns < TURNS_PER_LOOK {
-            return None;
-        }
-        let before = std::mem::replace(&mut self.looked, cpu_time());
-        let turns = std::mem::take(&mut self.turns);
-        Some(self.looked.saturating_sub(before) / turns)
-    }
-}
-
-/// CPU time of the calling thread.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.try_into().unwrap_or_default()
-}
-
-/// What the workers share.
-#[derive(Debug)]
-pub struct Shared {
+pub(super) struct Shared {
     services: Arc<Services>,
     epoll: OwnedFd,
     wake: OwnedFd,
@@ -161,7 +127,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// An empty lobby.
+    /// A pool without connections.
     pub(super) fn new(services: &Arc<Services>) -> io::Result<Shared> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -178,193 +144,134 @@ impl Shared {
             state: Mutex::new(State {
                 slots: Slab::new(),
                 queue: VecDeque::new(),
+                turns_since_poll: 0,
                 turns: 0,
-                given: 0,
-                watched: 0,
-                cost: FIRST_COST,
-                leaders: 0,
+                turns_at_check: 0,
+                turn_cost: INITIAL_TURN_COST,
+                pollers: 0,
                 workers: 0,
                 sleeping: 0,
                 processors: thread::available_parallelism().map_or(1, NonZero::get),
-                generations: 0,
+                last_generation: 0,
                 stopping: false,
-                patience_ends: None,
+                drop_time: None,
             }),
             followers: Condvar::new(),
         })
     }
 
-    pub(super) fn enter(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        if let Err(error) = connection.stream.set_nonblocking(true) {
-            warn!("client {} refused: {error}", connection.session.client());
-            return Err(connection);
-        }
-        let mut state = self.state.lock();
-        if state.stopping {
-            return Err(connection);
-        }
-        state.generations = state.generations.wrapping_add(1);
-        let generation = state.generations;
-        let entry = state.slots.vacant_entry();
-        let data = event_data(entry.key(), generation);
-        if let Err(error) = epoll::add(&self.epoll, &connection.stream, data, INPUT) {
-            drop(state);
-            warn!("client {} refused: {error}", connection.session.client());
-            return Err(connection);
-        }
-        entry.insert(Slot {
-            place: SlotState::Idle,
-            generation,
-            end_announced: false,
-            reports_output: false,
-            deadline: connection.session.deadline(&self.services),
-            connection: Some(connection),
-        });
-        Ok(())
-    }
-
-    /// A worker's life: give turns; with none to give, lead; with a leader there, sleep.
-    pub(super) fn work(self: &Arc<Shared>) {
-        let mut scratch = Scratch::default();
-        let mut events = vec![MaybeUninit::uninit(); EVENTS];
-        let mut pace = Pace::new();
-        let mut state = self.state.lock();
-        state.workers += 1;
-        loop {
-            let overdue = state.turns >= TURNS_PER_HARVEST && state.leaders == 0;
-            match state.queue.pop_front() {
-                Some(key) if overdue => {
-                    state.queue.push_front(key);
-                    state = self.lead(state, &mut events, Some(Duration::ZERO));
-                }
-                Some(key) => state = self.serve(state, key, &mut scratch, &mut pace),
-                None if state.stopping && state.slots.is_empty() => {
-                    state.workers -= 1;
-                    self.wake_followers(&mut state);
-                    self.wake_leader();
-                    return;
-                }
-                None if state.leaders >= state.max_pollers() => {
-                    state.sleeping += 1;
-                    // Who wakes it counts it as awake at once.
-                    self.followers.wait(&mut state);
-                    self.share(&mut state);
-                }
-                None => state = self.lead(state, &mut events, None),
-            }
-        }
-    }
-
-    /// Gives the connection of that slot its turn.
+    /// Runs a turn of the connection in that slot.
     fn serve<'a>(
         self: &'a Arc<Shared>,
         mut state: MutexGuard<'a, State>,
         key: usize,
         scratch: &mut Scratch,
-        pace: &mut Pace,
+        meter: &mut CostMeter,
     ) -> MutexGuard<'a, State> {
+        state.turns_since_poll += 1;
         state.turns += 1;
-        state.given += 1;
-        if let Some(cost) = pace.count() {
-            // Half of it is what came before, so that a few odd turns are not the whole tale.
-            state.cost = (state.cost + cost) / 2;
-            self.share(&mut state);
+        if let Some(cost) = meter.count_turn() {
+            // Half of it is the former value, so that a few odd turns do not decide.
+            state.turn_cost = (state.turn_cost + cost) / 2;
+            self.wake_helper(&mut state);
         }
         let slot = &mut state.slots[key];
-        slot.place = SlotState::Served;
-        let end_announced = slot.end_announced;
+        slot.state = SlotState::Running;
+        let end_reported = slot.end_reported;
         let Some(mut connection) = slot.connection.take() else {
             return state;
         };
         drop(state);
 
-        if end_announced {
-            connection.session.announce_end();
+        if end_reported {
+            connection.session.report_end();
         }
-        let after = connection.turn(scratch, &self.services);
-        if after == TurnResult::Blocked
-            && let Some(errand) = connection.session.take_pending()
+        let result = connection.turn(scratch, &self.services);
+        if result == TurnResult::Blocked
+            && let Some(pending) = connection.session.take_pending()
         {
-            self.send_on(key, connection, errand);
+            self.start_wait(key, connection, pending);
             return self.state.lock();
         }
         let deadline = connection.session.deadline(&self.services);
 
         let mut state = self.state.lock();
-        if let TurnResult::Closed(_) = after {
-            state.slots.remove(key);
-            drop(state);
-            drop(connection);
-            return self.state.lock();
+        if let TurnResult::Ended(_) = result {
+            return self.remove(state, key, connection, None);
         }
         let slot = &mut state.slots[key];
-        if after == TurnResult::Output && !slot.reports_output {
+        if result == TurnResult::NeedsOutput && !slot.reports_output {
             slot.reports_output = true;
             let (data, interest) = (event_data(key, slot.generation), INPUT | EventFlags::OUT);
             if let Err(error) = epoll::modify(&self.epoll, &connection.stream, data, interest) {
-                warn!("client {} dropped: {error}", connection.session.client());
-                state.slots.remove(key);
-                return state;
+                return self.remove(state, key, connection, Some(error));
             }
         }
         slot.connection = Some(connection);
         slot.deadline = deadline;
-        if after == TurnResult::Again || slot.place == SlotState::ServedAndReady {
-            slot.place = SlotState::Queued;
+        if result == TurnResult::Again || slot.state == SlotState::RunningWithEvent {
+            slot.state = SlotState::Queued;
             state.queue.push_back(key);
         } else {
-            slot.place = SlotState::Idle;
+            slot.state = SlotState::Idle;
         }
         state
     }
 
-    /// Wakes a worker if those in the queue wait behind a turn that does not end.
-    pub(super) fn wake_if_stalled(&self) {
-        let mut state = self.state.lock();
-        let stuck = !state.queue.is_empty() && state.given == state.watched;
-        state.watched = state.given;
-        if stuck {
-            self.wake_follower(&mut state);
+    /// Removes the slot of a connection, and closes and logs it without the lock.
+    fn remove<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        key: usize,
+        connection: Box<Connection>,
+        error: Option<rustix::io::Errno>,
+    ) -> MutexGuard<'a, State> {
+        state.slots.remove(key);
+        drop(state);
+        if let Some(error) = error {
+            warn!("client {} dropped: {error}", connection.session.client());
         }
+        drop(connection);
+        self.state.lock()
     }
 
-    /// Hands a connection over until its errand is done. To the lobby it is as if a worker had it,
-    /// and no worker waits.
-    fn send_on(self: &Arc<Shared>, key: usize, mut connection: Box<Connection>, errand: Pending) {
-        let lobby = Arc::clone(self);
-        let done = move |outcome: &[u8]| {
-            let resumed = connection.resume(outcome, &lobby.services);
-            let mut state = lobby.state.lock();
+    /// Gives a connection to its wait, which queues it for a turn once it is over. No worker is
+    /// blocked.
+    fn start_wait(self: &Arc<Shared>, key: usize, mut connection: Box<Connection>, wait: Pending) {
+        let shared = Arc::clone(self);
+        let done = move |released: Released| {
+            let resumed = connection.resume(released, &shared.services);
+            let mut state = shared.state.lock();
             if !resumed {
                 state.slots.remove(key);
-                lobby.wake_if_done(&mut state);
+                shared.wake_if_done(&mut state);
                 drop(state);
                 return drop(connection);
             }
             let slot = &mut state.slots[key];
             slot.connection = Some(connection);
-            slot.place = SlotState::Queued;
+            slot.state = SlotState::Queued;
             state.queue.push_back(key);
-            lobby.wake_for(&mut state);
+            shared.wake_for_queue(&mut state);
         };
-        self.services.run(errand, Box::new(done));
+        wait.start(&self.services, done);
     }
 
-    /// Waits at the kernel's queue, for at most `timeout`, and queues who is ready.
-    fn lead<'a>(
+    /// Waits for events for at most `timeout`, and queues the connections that are ready.
+    fn poll<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         events: &mut [MaybeUninit<Event>],
         timeout: Option<Duration>,
     ) -> MutexGuard<'a, State> {
-        let most = if state.is_expensive() { 1 } else { EVENTS };
-        state.leaders += 1;
+        let max_events = if state.is_expensive() { 1 } else { EVENTS };
+        state.pollers += 1;
         drop(state);
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs() as _,
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        let ready = match epoll::wait(&self.epoll, &mut events[..most], timeout.as_ref()) {
+        let ready = match epoll::wait(&self.epoll, &mut events[..max_events], timeout.as_ref()) {
             Ok((ready, _)) => ready,
             Err(error) => {
                 debug_assert_eq!(error, rustix::io::Errno::INTR);
@@ -372,27 +279,27 @@ impl Shared {
             }
         };
         let mut state = self.state.lock();
-        state.leaders -= 1;
-        state.turns = 0;
+        state.pollers -= 1;
+        state.turns_since_poll = 0;
         for event in &*ready {
             let (data, flags) = (event.data.u64(), event.flags);
             if data != WAKE {
                 let hung_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-                state.ready(data, flags.intersects(hung_up));
+                state.note_event(data, flags.intersects(hung_up));
             }
         }
-        self.share(&mut state);
+        self.wake_helper(&mut state);
         state
     }
 
     /// Wakes a worker if there is more in the queue than one should do alone.
-    fn share(&self, state: &mut State) {
+    fn wake_helper(&self, state: &mut State) {
         if state.wants_help() {
             self.wake_follower(state);
         }
     }
 
-    /// Wakes a worker that sleeps, if there is one.
+    /// Wakes a sleeping worker. Returns whether there was one.
     fn wake_follower(&self, state: &mut State) -> bool {
         let sleeps = state.sleeping > 0;
         if sleeps {
@@ -402,66 +309,137 @@ impl Shared {
         sleeps
     }
 
-    /// Wakes all of them.
-    fn wake_followers(&self, state: &mut State) {
+    fn wake_all_followers(&self, state: &mut State) {
         state.sleeping = 0;
         self.followers.notify_all();
     }
 
-    pub(super) fn sweep(&self, now: Tick) {
+    fn wake_poller(&self) {
+        // It only fails if the counter is full, and then the poller has been woken.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Wakes a worker for a queue that was not filled by one. Without a poller, a worker is running
+    /// and checks the queue next.
+    fn wake_for_queue(&self, state: &mut State) {
+        if state.pollers > 0 && !self.wake_follower(state) {
+            self.wake_poller();
+        }
+    }
+
+    /// Ends the workers if the last connection of a stopping pool was not removed by one of them.
+    fn wake_if_done(&self, state: &mut State) {
+        if state.stopping && state.slots.is_empty() {
+            self.wake_all_followers(state);
+            self.wake_poller();
+        }
+    }
+}
+
+impl Dispatch for Shared {
+    fn enter(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        if let Err(error) = connection.stream.set_nonblocking(true) {
+            warn!("client {} refused: {error}", connection.session.client());
+            return Err(connection);
+        }
         let mut state = self.state.lock();
         if state.stopping {
-            let ends = *state.patience_ends.get_or_insert(now.after(STOP_PATIENCE));
-            if now >= ends {
+            return Err(connection);
+        }
+        state.last_generation = state.last_generation.wrapping_add(1);
+        let generation = state.last_generation;
+        let entry = state.slots.vacant_entry();
+        let data = event_data(entry.key(), generation);
+        if let Err(error) = epoll::add(&self.epoll, &connection.stream, data, INPUT) {
+            drop(state);
+            warn!("client {} refused: {error}", connection.session.client());
+            return Err(connection);
+        }
+        entry.insert(Slot {
+            state: SlotState::Idle,
+            generation,
+            end_reported: false,
+            reports_output: false,
+            deadline: connection.session.deadline(&self.services),
+            connection: Some(connection),
+        });
+        Ok(())
+    }
+
+    fn sweep(&self, now: Tick) {
+        let mut state = self.state.lock();
+        if state.stopping {
+            let drop_time = *state.drop_time.get_or_insert(now.after(STOP_TIMEOUT));
+            if now >= drop_time {
                 state.queue.clear();
                 state.slots.retain(|_, slot| slot.connection.is_none());
-                self.wake_followers(&mut state);
-                self.wake_leader();
+                self.wake_all_followers(&mut state);
+                self.wake_poller();
                 return;
             }
         }
         if state.queue_idle(|slot| now >= slot.deadline) {
-            self.wake_for(&mut state);
+            self.wake_for_queue(&mut state);
         }
     }
 
-    pub(super) fn stop(&self) {
+    fn wake_if_stalled(&self) {
+        let mut state = self.state.lock();
+        let stalled = !state.queue.is_empty() && state.turns == state.turns_at_check;
+        state.turns_at_check = state.turns;
+        if stalled {
+            self.wake_follower(&mut state);
+        }
+    }
+
+    fn stop(&self) {
         let mut state = self.state.lock();
         state.stopping = true;
         state.queue_idle(|_| true);
-        self.wake_followers(&mut state);
-        self.wake_leader();
+        self.wake_all_followers(&mut state);
+        self.wake_poller();
     }
 
-    /// Sees to it that somebody looks at a queue that was not filled by a worker. Where nobody
-    /// leads there is one at work, who looks at it next.
-    fn wake_for(&self, state: &mut State) {
-        if state.leaders > 0 && !self.wake_follower(state) {
-            self.wake_leader();
+    /// Runs the turns in the queue; polls when it is empty; sleeps when there are pollers enough.
+    fn work(self: Arc<Shared>, _: usize) {
+        let mut scratch = Scratch::default();
+        let mut events = vec![MaybeUninit::uninit(); EVENTS];
+        let mut meter = CostMeter::new();
+        let mut state = self.state.lock();
+        state.workers += 1;
+        loop {
+            let poll_due = state.turns_since_poll >= TURNS_PER_POLL && state.pollers == 0;
+            match state.queue.pop_front() {
+                Some(key) if poll_due => {
+                    state.queue.push_front(key);
+                    state = self.poll(state, &mut events, Some(Duration::ZERO));
+                }
+                Some(key) => state = self.serve(state, key, &mut scratch, &mut meter),
+                None if state.stopping && state.slots.is_empty() => {
+                    state.workers -= 1;
+                    self.wake_all_followers(&mut state);
+                    self.wake_poller();
+                    return;
+                }
+                None if state.pollers >= state.max_pollers() => {
+                    state.sleeping += 1;
+                    // The waking thread counts it as awake at once.
+                    self.followers.wait(&mut state);
+                    self.wake_helper(&mut state);
+                }
+                None => state = self.poll(state, &mut events, None),
+            }
         }
-    }
-
-    /// Ends the workers if the last connection of a stopping pool has gone without one of them.
-    fn wake_if_done(&self, state: &mut State) {
-        if state.stopping && state.slots.is_empty() {
-            self.wake_followers(state);
-            self.wake_leader();
-        }
-    }
-
-    fn wake_leader(&self) {
-        // It only fails if the counter is full, and then the leader has been woken.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
 
 impl State {
-    /// Whether turns cost so much that each is worth a wake-up.
+    /// Returns whether each turn costs enough to be worth a wake-up.
     fn is_expensive(&self) -> bool {
-        self.cost > EXPENSIVE
+        self.turn_cost > EXPENSIVE_TURN
     }
 
-    /// How many workers may wait at the kernel's queue.
+    /// Maximum number of workers that poll at the same time.
     fn max_pollers(&self) -> usize {
         if self.is_expensive() {
             self.processors
@@ -470,39 +448,38 @@ impl State {
         }
     }
 
-    /// Whether there is work for another worker, one to do it, and a processor for it. More
-    /// workers than processors take those from each other in the middle of their turns: with four
-    /// on one, 1,000 connections at depth 16 cost 2 to 5 % more CPU.
+    /// Returns whether there is work for another worker, a worker to do it, and a processor for it.
+    /// More workers than processors take those from each other in the middle of their turns: with
+    /// four on one, 1,000 connections at depth 16 cost 2 to 5 % more CPU.
     fn wants_help(&self) -> bool {
         let awake = self.workers - self.sleeping;
-        // The first in the queue is for the one who asks.
+        // The calling worker takes the first in the queue itself.
         let others = self.queue.len().saturating_sub(1);
         let work = self
-            .cost
+            .turn_cost
             .saturating_mul(others.try_into().unwrap_or(u32::MAX));
         let helps = if self.is_expensive() {
             awake < self.processors
         } else {
-            awake - self.leaders < self.processors && work > HELP_THRESHOLD
+            awake - self.pollers < self.processors && work > HELP_THRESHOLD
         };
         self.sleeping > 0 && helps
     }
 
-    /// Queues the idle connections that `choose` picks; whether there is one.
+    /// Queues the idle connections that `choose` selects. Returns whether there is one.
     fn queue_idle(&mut self, choose: impl Fn(&Slot) -> bool) -> bool {
         let before = self.queue.len();
         for (key, slot) in &mut self.slots {
-            if slot.place == SlotState::Idle && choose(slot) {
-                slot.place = SlotState::Queued;
+            if slot.state == SlotState::Idle && choose(slot) {
+                slot.state = SlotState::Queued;
                 self.queue.push_back(key);
             }
         }
         self.queue.len() > before
     }
 
-    /// Notes that something has happened on a socket. An event may come late, for a connection
-    /// that has gone.
-    fn ready(&mut self, data: u64, end_announced: bool) {
+    /// Notes an event on a socket. It may come late, for a connection that was removed.
+    fn note_event(&mut self, data: u64, end_reported: bool) {
         let (key, generation) = (data as u32 as usize, (data >> 32) as u32);
         let Some(slot) = self
             .slots
@@ -511,19 +488,19 @@ impl State {
         else {
             return;
         };
-        slot.end_announced |= end_announced;
-        match slot.place {
+        slot.end_reported |= end_reported;
+        match slot.state {
             SlotState::Idle => {
-                slot.place = SlotState::Queued;
+                slot.state = SlotState::Queued;
                 self.queue.push_back(key);
             }
-            SlotState::Served => slot.place = SlotState::ServedAndReady,
-            SlotState::Queued | SlotState::ServedAndReady => {}
+            SlotState::Running => slot.state = SlotState::RunningWithEvent,
+            SlotState::Queued | SlotState::RunningWithEvent => {}
         }
     }
 }
 
-/// What an event carries: the slot, and whose it was when the event was asked for.
+/// Data of a connection's events: its slot and its generation.
 fn event_data(key: usize, generation: u32) -> EventData {
     // There are never more slots than descriptors, whose numbers fit.
     EventData::new_u64(u64::from(generation) << 32 | key as u64)
@@ -533,41 +510,41 @@ fn event_data(key: usize, generation: u32) -> EventData {
 mod tests {
     use super::*;
 
-    /// Four workers on two processors; so many sleep, wait at the kernel's queue, and have work.
-    fn state(sleeping: usize, leaders: usize, queued: usize, cost: Duration) -> State {
+    /// Four workers on two processors, of which some sleep, poll, and have work queued.
+    fn state(sleeping: usize, pollers: usize, queued: usize, turn_cost: Duration) -> State {
         State {
             slots: Slab::new(),
             queue: (0..queued).collect(),
+            turns_since_poll: 0,
             turns: 0,
-            given: 0,
-            watched: 0,
-            cost,
-            leaders,
+            turns_at_check: 0,
+            turn_cost,
+            pollers,
             workers: 4,
             sleeping,
             processors: 2,
-            generations: 0,
+            last_generation: 0,
             stopping: false,
-            patience_ends: None,
+            drop_time: None,
         }
     }
 
     #[test]
-    fn cheap_turns_are_one_workers_until_they_are_many() {
+    fn one_worker_runs_cheap_turns_until_they_are_many() {
         let cost = Duration::from_micros(5);
         assert_eq!(state(3, 1, 0, cost).max_pollers(), 1);
-        // The leader has come back with 41 or 42 connections, and does one of them at once.
+        // The poller has returned with 41 or 42 connections, and serves one of them at once.
         assert!(!state(3, 0, 41, cost).wants_help());
         assert!(state(3, 0, 42, cost).wants_help());
     }
 
     #[test]
-    fn dear_turns_are_worth_a_worker_each() {
+    fn each_expensive_turn_is_worth_a_worker() {
         let cost = Duration::from_micros(50);
         assert_eq!(state(3, 1, 0, cost).max_pollers(), 2);
         assert!(state(3, 0, 0, cost).wants_help());
         assert!(state(3, 1, 0, cost).wants_help());
-        // Two are awake already, at work or waiting for it.
+        // Two are awake already, running turns or polling.
         assert!(!state(2, 0, 99, cost).wants_help());
         assert!(!state(2, 1, 99, cost).wants_help());
     }
@@ -576,21 +553,9 @@ mod tests {
     fn no_more_workers_are_woken_than_there_are_processors() {
         let cost = Duration::from_micros(5);
         assert!(!state(2, 0, 999, cost).wants_help());
-        // One of these two waits at the kernel's queue, and does not see this one.
+        // One of these two is blocked in a poll, and does not see the queue.
         assert!(state(2, 1, 999, cost).wants_help());
-        // There is nobody to wake.
+        // There is none to wake.
         assert!(!state(0, 3, 999, cost).wants_help());
-    }
-
-    #[test]
-    fn what_a_turn_costs_is_looked_at_now_and_then() {
-        let mut pace = Pace::new();
-        for _ in 1..TURNS_PER_LOOK {
-            assert_eq!(pace.count(), None);
-        }
-        let before = cpu_time();
-        while cpu_time() - before < EXPENSIVE * TURNS_PER_LOOK {}
-        assert!(pace.count().is_some_and(|cost| cost >= EXPENSIVE));
-        assert_eq!(pace.count(), None);
     }
 }

@@ -1,23 +1,23 @@
-//! Lines out of bytes: where one ends, and when it has grown too long to be one.
+//! Finds the lines in the bytes of a client, and enforces their maximum length.
 
-/// Bytes a line may have, its ending not counted.
+/// Maximum bytes of a line without its ending; past this the connection is closed.
 pub(super) const MAX_LINE_BYTES: usize = 4096;
 
-/// What the unread input begins with.
+/// The beginning of the input that has not been answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
-    /// A whole line, without its ending; `taken` bytes of input are it and its ending.
+    /// A whole line without its ending; with it, the line takes up `taken` bytes of input.
     Line { line: &'a [u8], taken: usize },
-    /// The beginning of a line that is longer than it may be.
+    /// The beginning of a line that is too long.
     TooLong(&'a [u8]),
     /// No whole line yet.
     Unfinished,
 }
 
-/// Looks at what the client has sent. A line ends in LF; a CR right before it belongs to the
-/// ending. Once the client has `ended`, what is left is a line without an ending.
+/// Finds the first line of `input`. A line ends in LF; a CR right before it belongs to the ending.
+/// Once the client's input has `ended`, the rest is a line without an ending.
 pub(super) fn next_line(input: &[u8], ended: bool) -> Next<'_> {
-    // The longest line that is allowed, its CR, and its LF.
+    // The longest line allowed, its CR, and its LF.
     let window = &input[..input.len().min(MAX_LINE_BYTES + 2)];
     let (line, taken) = match memchr::memchr(b'\n', window) {
         Some(end) => {

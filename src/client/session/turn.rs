@@ -1,11 +1,13 @@
-//! What the lines of one turn come to: parsed, carried out, and answered in their order.
+//! Execution of the lines of one turn: each is parsed, carried out, and answered in order.
 
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
 use log::info;
 
-use super::{PendingPlaces, Services, TURN_REQUESTS};
+use super::TURN_REQUESTS;
+use super::pending::{PlacesCall, end_places};
+use crate::client::services::Services;
 use crate::model::command::{Command, Inquiry, Report};
 use crate::model::decimal::MAX_FIELD_BYTES;
 use crate::model::printable::{Client, Exchange, Printable};
@@ -14,17 +16,18 @@ use crate::model::time::Timestamp;
 use crate::replica::Outcome;
 use crate::store::journal::SyncPosition;
 
-/// The lines of one turn: reports in a row are applied as one group, and every reply is written
-/// in the order of its line.
+/// The lines of one turn: reports in a row are applied as one group, and every reply is written in
+/// the order of its line.
 pub(super) struct Turn<'a> {
     pub(super) client: SocketAddr,
-    /// What is left to be asked, if a line's answer comes from elsewhere.
-    pub(super) pending_places: Option<PendingPlaces>,
+    /// The call that answers the last line, if a provider on the network has to.
+    pub(super) places_call: Option<Box<PlacesCall>>,
+    /// The position up to which the journal must be on disk before replies are sent.
     pub(super) sync_position: Option<SyncPosition>,
     pub(super) services: &'a Services,
     pub(super) received: Timestamp,
     pub(super) reports: ArrayVec<Report<'a>, TURN_REQUESTS>,
-    /// The lines that the reports came in, to be echoed should one be refused.
+    /// The lines of the reports, echoed if a report is rejected.
     pub(super) lines: ArrayVec<&'a [u8], TURN_REQUESTS>,
     pub(super) outcomes: &'a mut Vec<Outcome>,
     pub(super) output: &'a mut Vec<u8>,
@@ -33,7 +36,7 @@ pub(super) struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     /// Carries out the next line.
-    pub(super) fn take(&mut self, line: &'a [u8]) {
+    pub(super) fn execute(&mut self, line: &'a [u8]) {
         if self.logged {
             log_line("received from client", self.client, line);
         }
@@ -46,26 +49,26 @@ impl<'a> Turn<'a> {
                 self.apply();
                 self.answer(&inquiry, line);
             }
-            Err(_) => self.refuse(line),
+            Err(_) => self.reject(line),
         }
     }
 
-    /// Echoes a line that is no command, or that can't be carried out.
-    pub(super) fn refuse(&mut self, line: &[u8]) {
+    /// Echoes a line that is not a valid command.
+    pub(super) fn reject(&mut self, line: &[u8]) {
         self.apply();
         let before = self.output.len();
         echo(line, self.output);
         self.log_sent(before);
     }
 
-    /// Applies the reports that have gathered, and writes their replies.
+    /// Applies the collected reports, and writes their replies.
     pub(super) fn apply(&mut self) {
         if self.reports.is_empty() {
             return;
         }
         let replica = &self.services.replica;
         self.outcomes.clear();
-        // The last place is the highest.
+        // The last position is the highest.
         let sync_position = replica.report(&self.reports, self.received, self.outcomes);
         self.sync_position = sync_position.or(self.sync_position);
         let before = self.output.len();
@@ -106,13 +109,13 @@ impl<'a> Turn<'a> {
                 end_places(self.output);
                 self.log_sent(before);
             }
-            // The reply leaves in one write, so its beginning waits for the rest; the replies
+            // The reply is sent in one write, so its beginning waits for the rest; the replies
             // before it do not.
-            Some(request) => {
-                self.pending_places = Some(PendingPlaces {
+            Some(search) => {
+                self.places_call = Some(Box::new(PlacesCall {
                     reply: self.output.split_off(before),
-                    request: Some(request),
-                });
+                    search,
+                }));
             }
         }
     }
@@ -140,11 +143,6 @@ fn log_line(what: &'static str, client: SocketAddr, line: &[u8]) {
         line: Printable(line),
     };
     info!("{exchange}");
-}
-
-/// Two newlines end a reply with places.
-pub(super) fn end_places(reply: &mut Vec<u8>) {
-    reply.extend_from_slice(b"\n\n");
 }
 
 fn echo(line: &[u8], output: &mut Vec<u8>) {

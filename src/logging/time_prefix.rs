@@ -1,28 +1,29 @@
-//! The time in front of a line.
+//! The time at the beginning of a line.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// Writes the time in UTC with microseconds. All but the fraction is made once a second.
+/// Writes the time in UTC with microseconds. All but the fraction is formatted once a second.
 #[derive(Debug, Default)]
-pub(super) struct ClockFace {
+pub(super) struct TimePrefix {
     second: u64,
-    /// `2026-11-22T21:41:07.`, of that second.
-    shown: Vec<u8>,
+    /// `2026-11-22T21:41:07.`, the text of that second.
+    text: Vec<u8>,
 }
 
-impl ClockFace {
+impl TimePrefix {
+    /// Appends `time` and a space to `out`.
     pub(super) fn write(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        if self.second != since_epoch.as_secs() || self.shown.is_empty() {
+        if self.second != since_epoch.as_secs() || self.text.is_empty() {
             self.second = since_epoch.as_secs();
-            let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].");
-            self.shown = i64::try_from(self.second)
+            let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].");
+            self.text = i64::try_from(self.second)
                 .ok()
                 .and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok())
-                .and_then(|time| time.format(form).ok())
+                .and_then(|time| time.format(format).ok())
                 .unwrap_or_default()
                 .into_bytes();
         }
@@ -32,7 +33,7 @@ impl ClockFace {
             *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
         }
-        out.extend_from_slice(&self.shown);
+        out.extend_from_slice(&self.text);
         out.extend_from_slice(&fraction);
     }
 }
@@ -45,10 +46,10 @@ mod tests {
 
     #[test]
     fn the_time_is_utc_with_microseconds() {
-        let mut face = ClockFace::default();
+        let mut prefix = TimePrefix::default();
         let mut check = |micros: u64, expected: &str| {
             let mut out = Vec::new();
-            face.write(UNIX_EPOCH + Duration::from_micros(micros), &mut out);
+            prefix.write(UNIX_EPOCH + Duration::from_micros(micros), &mut out);
             assert_eq!(String::from_utf8_lossy(&out), expected);
         };
         check(0, "1970-01-01T00:00:00.000000Z ");

@@ -1,0 +1,61 @@
+//! The number of clients that may be connected at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts the connected clients and bounds their number.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimit {
+    connected: Arc<AtomicUsize>,
+    max_clients: usize,
+}
+
+impl ConnectionLimit {
+    /// Admits up to `max_clients` at a time.
+    pub fn new(max_clients: usize) -> ConnectionLimit {
+        ConnectionLimit {
+            connected: Arc::new(AtomicUsize::new(0)),
+            max_clients,
+        }
+    }
+
+    /// Number of clients that are connected, kept up to date.
+    pub fn connected(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.connected)
+    }
+
+    /// Admits one more client, or returns `None` at capacity.
+    pub fn admit(&self) -> Option<Permit> {
+        if self.connected.fetch_add(1, Ordering::Relaxed) < self.max_clients {
+            Some(Permit(Arc::clone(&self.connected)))
+        } else {
+            self.connected.fetch_sub(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+/// Permission for one client to be connected; dropping it admits another.
+#[derive(Debug)]
+pub struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_permit_admits_another_client() {
+        let limit = ConnectionLimit::new(2);
+        let (first, second) = (limit.admit(), limit.admit());
+        assert!(first.is_some() && second.is_some() && limit.admit().is_none());
+        assert_eq!(limit.connected().load(Ordering::Relaxed), 2);
+        drop(first);
+        assert!(limit.admit().is_some());
+    }
+}

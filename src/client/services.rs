@@ -1,0 +1,27 @@
+//! The parts of the server that all sessions share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::model::time::CoarseClock;
+use crate::places::Places;
+use crate::replica::Replica;
+use crate::replica::upkeep::Durability;
+
+/// Shared by all sessions of a server.
+#[derive(Debug)]
+pub struct Services {
+    /// The records.
+    pub replica: Arc<Replica>,
+    /// The places provider.
+    pub places: Places,
+    /// Syncs the journal to disk; `None` without a journal.
+    pub durability: Option<Durability>,
+    /// Longest time without input from a client; past this its connection is closed.
+    pub idle_timeout: Duration,
+    /// The clock that deadlines are measured on.
+    pub clock: CoarseClock,
+    /// Set once the server stops: sessions read once more, answer that, and close.
+    pub stopping: AtomicBool,
+}

@@ -1,0 +1,69 @@
+//! The long waits of a session: for the disk, and for a places provider on the network.
+//!
+//! No worker has to block in them. While such a wait lasts, the replies that depend on it are with
+//! the wait and not with the session, so a session cannot send them early or mix up two waits.
+
+use crate::client::services::Services;
+use crate::places::RemoteSearch;
+use crate::store::journal::SyncPosition;
+
+/// A wait that a session needs before it can continue, with the replies held until it is over.
+#[derive(Debug)]
+pub enum Pending {
+    /// Until the journal is on disk up to the position behind the last report of a turn.
+    Sync(SyncPosition, Released),
+    /// Until a places provider on the network has answered.
+    Places(Box<PlacesCall>),
+}
+
+/// A `WHATSAT` that a provider on the network answers. Boxed where it is stored, since it is large
+/// and few sessions have one.
+#[derive(Debug)]
+pub struct PlacesCall {
+    /// The beginning of the reply: the `AT` line.
+    pub(super) reply: Vec<u8>,
+    /// The search, not yet started.
+    pub(super) search: RemoteSearch,
+}
+
+/// Replies that are sent once their wait is over.
+#[derive(Debug)]
+pub struct Released {
+    pub(super) replies: Vec<u8>,
+    /// Set if the replies still have to be logged as sent.
+    pub(super) unlogged: bool,
+    /// The search to be started once the replies are sent.
+    pub(super) next: Option<Box<PlacesCall>>,
+}
+
+impl Pending {
+    /// Starts the wait and returns. `done` is called once, at once or later, on any thread.
+    pub fn start(self, services: &Services, done: impl FnOnce(Released) + Send + 'static) {
+        match self {
+            Pending::Sync(position, released) => match &services.durability {
+                Some(durability) => {
+                    durability.wait(position, Box::new(move || done(released)));
+                }
+                // Without a journal there is nothing to wait for.
+                None => done(released),
+            },
+            Pending::Places(call) => {
+                let PlacesCall { mut reply, search } = *call;
+                search.start(Box::new(move |json| {
+                    reply.extend_from_slice(json);
+                    end_places(&mut reply);
+                    done(Released {
+                        replies: reply,
+                        unlogged: true,
+                        next: None,
+                    });
+                }));
+            }
+        }
+    }
+}
+
+/// Appends the two newlines that end a reply with places.
+pub(super) fn end_places(reply: &mut Vec<u8>) {
+    reply.extend_from_slice(b"\n\n");
+}
