@@ -25,6 +25,8 @@ pub mod neighbor;
 mod noise;
 pub mod receiver;
 pub mod refusals;
+#[cfg(test)]
+mod scripts;
 mod sender;
 pub mod status;
 

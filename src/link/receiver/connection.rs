@@ -49,10 +49,10 @@ impl End {
 
 /// A connection of a neighbor to this server.
 #[derive(Debug)]
-pub(in crate::link) struct Connection<'a> {
+pub(in crate::link) struct Connection {
     neighbor: Arc<Neighbor>,
-    replica: &'a Replica,
-    peer_digests: &'a PeerDigests,
+    replica: Arc<Replica>,
+    peer_digests: PeerDigests,
     /// The lines of a marker that have come so far.
     marker: Vector,
     /// The lines of a digest that have come so far.
@@ -73,14 +73,14 @@ fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-impl<'a> Connection<'a> {
+impl Connection {
     /// Begins after the handshake: sends the neighbor this server's vector.
     pub(in crate::link) fn start(
         neighbor: Arc<Neighbor>,
-        replica: &'a Replica,
-        peer_digests: &'a PeerDigests,
+        replica: Arc<Replica>,
+        peer_digests: PeerDigests,
         to: &mut impl Transport,
-    ) -> Result<Connection<'a>, End> {
+    ) -> Result<Connection, End> {
         let now = to.now();
         let connection = Connection {
             neighbor,

@@ -228,8 +228,13 @@ impl Shared {
             stream,
             writer: peer.writer,
         };
-        let end = Connection::start(neighbor, &self.replica, &self.peer_digests, &mut to)
-            .and_then(|connection| receive(connection, peer.reader, &mut to));
+        let end = Connection::start(
+            neighbor,
+            Arc::clone(&self.replica),
+            self.peer_digests.clone(),
+            &mut to,
+        )
+        .and_then(|connection| receive(connection, peer.reader, &mut to));
         let end = end.unwrap_or_else(|end| end);
         info!("neighbor {name} gone: {}", end.reason());
         if matches!(end, End::Silent(_)) {
@@ -248,7 +253,7 @@ impl Shared {
 
 /// Runs a neighbor's connection to its end.
 fn receive(
-    mut connection: Connection<'_>,
+    mut connection: Connection,
     mut reader: Reader,
     to: &mut Outgoing<'_>,
 ) -> Result<End, End> {
