@@ -24,18 +24,20 @@
 //! | `stop SERVER` | closes the server's connections to its neighbors |
 //! | `status SERVER`, `records SERVER` | prints the state of the links; the records |
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+mod memory;
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use parking_lot::{Condvar, Mutex};
 
+use self::memory::{Clock, EPOCH, Outgoing, Pipe, peer};
 use super::audit::{Auditor, PeerDigest, PeerDigests};
-use super::framing::{Reader, Stream, Transport, Writer};
+use super::framing::Reader;
 use super::handshake::{self, HandshakeError, Hello};
 use super::neighbor::Neighbor;
 use super::receiver::connection::Connection;
@@ -46,11 +48,9 @@ use super::sender::dialer::Dialer;
 use super::sender::feed::Feed;
 use super::sender::orders::{CloseReason, Order, Request};
 use crate::config::keys::{HerdId, KeyFile};
-use crate::config::topology::Address;
 use crate::model::command::Command;
 use crate::model::digest::DigestKey;
 use crate::model::record::RecordView;
-use crate::model::time::Timestamp;
 use crate::replica::Replica;
 use crate::thread::{Stopper, stop_pair};
 
@@ -59,109 +59,6 @@ const SHOWN_BYTES: usize = 120;
 
 /// Interval of the scripts' audits, within which no connection falls silent.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Wall clock of a script at its start, in seconds.
-const EPOCH: u64 = 1_479_413_884;
-
-/// The time of a script.
-#[derive(Clone)]
-struct Clock(Arc<Mutex<(Instant, Duration)>>);
-
-impl Clock {
-    fn now(&self) -> Instant {
-        let (start, passed) = *self.0.lock();
-        start + passed
-    }
-
-    fn wall(&self) -> Timestamp {
-        let passed = self.0.lock().1;
-        Timestamp::from_nanos(EPOCH * 1_000_000_000 + passed.as_nanos() as u64)
-    }
-}
-
-/// One direction of a connection in memory.
-#[derive(Default)]
-struct Half {
-    bytes: VecDeque<u8>,
-    closed: bool,
-    cut: bool,
-}
-
-#[derive(Default)]
-struct Wire {
-    halves: Mutex<[Half; 2]>,
-    changed: Condvar,
-}
-
-/// One end of a connection in memory. A read never waits.
-#[derive(Clone)]
-struct Pipe(Arc<Wire>, usize);
-
-impl Pipe {
-    fn pair() -> [Pipe; 2] {
-        let wire = Arc::new(Wire::default());
-        [Pipe(Arc::clone(&wire), 0), Pipe(wire, 1)]
-    }
-
-    fn cut(&self) {
-        for half in self.0.halves.lock().iter_mut() {
-            (half.cut, half.bytes) = (true, VecDeque::new());
-        }
-    }
-}
-
-impl Shut for Pipe {
-    fn shut(&self, how: Shutdown) {
-        let mut halves = self.0.halves.lock();
-        for (index, half) in halves.iter_mut().enumerate() {
-            // The incoming half is the one that the other end writes.
-            if how == Shutdown::Both || index != self.1 {
-                half.closed = true;
-            }
-        }
-        self.0.changed.notify_all();
-    }
-}
-
-impl Read for &Pipe {
-    fn read(&mut self, part: &mut [u8]) -> io::Result<usize> {
-        let half = &mut self.0.halves.lock()[1 - self.1];
-        match half.bytes.read(part)? {
-            0 if half.cut || !half.closed => Err(ErrorKind::WouldBlock.into()),
-            bytes => Ok(bytes),
-        }
-    }
-}
-
-impl Write for &Pipe {
-    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
-        let half = &mut self.0.halves.lock()[self.1];
-        if half.closed && !half.cut {
-            return Err(ErrorKind::BrokenPipe.into());
-        }
-        if !half.cut {
-            half.bytes.extend(part);
-        }
-        self.0.changed.notify_all();
-        Ok(part.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Stream for &Pipe {
-    fn wait_until(self, deadline: Instant) -> io::Result<()> {
-        let mut halves = self.0.halves.lock();
-        while halves[1 - self.1].bytes.is_empty() && !halves[1 - self.1].closed {
-            if self.0.changed.wait_until(&mut halves, deadline).timed_out() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A server of a script.
 struct Server {
@@ -193,23 +90,6 @@ struct End<P> {
     out: Outgoing,
 }
 
-/// The sending half of a connection.
-struct Outgoing {
-    writer: Writer,
-    pipe: Pipe,
-    clock: Clock,
-}
-
-impl Transport for Outgoing {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.writer.write(&self.pipe, lines)
-    }
-
-    fn now(&self) -> Instant {
-        self.clock.now()
-    }
-}
-
 /// A connection from its dialer to another server; an end is `None` once it has closed.
 struct Dialed {
     from: String,
@@ -231,7 +111,7 @@ struct Script {
 impl Script {
     fn new() -> Script {
         Script {
-            clock: Clock(Arc::new(Mutex::new((Instant::now(), Duration::ZERO)))),
+            clock: Clock::new(),
             keys: KeyFile::generate().unwrap(),
             servers: BTreeMap::new(),
             connections: Vec::new(),
@@ -276,7 +156,7 @@ impl Script {
             }
             ["wait", seconds] => {
                 for _ in 0..seconds.parse().unwrap() {
-                    self.clock.0.lock().1 += Duration::from_secs(1);
+                    self.clock.pass(Duration::from_secs(1));
                     self.tick();
                 }
             }
@@ -295,7 +175,7 @@ impl Script {
                 self.order(server, neighbor, &Order::End(CloseReason::Dismissed));
             }
             ["redial", server, neighbor, port] => {
-                let address = address(port.parse().unwrap());
+                let address = peer(port.parse().unwrap());
                 self.order(server, neighbor, &Order::Redial(address));
             }
             ["stop", server] => {
@@ -386,7 +266,7 @@ impl Script {
             let replica = Arc::clone(&server.replica);
             let link = Link {
                 feed: Feed::new(replica, key, Arc::clone(&state), outbox, now),
-                dialer: Dialer::new(Arc::clone(&state), rejected, address(1), now),
+                dialer: Dialer::new(Arc::clone(&state), rejected, peer(1), now),
                 requests: requested,
                 neighbor: state,
             };
@@ -583,7 +463,14 @@ impl Script {
             Err(error) => Err(error.into()),
         };
         let heading = format!("{} > {}", connection.from, connection.to);
-        for line in lines.lines() {
+        // A scan of the cache shows records in no particular order.
+        let mut lines: Vec<_> = lines.lines().collect();
+        let are_records =
+            |one: &&str, other: &&str| [one, other].iter().all(|l| l.starts_with("RECORD"));
+        lines
+            .chunk_by_mut(are_records)
+            .for_each(<[_]>::sort_unstable);
+        for line in lines {
             self.say(&format!("{heading}: {line}"));
         }
         if let Err(reason) = result {
@@ -669,11 +556,6 @@ impl Script {
         self.servers.get_mut(to).unwrap().registry.remove(*number);
         self.say(&text);
     }
-}
-
-fn address(port: u16) -> Address {
-    let host = "peer".to_owned();
-    Address { host, port }
 }
 
 #[test]
