@@ -6,6 +6,7 @@
 //! is no socket and no clock here.
 
 pub mod cache;
+mod digest;
 mod durable;
 pub mod flood;
 pub mod outbox;

@@ -20,8 +20,8 @@ use crate::config::keys::KeyFile;
 use crate::config::limits::{TooManyThreads, check_threads, raise_descriptor_limit};
 use crate::config::topology::{Address, Server as Entry, Topology};
 use crate::link::keyring::{AnotherHerd, Keyring};
-use crate::link::links::{self, Links};
 use crate::link::neighbor::LinkStatus;
+use crate::link::{self, Links};
 use crate::listener::{self, Listener};
 use crate::model::time::{COARSE_STEP, CoarseClock, Timestamp};
 use crate::places::Places;
@@ -227,7 +227,7 @@ impl Server {
         let connected = limit.connected();
         let interval = config.digest_interval;
         let mut links = Links::start(Arc::clone(&replica), keys, connected, interval)?;
-        links.set_neighbors(&links::neighbors(&config.topology, name))?;
+        links.set_neighbors(&link::neighbors(&config.topology, name))?;
 
         let services = Arc::new(Services {
             replica: Arc::clone(&replica),
@@ -245,7 +245,12 @@ impl Server {
             refusals.clone(),
             clock.clone(),
         )?;
-        let peers = Listener::start("peer-listener", sockets.peers, stop.clone(), links.door())?;
+        let peers = Listener::start(
+            "peer-listener",
+            sockets.peers,
+            stop.clone(),
+            links.acceptor(),
+        )?;
         let clients = Clients {
             dispatcher: pool.dispatcher(),
             limit,
@@ -327,7 +332,7 @@ impl Server {
         } else {
             "the same as before"
         };
-        let neighbors = links::neighbors(topology, name);
+        let neighbors = link::neighbors(topology, name);
         let changes = self.links.set_neighbors(&neighbors);
         let changes = changes.map_err(ReloadError::Threads)?;
         Ok(format!("neighbors: {changes}; keys: {keys}"))
