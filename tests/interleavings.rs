@@ -30,6 +30,8 @@ use server::{config, model, replica, store, thread};
 
 #[path = "interleavings/broken.rs"]
 mod broken;
+#[path = "support/record.rs"]
+mod record;
 #[path = "interleavings/sync.rs"]
 mod sync;
 
@@ -44,9 +46,10 @@ use shuttle::{Config, FailurePersistence, Runner, thread as threads};
 
 use broken::{Broken, Fault};
 use model::command::{Command, Report};
-use model::record::{Record, RecordView};
+use model::record::RecordView;
 use model::time::Timestamp;
 use model::vector::Vector;
+use record::Record;
 use replica::Replica;
 use replica::outbox::{LinkId, OutboxReceiver, QUEUE_GROUPS, Queued};
 
