@@ -235,7 +235,8 @@ impl Pool {
             match thread {
                 Ok(thread) => pool.workers.push(thread),
                 Err(error) => {
-                    pool.stop();
+                    pool.begin_stop();
+                    pool.join();
                     return Err(error);
                 }
             }
@@ -248,11 +249,14 @@ impl Pool {
         self.dispatcher.clone()
     }
 
-    /// Finishes requests in hand, closes every connection, and joins the workers.
-    pub fn stop(self) {
+    /// Begins to finish requests in hand and to close every connection.
+    pub fn begin_stop(&self) {
         self.dispatcher.stop(&self.services);
-        // Who waits for a places provider waits no longer.
-        self.services.places.stop();
+    }
+
+    /// Joins the workers, after [`begin_stop`](Self::begin_stop). They end once every connection is
+    /// closed, so those that wait for something must be answered.
+    pub fn join(self) {
         for worker in self.workers {
             if worker.join().is_err() {
                 error!("a worker ended in a panic");
