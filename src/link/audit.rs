@@ -162,7 +162,7 @@ impl Auditor {
         if let Some(digest) = self.digest(settled(now)) {
             let mut lines = Vec::new();
             digest.write_lines(&mut lines);
-            self.replica.tell(lines);
+            self.replica.publish(lines);
         }
     }
 

@@ -256,7 +256,7 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_one_stays_in_force() {
     herd.entries[0].name = "Alfred";
     herd.entries[1].neighbors = "Alfred";
     herd.write();
-    let fault = format!("{refused}it no longer names this server, Alford");
+    let fault = format!("{refused}servers.txt no longer names this server, Alford");
     herd.reload("Alford", &fault);
     herd.entries.clone_from(&good);
     herd.write();
