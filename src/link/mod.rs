@@ -26,7 +26,7 @@ mod noise;
 pub mod receiver;
 pub mod refusals;
 #[cfg(test)]
-mod scripts;
+mod tests;
 mod sender;
 pub mod status;
 

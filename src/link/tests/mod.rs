@@ -560,7 +560,7 @@ impl Script {
 
 #[test]
 fn scripts_give_their_recorded_output() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/link/scripts");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/link/tests");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut ran = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
