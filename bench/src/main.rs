@@ -14,7 +14,6 @@ mod process;
 mod progress;
 mod run;
 mod storm;
-mod transcript;
 mod transcripts;
 
 use std::io::{self, Write};
