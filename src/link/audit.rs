@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{debug, warn};
 
 use super::receiver::Known;
-use crate::model::digest::{Difference, Digest, DigestKey};
+use crate::model::digest::{Digest, DigestDifference, DigestKey};
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
 use crate::thread::Stop;
@@ -65,7 +65,7 @@ impl PeerDigests {
 #[derive(Debug)]
 pub(super) struct Comparison {
     at: Instant,
-    difference: Difference,
+    difference: DigestDifference,
 }
 
 /// The digest of what `herd` holds that was received up to `until`; `None` if `go_on`, which is

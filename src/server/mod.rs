@@ -18,7 +18,7 @@ use crate::client::services::Services;
 use crate::config::Config;
 use crate::config::keys::KeyFile;
 use crate::config::limits::{TooManyThreads, check_threads, raise_descriptor_limit};
-use crate::config::topology::{Address, Server as Entry, Topology};
+use crate::config::topology::{Address, ServerEntry, Topology};
 use crate::link::keyring::{AnotherHerd, Keyring};
 use crate::link::links::{self, Links};
 use crate::link::neighbor::LinkStatus;
@@ -156,7 +156,7 @@ pub struct Sockets {
 
 impl Sockets {
     /// Binds a server's own two addresses, or their ports on another local address.
-    pub fn bind(entry: &Entry, on: Option<IpAddr>) -> Result<Sockets, StartError> {
+    pub fn bind(entry: &ServerEntry, on: Option<IpAddr>) -> Result<Sockets, StartError> {
         let bind = |whom, address: &Address| {
             let resolved = match on {
                 Some(ip) => SocketAddr::new(ip, address.port),
@@ -186,7 +186,7 @@ fn resolve(address: &Address) -> Result<SocketAddr, StartError> {
 #[derive(Debug)]
 pub struct Server {
     /// Its own line of `servers.txt`, as it was at the start.
-    entry: Entry,
+    entry: ServerEntry,
     services: Arc<Services>,
     replica: Arc<Replica>,
     clients: Listener,
@@ -316,7 +316,7 @@ impl Server {
         let Some(entry) = topology.server(name) else {
             return Err(ReloadError::NotNamed(name.clone()));
         };
-        let addresses = |entry: &Entry| [entry.client.clone(), entry.peer.clone()];
+        let addresses = |entry: &ServerEntry| [entry.client.clone(), entry.peer.clone()];
         let (old, new) = (addresses(&self.entry), addresses(entry));
         if old != new {
             return Err(ReloadError::OwnAddress(Box::new([old, new])));
