@@ -1,8 +1,8 @@
-//! What the apply lock, the cache and the queues between threads are made of.
+//! The primitives of which the apply lock, the cache and the outboxes are made.
 //!
-//! They are named in one place so that `tests/interleavings.rs` can compile those modules with
-//! primitives of the same shape at whose every use a scheduler decides which thread goes on. Here
-//! they are only names, so nothing is paid for that.
+//! They are re-exported in one place so that `tests/interleavings.rs` can compile the folder
+//! `replica/` with substitutes, at each use of which a scheduler decides which thread runs next. So
+//! this file lies outside that folder. Re-exports cost nothing.
 
 pub use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -1,7 +1,11 @@
-//! How threads are told to stop: one signal that all of them can wait on.
+//! Threads of the server: named, with a small stack, and stopped by a signal that they can wait on.
 //!
-//! Stopping drops the one sender of a channel that never carries anything, so a thread can wait
-//! for it beside its queue in a `select!`, or let it cut a pause short.
+//! Every thread is started by [`spawn`], belongs to one owner and is joined by it. The [`Stopper`]
+//! of [`stop_pair`] stays with the owner, its [`Stop`] goes to the threads. Stopping drops the only
+//! sender of a channel that never carries a value, so a thread can wait for the signal beside its
+//! queue in a `select!`, or let it cut a pause short. Threads that end when their queue closes or
+//! their socket is shut down need no signal. Joining is left to the owners: how a panic of a thread
+//! is logged differs.
 
 use std::io;
 use std::sync::Arc;
@@ -11,10 +15,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
-/// Stack of every thread that the server makes. What is large is on the heap.
+/// Bytes of stack of every thread. Large buffers are on the heap.
 pub const STACK_BYTES: usize = 256 << 10;
 
-/// Starts a named thread with the server's stack size.
+/// Starts a named thread with a stack of [`STACK_BYTES`]. Fails if the system has no thread left.
 pub fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     run: impl FnOnce() -> T + Send + 'static,
@@ -25,38 +29,38 @@ pub fn spawn<T: Send + 'static>(
         .spawn(run)
 }
 
-/// What the owner of the threads holds. Dropping it stops them too.
+/// The owner's end of a stop signal. Dropping all its clones stops the threads too.
 #[derive(Clone, Debug)]
 pub struct Stopper(Arc<Mutex<Option<Sender<Never>>>>);
 
-/// What a thread holds.
+/// The threads' end of a stop signal.
 #[derive(Clone, Debug)]
 pub struct Stop(Receiver<Never>);
 
-/// No value: the channel only ever closes.
+/// A type without values: the channel only ever closes.
 #[derive(Clone, Copy, Debug)]
 pub enum Never {}
 
-/// A stop signal and its other end.
+/// Creates a stop signal and its other end.
 pub fn stop_pair() -> (Stopper, Stop) {
     let (sender, receiver) = bounded(0);
     (Stopper(Arc::new(Mutex::new(Some(sender)))), Stop(receiver))
 }
 
 impl Stopper {
-    /// Tells every holder of a [`Stop`]. Telling twice changes nothing.
+    /// Signals every holder of a [`Stop`]. A second call changes nothing.
     pub fn stop(&self) {
         self.0.lock().take();
     }
 }
 
 impl Stop {
-    /// Whether it is time to stop.
+    /// Whether the signal has been given.
     pub fn is_set(&self) -> bool {
         matches!(self.0.try_recv(), Err(TryRecvError::Disconnected))
     }
 
-    /// Pauses; `true` if the pause was cut short because it is time to stop.
+    /// Pauses; returns `true` if the stop signal cut the pause short.
     pub fn wait(&self, pause: Duration) -> bool {
         matches!(
             self.0.recv_timeout(pause),
@@ -64,7 +68,7 @@ impl Stop {
         )
     }
 
-    /// A channel that closes when it is time to stop, for a `select!`.
+    /// Returns the channel that closes with the signal, for a `select!`.
     pub fn channel(&self) -> &Receiver<Never> {
         &self.0
     }
@@ -75,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stopping_wakes_who_waits() {
+    fn stopping_wakes_a_waiting_thread() {
         let (stopper, stop) = stop_pair();
         assert!(!stop.is_set());
         assert!(!stop.wait(Duration::from_millis(1)));

@@ -1,10 +1,9 @@
-//! The apply lock and the hand-over to the queues under every order of steps that shuttle's
-//! schedulers come up with.
+//! The apply lock and the outboxes under thread interleavings that shuttle's schedulers choose.
 //!
-//! The herd, its cache and its queues are compiled here anew, from the same files, with the
-//! primitives of `tests/interleavings/sync.rs` for those of `src/sync.rs`. Each property is
-//! checked thousands of times, each time with another order; and each is shown to fail with a herd
-//! that is broken on purpose.
+//! The replica, its cache and its outboxes are compiled here a second time, from the same files,
+//! with the primitives of `tests/interleavings/sync.rs` in place of those of `src/sync.rs`. Each
+//! property is checked thousands of times, each time in another order; and each is shown to fail
+//! with a replica that is broken on purpose.
 
 #![allow(
     dead_code,
@@ -14,8 +13,8 @@
     unused_imports,
     clippy::all,
     clippy::unwrap_used,
-    reason = "whole modules of the server are compiled for a part of each, by the lints of a \
-              library elsewhere; and in a test a panic is the report"
+    reason = "whole modules of the server are compiled of which only parts are used; their lints \
+              are checked in the library; and in a test a panic is the report"
 )]
 
 #[path = "../src"]
@@ -30,6 +29,8 @@ use server::{config, model, replica, store, thread};
 
 #[path = "interleavings/broken.rs"]
 mod broken;
+#[path = "support/record.rs"]
+mod record;
 #[path = "interleavings/sync.rs"]
 mod sync;
 
@@ -44,30 +45,35 @@ use shuttle::{Config, FailurePersistence, Runner, thread as threads};
 
 use broken::{Broken, Fault};
 use model::command::{Command, Report};
-use model::record::{Record, RecordView};
+use model::record::RecordView;
 use model::time::Timestamp;
 use model::vector::Vector;
+use record::Record;
 use replica::Replica;
 use replica::outbox::{LinkId, OutboxReceiver, QUEUE_GROUPS, Queued};
 
-/// The server whose reports these are.
+/// The server that takes the reports.
 const ORIGIN: &[u8] = b"Ball";
 
-/// When everything is received; times of reports are a few seconds.
+/// Time at which all reports are received; their own times are a few seconds.
 const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
-/// Orders tried of each property, by each scheduler, and the time that they may take: a machine
-/// that is busy or slow tries fewer.
+/// Orders tried for each property by each scheduler, and the time limit for them: a machine that is
+/// busy or slow tries fewer.
 const ORDERS: usize = 2_000;
 const TIME: Duration = Duration::from_millis(1_000);
 
-/// Orders between two looks at the clock.
+/// Time limit for a fault to be noticed; the first order that shows it ends the search. On a busy
+/// machine a second was too short once.
+const NOTICE_TIME: Duration = Duration::from_secs(20);
+
+/// Orders between two checks of the clock.
 const AT_ONCE: usize = 50;
 
-/// Places where the order of priorities changes, in each order of the second scheduler.
+/// Points at which priorities change, in each order of the second scheduler.
 const PCT_DEPTH: usize = 3;
 
-/// What the properties are about.
+/// The server under test: the real replica, or a broken one.
 trait Server: Send + Sync {
     fn report(&self, report: &Report<'_>, received: Timestamp);
     fn add_link(&self, groups: usize) -> (LinkId, OutboxReceiver);
@@ -115,12 +121,12 @@ impl Server for Replica {
     }
 }
 
-/// A herd that is as it should be.
+/// The real replica.
 fn sound() -> Arc<Replica> {
     Arc::new(Replica::new("Ball", 1, 100))
 }
 
-fn tell(server: &dyn Server, client: &str, time: u64) {
+fn send_report(server: &dyn Server, client: &str, time: u64) {
     let line = format!("IAMAT {client} +1+1 {time}");
     match Command::parse(line.as_bytes()) {
         Ok(Command::Iamat(report)) => server.report(&report, NOW),
@@ -128,7 +134,7 @@ fn tell(server: &dyn Server, client: &str, time: u64) {
     }
 }
 
-/// A thread that reports.
+/// Starts a thread that reports.
 fn reporter(
     server: &Arc<impl Server + 'static>,
     reports: Vec<(&'static str, u64)>,
@@ -136,19 +142,19 @@ fn reporter(
     let server = Arc::clone(server);
     threads::spawn(move || {
         for (client, time) in reports {
-            tell(&*server, client, time);
+            send_report(&*server, client, time);
         }
     })
 }
 
-/// Up to which number a vector claims the origin's reports.
+/// Returns the sequence number up to which a vector claims the origin's reports.
 fn claimed(vector: &Vector) -> u64 {
     (1..)
         .take_while(|&sequence| vector.covers(ORIGIN, 1, sequence))
         .count() as u64
 }
 
-/// A neighbor, as far as it is told.
+/// A neighbor: the records and the vector that it has been sent.
 #[derive(Default)]
 struct Neighbor {
     held: HashMap<Vec<u8>, Record>,
@@ -167,8 +173,8 @@ impl Neighbor {
         }
     }
 
-    /// Takes what was queued; says whether the queue had overflowed. With `whole`, no report
-    /// replaces another, so all that a marker covers must have come.
+    /// Takes all queued lines; returns whether the queue had overflowed. With `whole`, no report
+    /// replaces another, so every report that a marker covers must have arrived.
     fn drain(&mut self, outlet: &OutboxReceiver, whole: bool) -> bool {
         while let Ok(queued) = outlet.try_take() {
             let Queued::Lines(lines) = queued else {
@@ -195,13 +201,13 @@ impl Neighbor {
             let all = (1..=claimed).all(|sequence| self.sequences.contains(&sequence));
             assert!(
                 all,
-                "{claimed} are claimed, of which came {:?}",
+                "{claimed} are claimed, but only {:?} arrived",
                 self.sequences
             );
         }
     }
 
-    /// Sends what the neighbor lacks, as the link's sender does.
+    /// Sends the records that the neighbor lacks, as the link's sender does.
     fn resync(&mut self, server: &dyn Server, link: LinkId, order: Order) {
         let above = self.vector.clone();
         let mut captured = Vector::default();
@@ -215,7 +221,7 @@ impl Neighbor {
         self.vector.merge(&captured);
     }
 
-    /// Asserts that it holds what the server does.
+    /// Asserts that it holds the same records as the server.
     fn check(&self, server: &dyn Server) {
         let mut clients = 0;
         server.all_above(&Vector::default(), &mut |view| {
@@ -227,14 +233,14 @@ impl Neighbor {
     }
 }
 
-/// When a link begins to queue: before the cache is scanned for it, or too late.
+/// When a link begins to queue: before the cache is scanned for it, or, too late, after.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     LiveThenScan,
     ScanThenLive,
 }
 
-/// The vector covers nothing that is not stored, and in the end all; numbers have no gap.
+/// The vector never covers a report that is not stored, and in the end all; numbers have no gap.
 fn nothing_is_claimed_that_is_not_stored(server: Arc<impl Server + 'static>) {
     let reporters = [
         reporter(&server, vec![("a", 1), ("b", 2), ("c", 3)]),
@@ -243,7 +249,7 @@ fn nothing_is_claimed_that_is_not_stored(server: Arc<impl Server + 'static>) {
     let stored = |server: &dyn Server| {
         let mut sequences = BTreeSet::new();
         server.all_above(&Vector::default(), &mut |view| {
-            assert!(sequences.insert(view.sequence), "a number twice");
+            assert!(sequences.insert(view.sequence), "a number occurs twice");
         });
         sequences
     };
@@ -251,7 +257,7 @@ fn nothing_is_claimed_that_is_not_stored(server: Arc<impl Server + 'static>) {
         let claimed = claimed(&server.vector());
         let stored = stored(&*server);
         let all = (1..=claimed).all(|sequence| stored.contains(&sequence));
-        assert!(all, "{claimed} are claimed, of which are stored {stored:?}");
+        assert!(all, "{claimed} are claimed, but only {stored:?} are stored");
     }
     reporters
         .into_iter()
@@ -260,7 +266,7 @@ fn nothing_is_claimed_that_is_not_stored(server: Arc<impl Server + 'static>) {
     assert_eq!(claimed(&server.vector()), 5);
 }
 
-/// A marker is queued behind all that it covers, and everything is queued once.
+/// A marker is queued behind all reports that it covers, and each report is queued once.
 fn a_marker_is_behind_what_it_covers(server: Arc<impl Server + 'static>) {
     let (link, outlet) = server.add_link(QUEUE_GROUPS);
     let mut neighbor = Neighbor::default();
@@ -303,7 +309,7 @@ fn a_resync_and_the_queue_miss_nothing(
         if neighbor.drain(&outlet, false) {
             neighbor.resync(&*server, link, order);
         }
-        // What is queued now goes with the connection.
+        // The queue is lost with the connection.
         server.set_down(link);
     }
     neighbor.resync(&*server, link, order);
@@ -317,8 +323,8 @@ fn a_resync_and_the_queue_miss_nothing(
 }
 
 /// Reports and a neighbor's records of one client: no older one ever replaces a newer one, and
-/// each link hears of the winner, but for the one that it came from.
-fn the_newest_wins_whoever_is_first() {
+/// the winner is sent over each link but the one that it came from.
+fn the_newest_wins_in_any_order() {
     let server = sound();
     let (from, from_outlet) = server.add_link();
     let (other, other_outlet) = server.add_link();
@@ -377,14 +383,16 @@ fn the_newest_wins_whoever_is_first() {
     assert_eq!(time, Some(Timestamp::from_nanos(5_000_000_000)));
 }
 
-/// Tries orders until there were enough or the time is over; says how many there were.
-fn try_orders<S: Scheduler + 'static>(scheduler: impl Fn(usize) -> S, property: fn()) -> usize {
-    // `./test.sh --slow` sets more of both.
-    let wanted = std::env::var("HERD_ORDERS").map_or(ORDERS, |orders| orders.parse().unwrap());
-    let limit = TIME.mul_f64(wanted as f64 / ORDERS as f64);
+/// Tries orders until there were enough or the time limit is reached; returns their number.
+fn try_orders<S: Scheduler + 'static>(
+    scheduler: impl Fn(usize) -> S,
+    most: usize,
+    limit: Duration,
+    property: fn(),
+) -> usize {
     let start = Instant::now();
     let mut orders = 0;
-    while orders < wanted && start.elapsed() < limit {
+    while orders < most && start.elapsed() < limit {
         let mut config = Config::new();
         config.stack_size = 256 << 10;
         config.failure_persistence = FailurePersistence::Print;
@@ -394,23 +402,27 @@ fn try_orders<S: Scheduler + 'static>(scheduler: impl Fn(usize) -> S, property: 
     orders
 }
 
-/// The property holds in all orders that are tried.
+/// Checks that the property holds in all orders that are tried.
 fn holds(what: &str, property: fn()) {
     let start = Instant::now();
-    let orders = try_orders(RandomScheduler::new, property)
-        + try_orders(|orders| PctScheduler::new(PCT_DEPTH, orders), property);
+    // `./test.sh --slow` sets more orders.
+    let wanted = std::env::var("HERD_ORDERS").map_or(ORDERS, |orders| orders.parse().unwrap());
+    let limit = TIME.mul_f64(wanted as f64 / ORDERS as f64);
+    let by_priority = |orders| PctScheduler::new(PCT_DEPTH, orders);
+    let orders = try_orders(RandomScheduler::new, wanted, limit, property)
+        + try_orders(by_priority, wanted, limit, property);
     let seconds = start.elapsed().as_secs_f64();
     say(&format!(
         "test {what} ... ok, {orders} orders in {seconds:.1} s"
     ));
 }
 
-/// The property is seen to fail.
+/// Checks that the property fails in some order.
 fn is_noticed(what: &str, property: fn()) {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let tried = catch_unwind(AssertUnwindSafe(|| {
-        try_orders(RandomScheduler::new, property);
+        try_orders(RandomScheduler::new, usize::MAX, NOTICE_TIME, property);
     }));
     std::panic::set_hook(hook);
     assert!(tried.is_err(), "not noticed: {what}");
@@ -438,26 +450,23 @@ fn main() {
     holds("a queue that overflows misses nothing", || {
         a_resync_and_the_queue_miss_nothing(sound(), 1, Order::LiveThenScan);
     });
-    holds(
-        "the newest wins, whoever is first",
-        the_newest_wins_whoever_is_first,
-    );
+    holds("the newest wins in any order", the_newest_wins_in_any_order);
 
-    // What is noticed below is the fault, not the small herd that has it.
-    holds("the small herd", || {
+    // Below, the fault must be noticed, and not the small replica that has it.
+    holds("the small replica", || {
         let server = || Arc::new(Broken::new(None));
         nothing_is_claimed_that_is_not_stored(server());
         a_marker_is_behind_what_it_covers(server());
         a_resync_and_the_queue_miss_nothing(server(), 1, Order::LiveThenScan);
     });
-    say("what panics from here on is broken on purpose");
+    say("panics from here on come from replicas that are broken on purpose");
     is_noticed("a claim before the store", || {
         nothing_is_claimed_that_is_not_stored(broken(Fault::ClaimedBeforeStored));
     });
-    is_noticed("a number given out before it is used", || {
+    is_noticed("a number assigned before it is used", || {
         nothing_is_claimed_that_is_not_stored(broken(Fault::NumberedBeforehand));
     });
-    is_noticed("a report queued after the lock is let go of", || {
+    is_noticed("a report queued after the lock is released", || {
         a_marker_is_behind_what_it_covers(broken(Fault::QueuedAfterRelease));
     });
     is_noticed("a link that begins to queue after the scan", || {

@@ -1,12 +1,12 @@
-//! Encrypted lines over a link's socket.
+//! Encrypted lines over a link's connection.
 //!
-//! What a side has to say, whole lines, travels in frames: two bytes, most significant first,
-//! that say how many follow, and as many bytes of ciphertext with its tag. Frames of one
-//! direction are numbered from 0, and the number is part of the encryption: one that is changed,
-//! left out, repeated or moved is an error, after which nothing more is taken. A frame may end
-//! within a line; lines are looked at only when they are whole.
+//! Whole lines travel in frames: two bytes, most significant first, with the number of bytes that
+//! follow, and as many bytes of ciphertext with its tag. The frames of one direction are numbered
+//! from 0, and the number is part of the encryption: a frame that is changed, left out, repeated or
+//! moved is an error, after which nothing more is taken. A frame may end within a line; a line is
+//! looked at only when it is whole.
 //!
-//! All memory is taken when a handshake has succeeded; a frame that would not fit is refused by its
+//! All memory is taken after a successful handshake; a frame that would not fit is refused by its
 //! length alone.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::SEND_BUFFER_BYTES;
 use super::noise::Ciphers;
+use crate::model::printable::Printable;
 use crate::model::{digest, record, vector};
 
-/// The longest line that any message takes; a longer one is no neighbor's.
-const MAX_LINE_BYTES: usize = if record::MAX_LINE_BYTES > vector::MAX_LINE_BYTES {
+/// Maximum length of a line of any message between servers; past this the connection ends.
+pub(super) const MAX_LINE_BYTES: usize = if record::MAX_LINE_BYTES > vector::MAX_LINE_BYTES {
     record::MAX_LINE_BYTES
 } else {
     vector::MAX_LINE_BYTES
@@ -28,18 +28,18 @@ const MAX_LINE_BYTES: usize = if record::MAX_LINE_BYTES > vector::MAX_LINE_BYTES
 
 const _: () = assert!(digest::MAX_LINE_BYTES <= MAX_LINE_BYTES);
 
-/// Bytes that say how long a frame is.
+/// Bytes of a frame's length.
 const LENGTH_BYTES: usize = 2;
 
 /// Bytes that the cipher adds to each frame.
 const TAG_BYTES: usize = 16;
 
-/// Most text that goes into one frame. A neighbor applies a frame only when it has all of it, and
-/// is taken for dead if that takes longer than the silence limit; the encryption costs the same
-/// for each byte from here on.
+/// Maximum text of one frame. A neighbor applies a frame only when it has all of it, and is
+/// considered dead if that takes longer than the silence limit; above this size the encryption
+/// costs the same for each byte.
 const FRAME_TEXT_BYTES: usize = 16 << 10;
 
-/// Most bytes of a frame after its length; who announces more is no neighbor.
+/// Maximum length of a frame after its length field; past this the connection ends.
 const MAX_FRAME_BYTES: usize = FRAME_TEXT_BYTES + TAG_BYTES;
 
 /// Bytes that are read and decrypted at once: several frames, where they come in a row.
@@ -48,11 +48,35 @@ const READ_BYTES: usize = 64 << 10;
 /// Frames that are encrypted for one write; a longer block takes several.
 const WRITE_FRAMES: usize = 4;
 
-/// Frames that one connection carries each way; past this it ends, and the next has new keys.
-/// AES-GCM stays within 2^-40 of ideal up to here, and the counter far from its end.
+/// Maximum number of frames of one connection each way; past this it ends, and the next has new
+/// keys. AES-GCM stays within 2^-40 of ideal up to here, and the counter far from its end.
 const MAX_FRAMES: u64 = 1 << 32;
 
-/// Blocks of whole lines.
+/// Send buffer of a link's socket. A larger one would only hide how far behind a neighbor is.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+
+/// Bytes of a connection, as a handshake reads and writes them: a socket, or memory in tests.
+pub trait Stream: Read + Write + Copy {
+    /// Lets the next read wait until `deadline` and no longer; an error if that has passed.
+    fn wait_until(self, deadline: Instant) -> io::Result<()>;
+}
+
+impl Stream for &TcpStream {
+    fn wait_until(self, deadline: Instant) -> io::Result<()> {
+        wait_until(self, deadline)
+    }
+}
+
+/// The way out of a link's protocol: a place for its lines, and the time.
+pub(super) trait Transport {
+    /// Sends whole lines.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()>;
+
+    /// Returns the time.
+    fn now(&self) -> Instant;
+}
+
+/// Decrypted text, taken in whole lines.
 #[derive(Debug)]
 struct Lines {
     buffer: Box<[u8]>,
@@ -63,14 +87,14 @@ struct Lines {
 impl Lines {
     fn new() -> Lines {
         Lines {
-            // What is left of a line, and all frames behind it that are read at once.
+            // The beginning of a line, and all frames behind it that are read at once.
             buffer: vec![0; MAX_LINE_BYTES + READ_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
         }
     }
 
-    /// Room behind what is there.
+    /// Returns the room behind the text.
     fn room(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -80,8 +104,7 @@ impl Lines {
         &mut self.buffer[self.end..]
     }
 
-    /// Takes all whole lines that are there, each with its LF; an error if what is there is
-    /// longer than any line.
+    /// Takes all whole lines, each with its LF; an error if the line at the front is too long.
     fn take_block(&mut self) -> io::Result<&[u8]> {
         let unread = &self.buffer[self.start..self.end];
         match memchr::memrchr(b'\n', unread) {
@@ -90,7 +113,7 @@ impl Lines {
                 self.start = block.end;
                 Ok(&self.buffer[block])
             }
-            None if unread.len() > MAX_LINE_BYTES => Err(broken("it sent a line without end")),
+            None if unread.len() > MAX_LINE_BYTES => Err(too_long()),
             None => Ok(&[]),
         }
     }
@@ -104,24 +127,35 @@ impl Lines {
                 self.start = line.end + 1;
                 Ok(Some(&self.buffer[line]))
             }
-            None if unread.len() > MAX_LINE_BYTES => Err(broken("it sent a line without end")),
+            None if unread.len() > MAX_LINE_BYTES => Err(too_long()),
             None => Ok(None),
         }
     }
+
+    /// Moves text up to the end of the first line, without its LF, behind `line`. Returns whether
+    /// that end was there.
+    fn take_part(&mut self, line: &mut Vec<u8>) -> bool {
+        let unread = &self.buffer[self.start..self.end];
+        let end = memchr::memchr(b'\n', unread);
+        let part = &unread[..end.unwrap_or(unread.len())];
+        line.extend_from_slice(part);
+        self.start += part.len() + usize::from(end.is_some());
+        end.is_some()
+    }
 }
 
-/// How a read ended.
+/// Outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     /// A frame has come, or several.
     Frames,
-    /// A part of a frame has come. Whether the neighbor sent it is not known yet.
+    /// A part of a frame has come. It is not known yet whether the neighbor sent it.
     Part,
     /// The stream has ended.
     End,
 }
 
-/// What the other side sends, as lines.
+/// The receiving half of a connection.
 #[derive(Debug)]
 pub struct Reader {
     ciphers: Ciphers,
@@ -133,7 +167,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Begins behind the handshake.
+    /// Begins after the handshake.
     pub fn new(ciphers: Ciphers) -> Reader {
         Reader {
             ciphers,
@@ -145,8 +179,8 @@ impl Reader {
         }
     }
 
-    /// Reads once, and decrypts what frames are whole: at most about 64 KiB of text, so that
-    /// what is applied as one group is bounded. Only when all whole lines have been taken.
+    /// Reads once, and decrypts the frames that are whole: at most about 64 KiB of text, so that a
+    /// batch of records is bounded. Only when all whole lines have been taken.
     pub fn fill(&mut self, mut stream: impl Read) -> io::Result<Filled> {
         if self.decrypt()? {
             return Ok(Filled::Frames);
@@ -163,17 +197,17 @@ impl Reader {
         }
     }
 
-    /// Decrypts the whole frames that are there, as far as there is room for their text; whether
+    /// Decrypts the frames that are whole, as far as there is room for their text. Returns whether
     /// there was one.
     fn decrypt(&mut self) -> io::Result<bool> {
         let mut any = false;
         while let Some(length) = self.raw[self.start..self.end].first_chunk::<LENGTH_BYTES>() {
             let length = usize::from(u16::from_be_bytes(*length));
             if length <= TAG_BYTES {
-                return Err(broken("it sent a frame with nothing in it"));
+                return Err(broken("it sent an empty frame"));
             }
             if length > MAX_FRAME_BYTES {
-                return Err(broken("it announced a frame that is larger than any"));
+                return Err(broken("it announced a frame that is too large"));
             }
             let frame = self.start + LENGTH_BYTES..self.start + LENGTH_BYTES + length;
             let room = self.lines.room();
@@ -195,7 +229,7 @@ impl Reader {
         Ok(any)
     }
 
-    /// Takes all whole lines that are there, each with its LF.
+    /// Takes all whole lines, each with its LF.
     pub fn take_block(&mut self) -> io::Result<&[u8]> {
         self.lines.take_block()
     }
@@ -206,12 +240,28 @@ impl Reader {
     }
 
     /// Reads until there is a line, or until `deadline`.
-    pub fn read_line(&mut self, stream: &TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    pub fn read_line(&mut self, stream: impl Stream, deadline: Instant) -> io::Result<Vec<u8>> {
+        self.read_long_line(stream, deadline, MAX_LINE_BYTES)
+    }
+
+    /// Reads until there is a line of at most `limit` bytes, or until `deadline`. Memory beyond
+    /// that of any reader is taken only as the line arrives.
+    pub(super) fn read_long_line(
+        &mut self,
+        stream: impl Stream,
+        deadline: Instant,
+        limit: usize,
+    ) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
         loop {
-            if let Some(line) = self.take_line()? {
-                return Ok(line.to_vec());
+            let is_whole = self.lines.take_part(&mut line);
+            if line.len() > limit {
+                return Err(too_long());
             }
-            wait_until(stream, deadline)?;
+            if is_whole {
+                return Ok(line);
+            }
+            stream.wait_until(deadline)?;
             if self.fill(stream)? == Filled::End {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
@@ -219,17 +269,17 @@ impl Reader {
     }
 }
 
-/// What this side sends.
+/// The sending half of a connection.
 #[derive(Debug)]
 pub struct Writer {
     ciphers: Ciphers,
     frames: u64,
-    /// Ciphertext on its way out; as large as the largest write so far.
+    /// Ciphertext to be written; as large as the largest write so far.
     out: Vec<u8>,
 }
 
 impl Writer {
-    /// Begins behind the handshake.
+    /// Begins after the handshake.
     pub fn new(ciphers: Ciphers) -> Writer {
         Writer {
             ciphers,
@@ -267,16 +317,27 @@ impl Writer {
     }
 }
 
-fn broken(what: &'static str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, what)
+/// Returns the error of a line that the protocol has no place for.
+pub(super) fn unexpected_line(line: &[u8]) -> io::Error {
+    let shown = Printable(&line[..line.len().min(200)]);
+    let text = format!("protocol error: unexpected line: {shown}");
+    io::Error::new(ErrorKind::InvalidData, text)
+}
+
+fn broken(text: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, text)
+}
+
+fn too_long() -> io::Error {
+    broken("it sent a line that is too long")
 }
 
 fn exhausted() -> io::Error {
-    io::Error::other("the connection has carried as much as one may, and begins anew")
+    io::Error::other("the connection has carried as many frames as one may")
 }
 
-/// Reads once. A process that is stopped and goes on again, by a debugger or a shell, has every read
-/// that waits with a time-out fail with `EINTR`, whether it handles signals or not; that is no
+/// Reads once. When a process is stopped and continued, by a debugger or a shell, every read that
+/// waits with a time-out fails with `EINTR`, whether the process handles signals or not; that is no
 /// reason to give a connection up.
 pub fn read(mut stream: impl Read, part: &mut [u8]) -> io::Result<usize> {
     loop {
@@ -296,22 +357,22 @@ pub fn wait_until(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     stream.set_read_timeout(Some(left))
 }
 
-/// Sets a link's socket up: replies at once, a short send buffer, and no write that blocks for
-/// longer than `write_timeout`.
+/// Sets up a link's socket: no delay, a short send buffer, and no write that blocks for longer
+/// than `write_timeout`.
 pub fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(write_timeout))?;
     SockRef::from(stream).set_send_buffer_size(SEND_BUFFER_BYTES)
 }
 
-/// Has the connection end with a reset once it is closed: the other side learns of it at once,
-/// where an orderly end would wait behind what it does not acknowledge.
+/// Makes the connection end with a reset when it is closed: the other side learns of it at once,
+/// where an orderly end would wait behind data that is never acknowledged.
 pub fn reset_at_close(stream: &TcpStream) {
-    // What can't be told so is found out by the other side's own watch.
+    // Otherwise the other side's own silence limit ends it.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Whether a read or write only ran out of its time.
+/// Returns whether a read or write failed only because its time ran out.
 pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
@@ -339,7 +400,7 @@ mod tests {
         bytes
     }
 
-    /// What a reader makes of a stream: the lines, and the error if it ends with one.
+    /// Reads a stream to its end. Returns the lines, and the error if it ends with one.
     fn received(reader: &mut Reader, mut stream: impl Read) -> (Vec<u8>, Option<String>) {
         let mut got = Vec::new();
         let mut step = || {
@@ -359,13 +420,14 @@ mod tests {
         (got, error.map(|error| error.to_string()))
     }
 
-    /// What is read of `stream`, if anything, is a beginning of `text`, and the error is this.
+    /// Checks that the text read from `stream`, if any, is a beginning of `text`, and that the error
+    /// is this.
     #[track_caller]
     fn check(mut reader: Reader, stream: &[u8], text: &[u8], expected: &str) {
         let (got, error) = received(&mut reader, stream);
         assert!(text.starts_with(&got), "{}", got.escape_ascii());
         assert_eq!(error.as_deref(), Some(expected));
-        // And it stays broken.
+        // The reader stays broken.
         assert!(received(&mut reader, stream).0.is_empty());
     }
 
@@ -432,12 +494,7 @@ mod tests {
     fn sizes_are_checked_before_anything_else() {
         for length in 0..=TAG_BYTES as u8 {
             let (_, reader) = connection();
-            check(
-                reader,
-                &[0, length],
-                b"",
-                "it sent a frame with nothing in it",
-            );
+            check(reader, &[0, length], b"", "it sent an empty frame");
         }
         let announce = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
         for length in [MAX_FRAME_BYTES + 1, usize::from(u16::MAX)] {
@@ -446,10 +503,10 @@ mod tests {
                 reader,
                 &announce(length),
                 b"",
-                "it announced a frame that is larger than any",
+                "it announced a frame that is too large",
             );
         }
-        // The largest that is not refused fits what is there already.
+        // The largest frame that is not refused fits the buffer.
         let (_, mut reader) = connection();
         let mut largest = vec![0xff; LENGTH_BYTES + MAX_FRAME_BYTES];
         largest[..LENGTH_BYTES].copy_from_slice(&announce(MAX_FRAME_BYTES));
@@ -462,7 +519,7 @@ mod tests {
     fn a_line_longer_than_any_message_is_an_error() {
         let (mut writer, reader) = connection();
         let stream = sent(&mut writer, &[b'x'; 2 * MAX_LINE_BYTES]);
-        check(reader, &stream, b"", "it sent a line without end");
+        check(reader, &stream, b"", "it sent a line that is too long");
     }
 
     #[test]

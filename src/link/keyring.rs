@@ -1,6 +1,6 @@
-//! The key file that links are made with, which may be exchanged while the server runs.
+//! The key file that links are made with, which may be replaced while the server runs.
 //!
-//! A connection keeps the ciphers that it was made with; what is exchanged counts for the next.
+//! A connection keeps the ciphers that it was made with; a new key counts for the next.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::model::digest::DigestKey;
 #[derive(Debug)]
 pub struct Keyring(RwLock<Arc<KeyFile>>);
 
-/// The file is another herd's: its servers would not let this one in, and its digests differ.
+/// The key file is another herd's: that herd's servers would refuse this one, and its digests differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnotherHerd;
 
@@ -27,17 +27,17 @@ impl fmt::Display for AnotherHerd {
 impl std::error::Error for AnotherHerd {}
 
 impl Keyring {
-    /// What the file says at the start.
+    /// Begins with the keys read at the start.
     pub fn new(keys: KeyFile) -> Keyring {
         Keyring(RwLock::new(Arc::new(keys)))
     }
 
-    /// What it says now.
+    /// Returns the current keys.
     pub fn current(&self) -> Arc<KeyFile> {
         Arc::clone(&self.0.read())
     }
 
-    /// Takes what it says after a change; whether that is anything new.
+    /// Replaces the keys. Returns whether they are different; an error leaves them as they were.
     pub fn replace(&self, keys: KeyFile) -> Result<bool, AnotherHerd> {
         let mut current = self.0.write();
         if keys.herd() != current.herd() {
@@ -48,7 +48,7 @@ impl Keyring {
         Ok(changed)
     }
 
-    /// What the herd's digests are keyed with. The same for ever, as the herd's id is.
+    /// Returns the key of the herd's digests. It never changes, since the herd's id does not.
     pub fn digest_key(&self) -> DigestKey {
         DigestKey::new(self.current().herd().bytes())
     }

@@ -1,52 +1,250 @@
-//! One neighbor's connection, in each direction.
+//! The links of a server to its neighbors: the one owner of their state and their threads.
 //!
-//! A server dials each of its neighbors: that connection carries its own records to the
-//! neighbor, and the neighbor's vector and liveness back. So between two neighbors there are two
+//! A server dials each of its neighbors: that connection carries its own records to the neighbor,
+//! and the neighbor's vector and acknowledgements back. So between two neighbors there are two
 //! connections, one for each direction of the flood, and neither side has to agree on who dials.
 //!
-//! - [`sender`] is what keeps one neighbor fed, as its owner sees it; `feeder` is its thread: dial,
-//!   shake hands, send what the neighbor lacks, drain the queue; `reader` hears the neighbor's side
-//!   meanwhile.
-//! - [`receiver`] takes what a neighbor floods.
-//! - [`audit`] compares what both hold, now and then.
-//! - [`handshake`] says who is who before a record is taken, and refuses with a reason.
-//! - [`keyring`] holds the keys that they are asked for.
-//! - [`noise`] is what lets in who has the herd's key, and nobody else.
-//! - [`monitor`] counts what a neighbor has yet to apply, and knows how its link is doing.
-//! - [`observe`] answers who asks how the server is.
-//! - [`refusals`] counts what came that no neighbor sent.
-//! - `silence` tells a neighbor that is gone from a frame that does not end.
-//! - [`wire`] is lines over the socket, encrypted.
+//! The neighbors may change while the herd runs. A new one gets its queue, its sender and its place
+//! at the peer port; one that is removed is sent the reason on both connections, and its queue is
+//! dropped; one that has moved is dialed at its new address, with the same queue. The others notice
+//! nothing.
+//!
+//! - [`neighbor`] is the one state of a neighbor.
+//! - [`sender`] dials a neighbor and feeds it; [`receiver`] takes the records that neighbors flood.
+//! - [`audit`] compares the records of both sides now and then.
+//! - [`handshake`] authenticates a peer, by [`noise`] and the keys of [`keyring`]; [`framing`] is
+//!   encrypted lines, [`liveness`] the signs of life.
+//! - [`refusals`] counts and logs rejected peers; [`status`] answers status requests.
 
 pub mod audit;
 pub mod framing;
 pub mod handshake;
 pub mod keyring;
-pub mod links;
 mod liveness;
 pub mod neighbor;
-pub mod noise;
+mod noise;
 pub mod receiver;
 pub mod refusals;
-pub mod sender;
+#[cfg(test)]
+mod tests;
+mod sender;
 pub mod status;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
 
-/// How often a receiver says that it is alive.
-pub const PONG_INTERVAL: Duration = Duration::from_secs(1);
+use crate::config::keys::KeyFile;
+use crate::config::topology::{Address, Topology};
+use crate::replica::Replica;
+use crate::thread::{self, Stopper};
+use audit::Audit;
+use keyring::{AnotherHerd, Keyring};
+use neighbor::{LinkStatus, Neighbors};
+use receiver::{PeerAcceptor, Receivers};
+use refusals::RejectedPeers;
+use sender::Sender;
+use sender::orders::CloseReason;
+use status::{ServerStatus, StatusSource};
 
-/// Liveness after which the other side is taken for dead: neither keepalive nor
-/// `TCP_USER_TIMEOUT` notices a peer whose process is frozen.
-///
-/// Where packets are lost one way only, the side that still hears the other learns of it by a
-/// reset, which the side that does not sends now. A plain close would not tell it: that waits in
-/// the send queue behind a `PONG` that is never acknowledged. So both know within this time, the
-/// receiver's watch interval and one packet's way.
-pub const SILENCE_LIMIT: Duration = Duration::from_secs(4);
+/// All links of one server.
+#[derive(Debug)]
+pub struct Links {
+    replica: Arc<Replica>,
+    keys: Arc<Keyring>,
+    neighbors: Arc<Neighbors>,
+    senders: BTreeMap<String, Sender>,
+    receivers: Receivers,
+    rejected: Arc<RejectedPeers>,
+    status: StatusSource,
+    audit: Audit,
+    stopper: Stopper,
+}
 
-/// What a neighbor is told that is one no longer.
-const DISMISSED: &str = "servers.txt there no longer names this server a neighbor";
+/// Changes of a server's neighbors, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New neighbors.
+    pub added: Vec<String>,
+    /// Neighbors that were removed.
+    pub removed: Vec<String>,
+    /// Neighbors that are dialed at another address from now on.
+    pub moved: Vec<String>,
+}
 
-/// Send buffer of a link's socket. A larger one would only hide how far behind a neighbor is.
-const SEND_BUFFER_BYTES: usize = 256 << 10;
+impl Changes {
+    /// Returns whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Changes::default()
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("new", &self.added),
+            ("gone", &self.removed),
+            ("moved", &self.moved),
+        ];
+        let mut separator = "";
+        for (what, names) in parts.iter().filter(|(_, names)| !names.is_empty()) {
+            write!(f, "{separator}{what}: {}", names.join(", "))?;
+            separator = "; ";
+        }
+        if self.is_empty() {
+            f.write_str("the same as before")?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the peer addresses of a server's neighbors by name.
+pub fn neighbors(topology: &Topology, server: &str) -> BTreeMap<String, Address> {
+    let names = topology.server(server).map(|server| &server.neighbors);
+    names
+        .into_iter()
+        .flatten()
+        .filter_map(|name| topology.server(name))
+        .map(|neighbor| (neighbor.name.clone(), neighbor.peer.clone()))
+        .collect()
+}
+
+impl Links {
+    /// Starts without neighbors. `clients` is the number of clients that are connected, for status
+    /// requests. Digests are compared once in each `digest_interval`.
+    pub fn start(
+        replica: Arc<Replica>,
+        keys: Arc<Keyring>,
+        clients: Arc<AtomicUsize>,
+        digest_interval: Duration,
+    ) -> io::Result<Links> {
+        let (stopper, stop) = thread::stop_pair();
+        let audit = Audit::start(
+            Arc::clone(&replica),
+            keys.digest_key(),
+            digest_interval,
+            stop,
+        )?;
+        let (neighbors, rejected) = (Arc::default(), Arc::default());
+        let status = StatusSource {
+            replica: Arc::clone(&replica),
+            clients,
+            neighbors: Arc::clone(&neighbors),
+            rejected: Arc::clone(&rejected),
+            started: Instant::now(),
+        };
+        let receivers = Receivers::start(
+            Arc::clone(&replica),
+            Arc::clone(&keys),
+            Arc::clone(&neighbors),
+            audit.peer_digests(),
+            status.clone(),
+            Arc::clone(&rejected),
+        )?;
+        Ok(Links {
+            replica,
+            keys,
+            neighbors,
+            senders: BTreeMap::new(),
+            receivers,
+            rejected,
+            status,
+            audit,
+            stopper,
+        })
+    }
+
+    /// Makes these the neighbors, and returns the changes. Waits until the connections to removed
+    /// neighbors are closed. An error means that a thread can't be made; some changes may be
+    /// missing then, and the next call makes them.
+    pub fn set_neighbors(&mut self, wanted: &BTreeMap<String, Address>) -> io::Result<Changes> {
+        let mut changes = Changes::default();
+        let is_removed = |name: &String, _: &mut Sender| !wanted.contains_key(name);
+        let removed: Vec<_> = self.senders.extract_if(.., is_removed).collect();
+        for (name, sender) in &removed {
+            self.neighbors.dismiss(name);
+            self.receivers.wake(name);
+            sender.end(CloseReason::Dismissed);
+        }
+        for (name, sender) in removed {
+            let link = sender.neighbor().link();
+            sender.join();
+            self.replica.remove_link(link);
+            changes.removed.push(name);
+        }
+        for (name, address) in wanted {
+            match self.senders.get_mut(name) {
+                Some(sender) if sender.address() == address => {}
+                Some(sender) => {
+                    sender.redial(address.clone());
+                    changes.moved.push(name.clone());
+                }
+                None => {
+                    self.add(name, address)?;
+                    changes.added.push(name.clone());
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    fn add(&mut self, name: &str, address: &Address) -> io::Result<()> {
+        self.receivers.make_threads(self.neighbors.len() + 1)?;
+        let (link, outbox) = self.replica.add_link();
+        let sender = Sender::start(
+            Arc::clone(&self.replica),
+            Arc::clone(&self.keys),
+            name,
+            address,
+            (link, outbox),
+            Arc::clone(&self.rejected),
+        )
+        .inspect_err(|_| self.replica.remove_link(link))?;
+        self.neighbors.insert(Arc::clone(sender.neighbor()));
+        self.senders.insert(name.to_owned(), sender);
+        Ok(())
+    }
+
+    /// Uses these keys for connections from now on. Returns whether they are different.
+    pub fn replace_keys(&self, keys: KeyFile) -> Result<bool, AnotherHerd> {
+        self.keys.replace(keys)
+    }
+
+    /// Returns the peer listener's way to bring its connections.
+    pub fn acceptor(&self) -> PeerAcceptor {
+        self.receivers.acceptor()
+    }
+
+    /// Returns the status of the server, without the digest of its records.
+    pub fn server_status(&self) -> ServerStatus {
+        self.status.status()
+    }
+
+    /// Returns the state of the links by the neighbors' names.
+    pub fn status(&self) -> BTreeMap<String, LinkStatus> {
+        self.neighbors.status()
+    }
+
+    /// Returns the number of connections to the peer port that were refused, and of links of either
+    /// direction that were broken off for the data that came over them.
+    pub fn refused(&self) -> u64 {
+        self.rejected.count()
+    }
+
+    /// Sends what is queued for the neighbors, closes the connections gracefully, and joins every
+    /// thread. The listener's [`PeerAcceptor`] must be gone.
+    pub fn stop(self) {
+        for sender in self.senders.values() {
+            sender.end(CloseReason::Stopping);
+        }
+        for sender in self.senders.into_values() {
+            sender.join();
+        }
+        self.stopper.stop();
+        self.audit.join();
+        self.receivers.stop();
+    }
+}

@@ -1,26 +1,38 @@
-//! How one neighbor's link is doing: what its threads note, for whoever asks.
+//! The state of a neighbor, in one place, and the neighbors by name.
 //!
-//! The receiving side says once a second how many records it has applied over the connection
-//! (`PONG`), so what is written or queued and not yet acknowledged is known on the sending side.
-//! Noting costs an addition for each group of records; the rest changes with the connection.
+//! Each field has one writer, named beside it; everybody else reads. The receiving side reports
+//! once a second how many records it has applied over the connection (`PONG`), so the number that
+//! is written or queued and not yet acknowledged is known on the sending side. Counting costs an
+//! addition for each batch of records; the rest changes with the connection.
+//!
+//! Whether the flood queues records for the neighbor is the flood's own field, since it changes
+//! under the apply lock. An overflow of the queue shows in the outbox, and is read from there.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
-use parking_lot::Mutex;
+use crossbeam_channel::Sender as Channel;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
 
+use crate::link::sender::orders::Request;
+use crate::model::digest::DigestDifference;
 use crate::model::time::Timestamp;
-use crate::replica::outbox::{Depth, Gauge};
+use crate::replica::outbox::{Depth, Gauge, LinkId};
 
-/// Where a link is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
+/// Phase of the link to a neighbor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkPhase {
     /// Not connected; the neighbor is dialed again in a moment.
     #[default]
     Down,
-    /// The neighbor is being dialed, or hands are shaken.
+    /// Dialing, or in the handshake.
     Connecting,
-    /// Connected; what the neighbor lacks is asked for, or being sent from the cache.
+    /// Connected; the neighbor's vector is awaited, or records that it lacks are being sent from
+    /// the cache.
     Resyncing,
     /// Every record is queued and sent as it comes.
     Live,
@@ -28,58 +40,56 @@ pub enum Phase {
     Dirty,
 }
 
-impl Phase {
-    const ALL: [(Phase, &str); 5] = [
-        (Phase::Down, "down"),
-        (Phase::Connecting, "connecting"),
-        (Phase::Resyncing, "resyncing"),
-        (Phase::Live, "live"),
-        (Phase::Dirty, "dirty"),
-    ];
-
-    /// Reads what `Display` wrote.
-    pub fn parse(text: &[u8]) -> Option<Phase> {
-        Phase::ALL
-            .into_iter()
-            .find(|(_, name)| name.as_bytes() == text)
-            .map(|(phase, _)| phase)
-    }
-
-    /// Whether there is a connection.
+impl LinkPhase {
+    /// Returns whether there is a connection.
     pub fn is_connected(self) -> bool {
-        !matches!(self, Phase::Down | Phase::Connecting)
+        !matches!(self, LinkPhase::Down | LinkPhase::Connecting)
     }
 }
 
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = Phase::ALL.iter().find(|(phase, _)| phase == self);
-        f.pad(named.map_or("", |(_, name)| name))
+impl std::fmt::Display for LinkPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            LinkPhase::Down => "down",
+            LinkPhase::Connecting => "connecting",
+            LinkPhase::Resyncing => "resyncing",
+            LinkPhase::Live => "live",
+            LinkPhase::Dirty => "dirty",
+        })
     }
 }
 
-/// How a link is doing at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// State of a link at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkStatus {
-    /// Where it is.
-    pub phase: Phase,
+    /// Phase.
+    pub phase: LinkPhase,
     /// Records written over this connection.
     pub written: u64,
-    /// Records that the neighbor has applied of those, by its last word.
+    /// Records of those that the neighbor has applied, by its last `PONG`.
     pub acknowledged: u64,
-    /// What waits to be written.
+    /// Fill of the queue.
     pub queue: Depth,
-    /// How often the neighbor has been sent what it lacked from the cache.
+    /// Number of resyncs: how often the neighbor was sent the records that it lacked from the cache.
     pub resyncs: u64,
-    /// Buckets of the cache in which the neighbor was found to differ.
+    /// Number of buckets in which the neighbor was found to differ.
     pub diverged: u64,
-    /// Why the last connection ended or was not made, and when that was.
-    pub error: Option<(Timestamp, String)>,
+    /// Why the last connection ended or could not be made.
+    pub error: Option<LinkError>,
+}
+
+/// Why and when a connection ended or could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkError {
+    /// When, in nanoseconds since 1970.
+    pub at: Timestamp,
+    /// Why, in words.
+    pub reason: String,
 }
 
 impl LinkStatus {
-    /// Records that the neighbor has yet to apply; `None` while there is no connection to count
-    /// them over. After an overflow the true number is higher.
+    /// Returns the number of records that the neighbor has yet to apply; `None` while there is no
+    /// connection to count them over. After an overflow the true number is higher.
     pub fn lag(&self) -> Option<u64> {
         let sent = self.written + self.queue.records as u64;
         self.phase
@@ -88,62 +98,143 @@ impl LinkStatus {
     }
 }
 
-/// What a link's threads note.
+/// The last comparison of a neighbor's digest with this server's.
 #[derive(Debug)]
-pub struct Monitor {
+pub(super) struct Comparison {
+    pub(super) at: Instant,
+    pub(super) difference: DigestDifference,
+}
+
+/// A neighbor.
+#[derive(Debug)]
+pub(super) struct Neighbor {
+    name: String,
+    /// Place in the flood: records from it do not go back to it.
+    link: LinkId,
+    /// Requests to its sender thread, from any thread.
+    requests: Channel<Request>,
+    /// Removed from `servers.txt`. Writer: the owner of all links.
+    dismissed: AtomicBool,
+    /// Records written over this connection. Writer: the sender thread.
     written: AtomicU64,
+    /// Writer: the sender thread.
+    connection: Mutex<Connection>,
+    /// Records of `written` that the neighbor has applied. Writer: the sender's reader thread.
     acknowledged: AtomicU64,
-    queue: Gauge,
-    noted: Mutex<Noted>,
+    /// Fill of the queue and whether it has overflowed. Writer: the flood, under the apply lock.
+    outbox: Gauge,
+    /// Writer: the audit thread.
+    comparison: Mutex<Option<Comparison>>,
+    /// Buckets found to differ. Writer: the audit thread.
+    diverged: AtomicU64,
 }
 
-/// What changes seldom.
+/// The part of the state that changes seldom.
 #[derive(Debug, Default)]
-struct Noted {
-    phase: Phase,
+struct Connection {
+    /// Never [`LinkPhase::Dirty`]: that is the outbox's to know.
+    phase: LinkPhase,
     resyncs: u64,
-    diverged: u64,
-    error: Option<(Timestamp, String)>,
+    error: Option<LinkError>,
 }
 
-impl Monitor {
-    /// Of a link that is down.
-    pub fn new(queue: Gauge) -> Monitor {
-        Monitor {
+impl Neighbor {
+    /// A neighbor that is not connected.
+    pub(super) fn new(
+        name: &str,
+        link: LinkId,
+        outbox: Gauge,
+        requests: Channel<Request>,
+    ) -> Neighbor {
+        Neighbor {
+            name: name.to_owned(),
+            link,
+            requests,
+            dismissed: AtomicBool::new(false),
             written: AtomicU64::new(0),
+            connection: Mutex::default(),
             acknowledged: AtomicU64::new(0),
-            queue,
-            noted: Mutex::default(),
+            outbox,
+            comparison: Mutex::default(),
+            diverged: AtomicU64::new(0),
         }
     }
 
-    /// Notes where the link is.
-    pub fn enter(&self, phase: Phase) {
-        self.noted.lock().phase = phase;
+    /// Returns its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
-    /// Counts anew, for a new connection. Before anything is written over it, and after the last
-    /// has been heard over the one before.
-    pub fn count_anew(&self) {
+    /// Returns its place in the flood.
+    pub(super) fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// Has the sender dial at once.
+    pub(super) fn wake_sender(&self) {
+        // A sender with requests waiting is awake.
+        let _ = self.requests.try_send(Request::Wake);
+    }
+
+    /// Has the sender send all records of these buckets.
+    pub(super) fn repair(&self, buckets: &[usize]) {
+        // A difference that can't be reported now is found again at the next comparisons.
+        let _ = self.requests.try_send(Request::Repair(buckets.into()));
+    }
+
+    /// Notes that it is no longer a neighbor.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Release);
+    }
+
+    /// Returns whether it is no longer a neighbor.
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is being dialed.
+    pub(super) fn connecting(&self) {
+        self.connection.lock().phase = LinkPhase::Connecting;
+    }
+
+    /// Notes a new connection, before anything is written over it.
+    pub(super) fn connected(&self) {
         self.written.store(0, Ordering::Relaxed);
-        self.acknowledged.store(0, Ordering::Relaxed);
+        self.connection.lock().phase = LinkPhase::Resyncing;
+    }
+
+    /// Notes that a resync begins.
+    pub(super) fn resyncing(&self) {
+        self.connection.lock().phase = LinkPhase::Resyncing;
+    }
+
+    /// Notes that a resync is complete.
+    pub(super) fn resynced(&self) {
+        let mut connection = self.connection.lock();
+        connection.phase = LinkPhase::Live;
+        connection.resyncs += 1;
+    }
+
+    /// Returns whether a resync has been completed over this connection.
+    pub(super) fn is_resynced(&self) -> bool {
+        self.connection.lock().phase == LinkPhase::Live
     }
 
     /// Notes that there is no connection, and why.
-    pub fn lost(&self, now: Timestamp, reason: &str) {
-        let mut noted = self.noted.lock();
-        noted.phase = Phase::Down;
-        noted.error = Some((now, reason.to_owned()));
+    pub(super) fn lost(&self, at: Timestamp, reason: String) {
+        let mut connection = self.connection.lock();
+        connection.phase = LinkPhase::Down;
+        connection.error = Some(LinkError { at, reason });
     }
 
-    /// Notes records that are about to be written. Before the write, so that no acknowledgement
+    /// Counts records that are about to be written. Before the write, so that no acknowledgement
     /// is ever ahead of it.
-    pub fn writing(&self, records: usize) {
+    pub(super) fn writing(&self, records: usize) {
         self.written.fetch_add(records as u64, Ordering::Relaxed);
     }
 
-    /// Notes how many records the neighbor has applied; `false` if it says more than were sent.
-    pub fn acknowledge(&self, records: u64) -> bool {
+    /// Notes how many records the neighbor has applied; `false` if that is more than were sent.
+    pub(super) fn acknowledge(&self, records: u64) -> bool {
         let plausible = records <= self.written.load(Ordering::Relaxed);
         if plausible {
             self.acknowledged.store(records, Ordering::Relaxed);
@@ -151,25 +242,22 @@ impl Monitor {
         plausible
     }
 
-    /// Notes that what the neighbor lacked has been sent.
-    pub fn resynced(&self) {
-        let mut noted = self.noted.lock();
-        noted.phase = Phase::Live;
-        noted.resyncs += 1;
+    /// Returns the last comparison with this server, to be replaced.
+    pub(super) fn comparison(&self) -> &Mutex<Option<Comparison>> {
+        &self.comparison
     }
 
-    /// Notes buckets in which the neighbor differs.
-    pub fn diverged(&self, buckets: usize) {
-        self.noted.lock().diverged += buckets as u64;
+    /// Counts buckets in which the neighbor differs.
+    pub(super) fn diverged(&self, buckets: usize) {
+        self.diverged.fetch_add(buckets as u64, Ordering::Relaxed);
     }
 
-    /// All of it, as of about now.
-    pub fn status(&self) -> LinkStatus {
-        let queue = self.queue.depth();
-        let noted = self.noted.lock();
-        let phase = match noted.phase {
-            // The sender may be in a write, and not know it yet.
-            Phase::Live if queue.overflowed => Phase::Dirty,
+    /// Returns the state of the link as of about now.
+    pub(super) fn status(&self) -> LinkStatus {
+        let queue = self.outbox.depth();
+        let connection = self.connection.lock();
+        let phase = match connection.phase {
+            LinkPhase::Live if queue.overflowed => LinkPhase::Dirty,
             phase => phase,
         };
         LinkStatus {
@@ -177,60 +265,107 @@ impl Monitor {
             written: self.written.load(Ordering::Relaxed),
             acknowledged: self.acknowledged.load(Ordering::Relaxed),
             queue,
-            resyncs: noted.resyncs,
-            diverged: noted.diverged,
-            error: noted.error.clone(),
+            resyncs: connection.resyncs,
+            diverged: self.diverged.load(Ordering::Relaxed),
+            error: connection.error.clone(),
         }
+    }
+}
+
+/// The neighbors of a server by name. Writer: the owner of all links.
+#[derive(Debug, Default)]
+pub(super) struct Neighbors(RwLock<BTreeMap<String, Arc<Neighbor>>>);
+
+impl Neighbors {
+    /// Adds a neighbor.
+    pub(super) fn insert(&self, neighbor: Arc<Neighbor>) {
+        self.0.write().insert(neighbor.name.clone(), neighbor);
+    }
+
+    /// Removes a neighbor, which is dismissed from then on.
+    pub(super) fn dismiss(&self, name: &str) {
+        if let Some(neighbor) = self.0.write().remove(name) {
+            neighbor.dismiss();
+        }
+    }
+
+    /// Returns the neighbor of that name.
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Neighbor>> {
+        self.0.read().get(name).cloned()
+    }
+
+    /// Returns how many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.read().len()
+    }
+
+    /// Returns the state of all links.
+    pub(super) fn status(&self) -> BTreeMap<String, LinkStatus> {
+        let neighbors = self.0.read();
+        let status =
+            |(name, neighbor): (&String, &Arc<Neighbor>)| (name.clone(), neighbor.status());
+        neighbors.iter().map(status).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::outbox::{Batch, outbox};
+    use crate::replica::outbox::{Batch, OutboxSender, outbox};
+
+    fn neighbor(batches: usize) -> (OutboxSender, Neighbor) {
+        let (sender, receiver) = outbox(batches);
+        let (requests, _) = crossbeam_channel::bounded(1);
+        let neighbor = Neighbor::new("Ball", LinkId(0), receiver.gauge(), requests);
+        (sender, neighbor)
+    }
 
     #[test]
-    fn lag_is_what_is_written_or_queued_and_not_acknowledged() {
-        let (inlet, outlet) = outbox(2);
-        let monitor = Monitor::new(outlet.gauge());
-        assert_eq!(monitor.status().lag(), None);
-        monitor.enter(Phase::Resyncing);
-        monitor.writing(10);
-        inlet.push(&Batch::new(b"one\ntwo\n".to_vec(), 2)).unwrap();
-        assert_eq!(monitor.status().lag(), Some(12));
-        assert!(monitor.acknowledge(7));
-        assert_eq!(monitor.status().lag(), Some(5));
+    fn lag_is_the_number_written_or_queued_and_not_acknowledged() {
+        let (outbox, neighbor) = neighbor(2);
+        assert_eq!(neighbor.status().lag(), None);
+        neighbor.connected();
+        neighbor.writing(10);
+        outbox.push(&Batch::new(b"one\ntwo\n".to_vec(), 2)).unwrap();
+        assert_eq!(neighbor.status().lag(), Some(12));
+        assert!(neighbor.acknowledge(7));
+        assert_eq!(neighbor.status().lag(), Some(5));
         // More than was sent is no acknowledgement.
-        assert!(!monitor.acknowledge(11));
-        assert_eq!(monitor.status().lag(), Some(5));
-        // Another connection counts anew.
-        monitor.lost(Timestamp::from_nanos(5), "gone");
-        assert_eq!(monitor.status().lag(), None);
-        monitor.count_anew();
-        monitor.enter(Phase::Resyncing);
-        assert_eq!(monitor.status().lag(), Some(2));
+        assert!(!neighbor.acknowledge(11));
+        assert_eq!(neighbor.status().lag(), Some(5));
+        // The next connection counts from 0.
+        neighbor.lost(Timestamp::from_nanos(5), "gone".to_owned());
+        assert_eq!(neighbor.status().lag(), None);
+        neighbor.connected();
+        assert!(neighbor.acknowledge(0));
+        assert_eq!(neighbor.status().lag(), Some(2));
     }
 
     #[test]
     fn an_overflow_shows_before_the_sender_has_seen_it() {
-        let (inlet, outlet) = outbox(1);
-        let monitor = Monitor::new(outlet.gauge());
-        monitor.resynced();
-        let group = Batch::new(b"one\n".to_vec(), 1);
-        inlet.push(&group).unwrap();
-        assert_eq!(monitor.status().phase, Phase::Live);
-        inlet.push(&group).unwrap_err();
-        assert_eq!(monitor.status().phase, Phase::Dirty);
-        inlet.clear();
-        assert_eq!(monitor.status().phase, Phase::Live);
+        let (outbox, neighbor) = neighbor(1);
+        neighbor.connected();
+        neighbor.resynced();
+        let batch = Batch::new(b"one\n".to_vec(), 1);
+        outbox.push(&batch).unwrap();
+        assert_eq!(neighbor.status().phase, LinkPhase::Live);
+        outbox.push(&batch).unwrap_err();
+        assert_eq!(neighbor.status().phase, LinkPhase::Dirty);
+        outbox.clear();
+        assert_eq!(neighbor.status().phase, LinkPhase::Live);
     }
 
     #[test]
-    fn phases_survive_their_names() {
-        for (phase, name) in Phase::ALL {
-            assert_eq!(phase.to_string(), name);
-            assert_eq!(Phase::parse(name.as_bytes()), Some(phase));
+    fn a_phase_is_written_alike_in_words_and_in_json() {
+        for phase in [
+            LinkPhase::Down,
+            LinkPhase::Connecting,
+            LinkPhase::Resyncing,
+            LinkPhase::Live,
+            LinkPhase::Dirty,
+        ] {
+            let json = serde_json::to_string(&phase).unwrap();
+            assert_eq!(json, format!("\"{phase}\""));
         }
-        assert_eq!(Phase::parse(b"lively"), None);
     }
 }

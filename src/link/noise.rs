@@ -1,11 +1,11 @@
-//! The secret handshake: two sides that hold one key agree on ciphers for one connection.
+//! The key exchange: two sides that hold one key agree on ciphers for one connection.
 //!
-//! Noise with a pre-shared key, `NNpsk0`: a message of 48 bytes each way. Whoever lacks the key
-//! can neither make a message that is taken nor read one; each connection has ciphers of its
-//! own, from keys that both sides make up for it and forget, so what was recorded of another one
-//! is worth nothing here, not even to somebody who comes by the key later.
+//! Noise with a pre-shared key, `NNpsk0`: a message of 48 bytes each way. Without the key a peer can
+//! neither make a message that is accepted nor read one. Each connection has ciphers of its own, from
+//! keys that both sides generate for it and forget, so a recording of another connection is worth
+//! nothing here, not even to somebody who gets hold of the key later.
 //!
-//! The first message says only that its sender had the key, at some time: it may be a recording.
+//! The first message proves only that its sender had the key at some time: it may be a recording.
 //! The first frame after the handshake proves that the other side is there now.
 //!
 //! AES-GCM because its time is the lowest measured: 0.4 ns a byte at each end, ChaCha20-Poly1305
@@ -20,47 +20,47 @@ use crate::config::keys::{Key, KeyFile};
 /// Pattern, key agreement, cipher and hash, by their Noise names.
 const PROTOCOL: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
-/// What else both sides must agree on, so that a key that some other program also uses for Noise
-/// opens nothing here.
+/// Text that both sides must agree on too, so that a key that another program also uses for Noise is
+/// not accepted here.
 const PROLOGUE: &[u8] = b"herd link";
 
 /// Bytes of each of the two messages: an ephemeral public key and an authentication tag.
-pub const MESSAGE_BYTES: usize = 32 + 16;
+pub(super) const MESSAGE_BYTES: usize = 32 + 16;
 
 /// One message of the handshake.
-pub type Message = [u8; MESSAGE_BYTES];
+pub(super) type Message = [u8; MESSAGE_BYTES];
 
 /// The ciphers of one connection, one for each direction. Both halves of a connection share
 /// them, and each counts its own frames.
-pub type Ciphers = Arc<StatelessTransportState>;
+pub(super) type Ciphers = Arc<StatelessTransportState>;
 
-/// The dialer, once it has spoken.
+/// The dialer, after its message.
 #[derive(Debug)]
-pub struct Initiator(HandshakeState);
+pub(super) struct Initiator(HandshakeState);
 
 impl Initiator {
-    /// Begins, with the message to send.
-    pub fn start(key: &Key) -> Result<(Initiator, Message), snow::Error> {
+    /// Begins a handshake. Returns the message to send.
+    pub(super) fn start(key: &Key) -> Result<(Initiator, Message), snow::Error> {
         let mut state = builder(key)?.build_initiator()?;
         let message = write(&mut state)?;
         Ok((Initiator(state), message))
     }
 
-    /// Takes the answer. An error if whoever answers does not have the key.
-    pub fn finish(mut self, answer: &Message) -> Result<Ciphers, snow::Error> {
+    /// Takes the answer. An error if the answering side does not have the key.
+    pub(super) fn finish(mut self, answer: &Message) -> Result<Ciphers, snow::Error> {
         self.0.read_message(answer, &mut [])?;
         ciphers(self.0)
     }
 }
 
-/// Answers a dialer, by whichever of the accepted keys it has used; `None` if it is none of them.
-pub fn respond(
+/// Answers a dialer with the accepted key that it has used; `None` if it has used another.
+pub(super) fn respond(
     keys: &KeyFile,
     message: &Message,
 ) -> Result<Option<(Message, Ciphers)>, snow::Error> {
     for key in keys.accepted() {
         let mut state = builder(key)?.build_responder()?;
-        // The one error that this can be is that the tag is not by this key.
+        // The only possible error is a tag made with another key.
         if state.read_message(message, &mut []).is_ok() {
             let answer = write(&mut state)?;
             return Ok(Some((answer, ciphers(state)?)));
@@ -90,15 +90,15 @@ fn ciphers(state: HandshakeState) -> Result<Ciphers, snow::Error> {
 mod tests {
     use super::*;
 
-    /// The ciphers of a dialer with one key file and of one who answers with another, if both
-    /// come to an end.
+    /// Returns the ciphers of a dialer with one key file and of a server with another, if the
+    /// handshake succeeds.
     fn shake(dialer: &KeyFile, other: &KeyFile) -> Option<[Ciphers; 2]> {
         let (initiator, message) = Initiator::start(dialer.dialed()).unwrap();
         let (answer, accepted) = respond(other, &message).unwrap()?;
         Some([initiator.finish(&answer).unwrap(), accepted])
     }
 
-    /// Whether what one side encrypts is what the other gets.
+    /// Returns whether the other side decrypts the text that one side has encrypted.
     fn understand([one, other]: [Ciphers; 2]) -> bool {
         let (mut frame, mut text) = ([0; 64], [0; 64]);
         let sent = one.write_message(7, b"RECORD", &mut frame).unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_or_foreign_message_is_not_taken() {
+    fn a_changed_or_foreign_message_is_refused() {
         let keys = KeyFile::generate().unwrap();
         let (initiator, message) = Initiator::start(keys.dialed()).unwrap();
         for bit in 0..MESSAGE_BYTES * 8 {

@@ -1,169 +1,159 @@
-//! What a server says of itself to an observer: who has the herd's key and is no server, as
-//! `herd status` is.
+//! The status of a server, and its answer to an observer: a peer that has the herd's key and is no
+//! server, as `herd status` is.
 //!
-//! An observer shakes hands under a name that no server can have, asks `STATUS until`, and gets
-//! lines: one of the server, one of each link, the digest of what was received up to `until`,
-//! and `END`. All of it takes place within the time that a handshake may take, in one of the
-//! slots for handshakes, so an observer never stands in a neighbor's way.
+//! An observer shakes hands under a name that no server can have, and asks `STATUS until`. The
+//! answer is one line of JSON, the lines of the digest of the records that were received up to
+//! `until`, and `END`. All of it takes place within the time of a handshake, in one of the slots for
+//! handshakes, so an observer never stands in a neighbor's way.
 
+use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::audit::digest_of;
+use serde::{Deserialize, Serialize};
+
 use super::framing::prepare;
 use super::handshake::{self, HandshakeError, Hello, Peer, failed};
-use super::neighbor::{LinkStatus, Phase};
+use super::neighbor::{LinkStatus, Neighbors};
+use super::refusals::RejectedPeers;
 use crate::config::keys::KeyFile;
 use crate::config::topology::Address;
 use crate::model::decimal::parse_u64;
 use crate::model::digest::{Digest, DigestKey, DigestReader};
 use crate::model::fields::MAX_NAME_BYTES;
-use crate::model::fields::fields;
 use crate::model::printable::Printable;
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
-use crate::replica::outbox::Depth;
 
-/// What an observer calls itself. No server can: a name begins with a letter or a digit.
+/// Name of an observer. No server can have it: a name begins with a letter or a digit.
 pub const OBSERVER: &str = "-";
 
 /// Time kept back from the digest's for the answer to be sent.
 const SENDING: Duration = Duration::from_millis(300);
 
-/// Links that an observer takes word of; a server that tells of more is broken.
+/// Maximum number of links in an answer; one with more is refused.
 const MAX_LINKS: usize = 4_096;
 
-/// Most bytes of an error's text that are told.
+/// Maximum length of an error's text; the rest is cut off.
 const MAX_ERROR_BYTES: usize = 200;
 
-/// What a server says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Maximum length of one link, and of all else, in JSON: a name and an error's text, in which a
+/// backslash takes two bytes, twelve numbers of 20 digits, and the names of the fields.
+const MAX_JSON_BYTES: usize = 1 << 10;
+
+/// Maximum length of the line of JSON; past this the connection ends.
+const MAX_STATUS_BYTES: usize = (1 + MAX_LINKS) * MAX_JSON_BYTES;
+
+/// Status of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
-    /// Clients whose location it knows.
+    /// Number of clients whose location it knows.
     pub records: u64,
-    /// Which start of it this is.
+    /// Number of its start, which grows.
     pub epoch: u64,
-    /// For how long it has run.
-    pub uptime: Duration,
-    /// Clients that are connected.
+    /// Milliseconds since it was started.
+    pub uptime_ms: u64,
+    /// Number of clients that are connected.
     pub clients: u64,
-    /// Connections to its peer port that were refused, and links of either direction that were broken
-    /// off for what came over them.
+    /// Number of connections to its peer port that were refused, and of links of either direction
+    /// that were broken off for the data that came over them.
     pub refused: u64,
-    /// Its links, each with the neighbor's name, in the names' order.
-    pub links: Vec<(String, LinkStatus)>,
-    /// What it holds; `None` if that could not be summed up in time.
+    /// Its links by the neighbors' names.
+    pub links: BTreeMap<String, LinkStatus>,
+    /// Digest of its records; `None` if it was not asked for, or took too long.
+    #[serde(skip)]
     pub digest: Option<Digest>,
 }
 
 impl ServerStatus {
-    fn write_lines(&self, out: &mut String) {
-        use std::fmt::Write;
-        let uptime = self.uptime.as_millis();
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            out,
-            "SERVER {} {} {uptime} {} {}",
-            self.records, self.epoch, self.clients, self.refused
-        );
-        for (name, link) in &self.links {
-            let Depth {
-                groups,
-                bytes,
-                records,
-                overflowed,
-            } = link.queue;
-            let (at, text) = match &link.error {
-                Some((at, text)) => (at.as_nanos(), text.as_bytes()),
-                None => (0, &b""[..]),
-            };
-            let _ = writeln!(
-                out,
-                "LINK {name} {} {} {} {groups} {bytes} {records} {} {} {} {at} {}",
-                link.phase,
-                link.written,
-                link.acknowledged,
-                u8::from(overflowed),
-                link.resyncs,
-                link.diverged,
-                Printable(&text[..text.len().min(MAX_ERROR_BYTES)]),
-            );
-        }
+    /// Appends the line of JSON.
+    fn write_line(&self, out: &mut Vec<u8>) -> Result<(), HandshakeError> {
+        serde_json::to_writer(&mut *out, self).map_err(std::io::Error::from)?;
+        out.push(b'\n');
+        Ok(())
     }
 
-    /// Takes one line of an answer; whether it was the last, or `None` if it makes no sense.
-    fn read_line(&mut self, digest: &mut DigestReader, line: &[u8]) -> Option<bool> {
-        let mut fields = fields(line);
-        match fields.next()? {
-            b"SERVER" => {
-                let mut number = || parse_u64(fields.next()?);
-                self.records = number()?;
-                self.epoch = number()?;
-                self.uptime = Duration::from_millis(number()?);
-                self.clients = number()?;
-                self.refused = number()?;
-            }
-            b"LINK" if self.links.len() < MAX_LINKS => {
-                let name = std::str::from_utf8(fields.next()?).ok()?;
-                let phase = Phase::parse(fields.next()?)?;
-                let mut number = || parse_u64(fields.next()?);
-                let mut count = || usize::try_from(number()?).ok();
-                let mut link = LinkStatus {
-                    phase,
-                    written: count()? as u64,
-                    acknowledged: count()? as u64,
-                    queue: Depth {
-                        groups: count()?,
-                        bytes: count()?,
-                        records: count()?,
-                        overflowed: count()? != 0,
-                    },
-                    resyncs: count()? as u64,
-                    diverged: count()? as u64,
-                    error: None,
-                };
-                let at = number()?;
-                if at > 0 {
-                    // The text is the rest of the line, with its spaces.
-                    let words: Vec<_> = fields.map(String::from_utf8_lossy).collect();
-                    link.error = Some((Timestamp::from_nanos(at), words.join(" ")));
-                }
-                if name.len() > MAX_NAME_BYTES {
-                    return None;
-                }
-                self.links.push((name.to_owned(), link));
-            }
-            b"DIGEST" => {
-                if let Some(digest) = digest.read_line(line).ok()? {
-                    self.digest = Some(digest);
-                }
-            }
-            b"END" => return Some(true),
-            _ => return None,
+    /// Reads the line of JSON, without its LF.
+    fn parse_line(line: &[u8]) -> Result<ServerStatus, HandshakeError> {
+        let status: ServerStatus = serde_json::from_slice(line)
+            .map_err(|error| HandshakeError::Answer(error.to_string()))?;
+        let is_text = |text: &str, limit| text.len() <= limit && !text.contains(char::is_control);
+        let is_valid = |(name, link): (&String, &LinkStatus)| {
+            let error = link.error.as_ref();
+            is_text(name, MAX_NAME_BYTES)
+                && error.is_none_or(|error| is_text(&error.reason, MAX_ERROR_BYTES))
+        };
+        if status.links.len() > MAX_LINKS || !status.links.iter().all(is_valid) {
+            let text = "it has too many links, or a text that is too long";
+            return Err(HandshakeError::Answer(text.to_owned()));
         }
-        Some(false)
+        Ok(status)
     }
 }
 
-/// Answers an observer that has shaken hands. `status` is all but the digest.
+/// Sources of a server's status.
+#[derive(Clone, Debug)]
+pub(super) struct StatusSource {
+    /// The records.
+    pub(super) replica: Arc<Replica>,
+    /// Number of clients that are connected.
+    pub(super) clients: Arc<AtomicUsize>,
+    /// The links.
+    pub(super) neighbors: Arc<Neighbors>,
+    /// Number of refused connections.
+    pub(super) rejected: Arc<RejectedPeers>,
+    /// Time of the start.
+    pub(super) started: Instant,
+}
+
+impl StatusSource {
+    /// Returns the status as of about now, without the digest.
+    pub(super) fn status(&self) -> ServerStatus {
+        let mut links = self.neighbors.status();
+        for error in links.values_mut().filter_map(|link| link.error.as_mut()) {
+            error.reason = bounded(&error.reason);
+        }
+        ServerStatus {
+            records: self.replica.len() as u64,
+            epoch: self.replica.epoch(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            clients: self.clients.load(Ordering::Relaxed) as u64,
+            refused: self.rejected.count(),
+            links,
+            digest: None,
+        }
+    }
+}
+
+/// Returns an error's text without control characters, cut to its maximum length.
+fn bounded(text: &str) -> String {
+    let mut shown = Printable(text.as_bytes()).to_string();
+    // It is ASCII.
+    shown.truncate(MAX_ERROR_BYTES);
+    shown
+}
+
+/// Answers an observer after its handshake.
 pub(super) fn answer(
     mut peer: Peer,
     stream: &TcpStream,
-    replica: &Replica,
+    source: &StatusSource,
     key: &DigestKey,
-    status: &ServerStatus,
     deadline: Instant,
 ) -> Result<(), HandshakeError> {
+    let status = source.status();
     let question = peer.reader.read_line(stream, deadline).map_err(failed)?;
     let until = question
         .strip_prefix(b"STATUS ")
         .and_then(parse_u64)
         .ok_or(HandshakeError::NotAPeer)?;
     let in_time = || Instant::now() + SENDING < deadline;
-    let digest = digest_of(replica, key, Timestamp::from_nanos(until), in_time);
-    let mut text = String::new();
-    status.write_lines(&mut text);
-    let mut lines = text.into_bytes();
+    let until = Timestamp::from_nanos(until);
+    let digest = source.replica.digest(key, until, in_time);
+    let mut lines = Vec::new();
+    status.write_line(&mut lines)?;
     if let Some(digest) = digest {
         digest.write_lines(&mut lines);
     }
@@ -173,7 +163,8 @@ pub(super) fn answer(
     peer.writer.write(stream, &lines).map_err(failed)
 }
 
-/// Asks a server of that name how it is, and what it holds of what was received up to `until`.
+/// Asks the server of that name for its status, and for the digest of the records that it had
+/// received up to `until`.
 pub fn ask(
     name: &str,
     address: &Address,
@@ -184,7 +175,7 @@ pub fn ask(
     ask_over(&connect(address, deadline)?, name, keys, until, deadline)
 }
 
-/// The same over a connection that has been made.
+/// Does the same over an existing connection.
 pub fn ask_over(
     stream: &TcpStream,
     name: &str,
@@ -203,15 +194,20 @@ pub fn ask_over(
     peer.writer
         .write(stream, question.as_bytes())
         .map_err(failed)?;
-    let mut status = ServerStatus::default();
+    let reader = &mut peer.reader;
+    let line = reader.read_long_line(stream, deadline, MAX_STATUS_BYTES);
+    let mut status = ServerStatus::parse_line(&line.map_err(failed)?)?;
     let mut digest = DigestReader::default();
     loop {
-        let line = peer.reader.read_line(stream, deadline);
-        match status.read_line(&mut digest, &line.map_err(failed)?) {
-            Some(true) => return Ok(status),
-            Some(false) => {}
-            None => return Err(HandshakeError::NotAPeer),
+        let line = reader.read_line(stream, deadline).map_err(failed)?;
+        if line == b"END" {
+            return Ok(status);
         }
+        let whole = digest.read_line(&line).map_err(|_| {
+            let shown = Printable(&line[..line.len().min(MAX_ERROR_BYTES)]);
+            HandshakeError::Answer(format!("unexpected line: {shown}"))
+        })?;
+        status.digest = whole.or(status.digest);
     }
 }
 
@@ -233,27 +229,43 @@ fn connect(address: &Address, deadline: Instant) -> Result<TcpStream, HandshakeE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::neighbor::{LinkError, LinkPhase};
+    use crate::replica::outbox::Depth;
 
-    fn read(text: &str) -> Option<ServerStatus> {
-        let (mut status, mut digest) = (ServerStatus::default(), DigestReader::default());
-        for line in text.lines() {
-            status.read_line(&mut digest, line.as_bytes())?;
+    fn status(links: Vec<(String, LinkStatus)>) -> ServerStatus {
+        ServerStatus {
+            records: 1,
+            epoch: 2,
+            uptime_ms: 3,
+            clients: 4,
+            refused: 5,
+            links: links.into_iter().collect(),
+            digest: None,
         }
-        Some(status)
+    }
+
+    fn down(reason: &str) -> LinkStatus {
+        let (at, reason) = (Timestamp::from_nanos(7), reason.to_owned());
+        LinkStatus {
+            error: Some(LinkError { at, reason }),
+            ..LinkStatus::default()
+        }
+    }
+
+    fn line(status: &ServerStatus) -> String {
+        let mut line = Vec::new();
+        status.write_line(&mut line).unwrap();
+        String::from_utf8(line).unwrap()
     }
 
     #[test]
-    fn a_status_survives_its_lines() {
-        let down = LinkStatus {
-            error: Some((Timestamp::from_nanos(7), "it is \nnot there".to_owned())),
-            ..LinkStatus::default()
-        };
+    fn a_status_survives_its_line() {
         let live = LinkStatus {
-            phase: Phase::Live,
+            phase: LinkPhase::Live,
             written: 10,
             acknowledged: 9,
             queue: Depth {
-                groups: 1,
+                batches: 1,
                 bytes: 200,
                 records: 2,
                 overflowed: true,
@@ -262,41 +274,64 @@ mod tests {
             diverged: 4,
             error: None,
         };
-        let mut status = ServerStatus {
-            records: 1,
-            epoch: 2,
-            uptime: Duration::from_millis(3),
-            clients: 4,
-            refused: 5,
-            links: vec![("Ball".to_owned(), down), ("Welsh".to_owned(), live)],
-            digest: None,
-        };
-        let mut text = String::new();
-        status.write_lines(&mut text);
-        // What comes from afar can't forge a line.
-        assert_eq!(text.lines().count(), 3, "{text}");
-        status.links[0].1.error = Some((Timestamp::from_nanos(7), "it is \\nnot there".to_owned()));
-        assert_eq!(read(&text), Some(status));
+        let (ball, welsh) = ("Ball".to_owned(), "Welsh".to_owned());
+        let status = status(vec![(ball, down("gone")), (welsh, live)]);
+        let line = line(&status);
+        assert_eq!(
+            line,
+            r#"{"records":1,"epoch":2,"uptime_ms":3,"clients":4,"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}}}"#
+                .to_owned()
+                + "\n"
+        );
+        let read = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap();
+        assert_eq!(read, status);
     }
 
     #[test]
-    fn lines_that_make_no_sense_are_refused() {
-        let good = "LINK Ball live 1 2 3 4 5 0 7 8 0 ";
-        read(good).unwrap();
-        let long = format!("LINK {} live 1 2 3 4 5 0 7 8 0", "x".repeat(65));
-        let many = format!("{good}\n").repeat(MAX_LINKS + 1);
-        for text in [
-            " ",
-            "SERVER 1 2 3 4",
-            "SERVER 1 2 3 4 x",
-            "LINK Ball lively 1 2 3 4 5 0 7 8 0",
-            "LINK Ball live 1 2 3 4 5 0 7 8",
-            "DIGEST 1 64 5",
-            "RECORD",
-            &long,
-            &many,
-        ] {
-            assert_eq!(read(text), None, "{:.60}", text);
+    fn the_largest_status_fits_its_line() {
+        assert_eq!(bounded("it is \nnot there"), "it is \\nnot there");
+        let largest = LinkStatus {
+            phase: LinkPhase::Connecting,
+            written: u64::MAX,
+            acknowledged: u64::MAX,
+            queue: Depth {
+                batches: usize::MAX,
+                bytes: usize::MAX,
+                records: usize::MAX,
+                overflowed: false,
+            },
+            resyncs: u64::MAX,
+            diverged: u64::MAX,
+            error: Some(LinkError {
+                at: Timestamp::from_nanos(u64::MAX),
+                reason: bounded(&"\\".repeat(300)),
+            }),
+        };
+        let links = (0..MAX_LINKS).map(|index| (format!("{index:064}"), largest.clone()));
+        let status = status(links.collect());
+        let line = line(&status);
+        assert!(line.len() <= MAX_STATUS_BYTES, "{}", line.len());
+        let read = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap();
+        assert_eq!(read, status);
+    }
+
+    #[test]
+    fn an_answer_beyond_its_bounds_is_refused() {
+        let long_name = vec![("x".repeat(MAX_NAME_BYTES + 1), LinkStatus::default())];
+        let long_error = vec![("Ball".to_owned(), down(&"x".repeat(MAX_ERROR_BYTES + 1)))];
+        let escape = vec![("Ball".to_owned(), down("\x1b[2J"))];
+        let many = (0..=MAX_LINKS).map(|index| (index.to_string(), LinkStatus::default()));
+        for links in [long_name, long_error, escape, many.collect()] {
+            let line = line(&status(links));
+            let error = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "its answer can't be read, perhaps it is of another version: it has too many links, or a text that is too long"
+            );
+        }
+        for line in ["", "SERVER 1 2 3 4 5", "{}", r#"{"records":-1}"#] {
+            let error = ServerStatus::parse_line(line.as_bytes()).unwrap_err();
+            assert!(matches!(error, HandshakeError::Answer(_)), "{line}");
         }
     }
 }

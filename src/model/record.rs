@@ -1,4 +1,4 @@
-//! A report as the herd keeps it: what the client said, and which server took it when.
+//! A report as the herd keeps it: the client's fields, the server that took it, and when.
 //!
 //! Servers order records by (`time`, `origin`, `epoch`, `sequence`). The order is total, so two
 //! servers that took the same time at once end with the same winner wherever the two meet.
@@ -12,37 +12,37 @@ use crate::model::fields::{has_white_space, split_exactly};
 use crate::model::geo::Position;
 use crate::model::time::{Timestamp, write_u64};
 
-/// How far ahead of the clock that judges it a client's time may be, in seconds. One poisoned
+/// Maximum seconds by which a client's time may be ahead of the clock that judges it. One poisoned
 /// date would shut a client out of its own record for ever.
 pub const MAX_AHEAD_SECONDS: u64 = 300;
 
-/// Most bytes that a record's line takes, its LF included.
+/// Maximum bytes of a record's line, its LF included.
 pub const MAX_LINE_BYTES: usize =
     b"RECORD".len() + MAX_NAME_BYTES + MAX_CLIENT_BYTES + 2 * MAX_FIELD_BYTES + 3 * 20 + 8;
 
-/// A record whose bytes lie elsewhere: in a stored [`Record`] or in a line just read.
+/// A record whose bytes are borrowed: from the cache, the journal, or a line just read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordView<'a> {
-    /// Who reports.
+    /// Id of the client that reports.
     pub client: &'a [u8],
-    /// Where the client is, as it sent it.
+    /// Location of the client, as it sent it.
     pub location: &'a [u8],
-    /// When it was there, as it sent it.
+    /// Time of the report, as the client sent it.
     pub time_text: &'a [u8],
-    /// The same as nanoseconds.
+    /// The same time in nanoseconds.
     pub time: Timestamp,
-    /// When the origin took the report, by the origin's clock.
+    /// Time at which the origin took the report, by the origin's clock.
     pub received: Timestamp,
     /// The server that took the report from the client.
     pub origin: &'a [u8],
-    /// Which start of the origin this was.
+    /// Epoch of the origin: one for each of its starts.
     pub epoch: u64,
-    /// The how-manieth report of that start.
+    /// Sequence number of the report within the epoch.
     pub sequence: u64,
 }
 
 impl<'a> RecordView<'a> {
-    /// The order between servers; equal only for one and the same record.
+    /// Compares by the order between servers; equal only for one and the same record.
     pub fn order(&self, other: &RecordView<'_>) -> Ordering {
         (self.time, self.origin, self.epoch, self.sequence).cmp(&(
             other.time,
@@ -84,7 +84,7 @@ impl<'a> RecordView<'a> {
 
     /// Reads what [`write_line`](Self::write_line) wrote, without its LF.
     ///
-    /// `None` for anything that no server of the herd would have accepted from a client: the
+    /// Returns `None` for anything that no server of the herd would have accepted from a client: the
     /// neighbor that sent it is broken.
     pub fn parse_line(line: &'a [u8]) -> Option<RecordView<'a>> {
         let [
@@ -121,7 +121,7 @@ impl<'a> RecordView<'a> {
         })
     }
 
-    /// The record of a report that `origin` takes now.
+    /// Makes the record of a report that `origin` takes now.
     pub fn of_report(
         report: &Report<'a>,
         received: Timestamp,
@@ -142,54 +142,69 @@ impl<'a> RecordView<'a> {
     }
 }
 
-/// Bytes that four numbers and the lengths of four texts take, before the texts themselves.
-const HEADER_BYTES: usize = 4 * 8 + 4;
+/// Bytes of the four numbers and the four lengths of a packed record, before its texts.
+const PACKED_HEADER_BYTES: usize = 4 * 8 + 4;
 
-/// How records lie in memory, little-endian: `time`, `received`,
-/// `epoch` and `sequence` of 8 bytes each; the lengths of origin, client, location and time text
-/// of one byte each; then those texts.
+/// Maximum bytes of a packed record.
+pub const MAX_PACKED_BYTES: usize =
+    PACKED_HEADER_BYTES + MAX_NAME_BYTES + MAX_CLIENT_BYTES + 2 * MAX_FIELD_BYTES;
+
+/// The packed form of a record, in the cache and in the journal's frames. A change to it is a new
+/// version of the journal's layout.
+///
+/// Little-endian: `time`, `received`, `epoch` and `sequence` of 8 bytes each; the lengths of origin,
+/// client, location and time text of one byte each; then those texts.
 impl<'a> RecordView<'a> {
-    /// Bytes that the record takes when it is stored.
-    pub fn stored_bytes(&self) -> usize {
-        HEADER_BYTES + self.texts().iter().map(|text| text.len()).sum::<usize>()
+    /// Bytes that the packed record takes.
+    pub fn packed_bytes(&self) -> usize {
+        PACKED_HEADER_BYTES + self.texts().iter().map(|text| text.len()).sum::<usize>()
     }
 
-    /// Writes the record to the beginning of `bytes`, which must have room. Its texts must be
-    /// within their limits, which parsing ensures.
-    pub fn store(&self, bytes: &mut [u8]) {
-        let (header, mut rest) = bytes.split_at_mut(HEADER_BYTES);
-        header.copy_from_slice(&self.header());
+    /// Appends the packed record. Its texts must be within their limits, which parsing ensures.
+    pub fn pack(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.packed_header());
         for text in self.texts() {
-            let (room, behind) = rest.split_at_mut(text.len());
-            room.copy_from_slice(text);
+            out.extend_from_slice(text);
+        }
+    }
+
+    /// Writes the packed record to the beginning of `bytes`, which must have room for it. Its texts
+    /// must be within their limits, which parsing ensures.
+    pub fn pack_into(&self, bytes: &mut [u8]) {
+        let (header, mut rest) = bytes.split_at_mut(PACKED_HEADER_BYTES);
+        header.copy_from_slice(&self.packed_header());
+        for text in self.texts() {
+            let (slot, behind) = rest.split_at_mut(text.len());
+            slot.copy_from_slice(text);
             rest = behind;
         }
     }
 
-    /// The record at the beginning of bytes that [`store`](Self::store) has written.
-    ///
-    /// Panics where none can be.
-    pub fn stored(bytes: &'a [u8]) -> RecordView<'a> {
-        let (header, texts) = bytes.split_at(HEADER_BYTES);
-        let (origin, texts) = texts.split_at(usize::from(header[32]));
-        let (client, texts) = texts.split_at(usize::from(header[33]));
-        let (location, texts) = texts.split_at(usize::from(header[34]));
-        RecordView {
+    /// Takes the first packed record off `bytes`; `None` if they are too short for it.
+    pub fn unpack(bytes: &mut &'a [u8]) -> Option<RecordView<'a>> {
+        let (header, texts) = bytes.split_first_chunk::<PACKED_HEADER_BYTES>()?;
+        let (origin, texts) = texts.split_at_checked(usize::from(header[32]))?;
+        let (client, texts) = texts.split_at_checked(usize::from(header[33]))?;
+        let (location, texts) = texts.split_at_checked(usize::from(header[34]))?;
+        let (time_text, rest) = texts.split_at_checked(usize::from(header[35]))?;
+        *bytes = rest;
+        Some(RecordView {
             client,
             location,
-            time_text: &texts[..usize::from(header[35])],
+            time_text,
             time: Timestamp::from_nanos(number(header, 0)),
             received: Timestamp::from_nanos(number(header, 1)),
             origin,
             epoch: number(header, 2),
             sequence: number(header, 3),
-        }
+        })
     }
 
-    /// The client alone of a stored record: a table is searched by it. Panics as
-    /// [`stored`](Self::stored) does.
-    pub fn stored_client(bytes: &'a [u8]) -> &'a [u8] {
-        let start = HEADER_BYTES + usize::from(bytes[32]);
+    /// The client of the packed record at the beginning of `bytes`: a table is searched by it.
+    ///
+    /// Panics if there is no packed record.
+    pub fn packed_client(bytes: &'a [u8]) -> &'a [u8] {
+        let start = PACKED_HEADER_BYTES + usize::from(bytes[32]);
         &bytes[start..start + usize::from(bytes[33])]
     }
 
@@ -197,46 +212,28 @@ impl<'a> RecordView<'a> {
         [self.origin, self.client, self.location, self.time_text]
     }
 
-    fn header(&self) -> [u8; HEADER_BYTES] {
-        let mut header = [0; HEADER_BYTES];
-        for (room, number) in header.chunks_exact_mut(8).zip([
+    fn packed_header(&self) -> [u8; PACKED_HEADER_BYTES] {
+        let mut header = [0; PACKED_HEADER_BYTES];
+        for (slot, number) in header.chunks_exact_mut(8).zip([
             self.time.as_nanos(),
             self.received.as_nanos(),
             self.epoch,
             self.sequence,
         ]) {
-            room.copy_from_slice(&number.to_le_bytes());
+            slot.copy_from_slice(&number.to_le_bytes());
         }
-        for (room, text) in header[4 * 8..].iter_mut().zip(self.texts()) {
+        for (slot, text) in header[4 * 8..].iter_mut().zip(self.texts()) {
             debug_assert!(text.len() <= MAX_CLIENT_BYTES);
-            *room = text.len() as u8;
+            *slot = text.len() as u8;
         }
         header
     }
 }
 
-fn number(header: &[u8], index: usize) -> u64 {
+fn number(header: &[u8; PACKED_HEADER_BYTES], index: usize) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&header[index * 8..index * 8 + 8]);
     u64::from_le_bytes(bytes)
-}
-
-/// A record in one allocation of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record(Box<[u8]>);
-
-impl Record {
-    /// Copies what the view shows.
-    pub fn new(view: &RecordView<'_>) -> Record {
-        let mut bytes = vec![0; view.stored_bytes()];
-        view.store(&mut bytes);
-        Record(bytes.into_boxed_slice())
-    }
-
-    /// All of it.
-    pub fn view(&self) -> RecordView<'_> {
-        RecordView::stored(&self.0)
-    }
 }
 
 #[cfg(test)]
@@ -252,13 +249,42 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_stored_records_keep_every_field() {
-        let stored = Record::new(&view());
-        assert_eq!(stored.view(), view());
-        assert_eq!(RecordView::stored_client(&stored.0), view().client);
+    fn a_line_keeps_every_field() {
         let mut line = Vec::new();
-        stored.view().write_line(&mut line);
+        view().write_line(&mut line);
         assert_eq!(line, [LINE, b"\n"].concat());
+    }
+
+    #[test]
+    fn the_longest_and_the_shortest_record_survive_packing() {
+        let long = [0xff; 255];
+        for (name, client, field) in [(MAX_NAME_BYTES, 255, MAX_FIELD_BYTES), (1, 1, 0)] {
+            let record = RecordView {
+                origin: &long[..name],
+                client: &long[..client],
+                location: &long[..field],
+                time_text: &long[..field],
+                time: Timestamp::from_nanos(u64::MAX),
+                received: Timestamp::from_nanos(1),
+                epoch: u64::MAX,
+                sequence: 5,
+            };
+            let mut packed = Vec::new();
+            record.pack(&mut packed);
+            assert_eq!(packed.len(), record.packed_bytes());
+            assert!(packed.len() <= MAX_PACKED_BYTES);
+            packed.push(9);
+            let mut in_place = vec![9; packed.len()];
+            record.pack_into(&mut in_place);
+            assert_eq!(in_place, packed);
+            assert_eq!(RecordView::packed_client(&packed), record.client);
+            let mut rest = &packed[..];
+            assert_eq!(RecordView::unpack(&mut rest), Some(record));
+            assert_eq!(rest, [9]);
+            for cut in 0..packed.len() - 1 {
+                assert_eq!(RecordView::unpack(&mut &packed[..cut]), None);
+            }
+        }
     }
 
     #[test]
@@ -293,7 +319,9 @@ mod tests {
             "{} of {MAX_LINE_BYTES}",
             out.len()
         );
-        assert_eq!(Record::new(&view).view(), view);
+        let mut packed = Vec::new();
+        view.pack(&mut packed);
+        assert_eq!(RecordView::unpack(&mut &packed[..]), Some(view));
     }
 
     #[test]

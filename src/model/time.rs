@@ -16,7 +16,19 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const FRACTION_DIGITS: usize = 9;
 
 /// Nanoseconds since the Unix epoch. Holds dates up to the year 2554.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Timestamp(u64);
 
 impl Timestamp {

@@ -51,6 +51,13 @@ impl Vector {
         }
     }
 
+    /// Whether every entry of the other vector is covered, so that merging it would change nothing.
+    pub fn includes(&self, other: &Vector) -> bool {
+        other
+            .entries()
+            .all(|(origin, epoch, sequence)| self.covers(origin, epoch, sequence))
+    }
+
     /// Whether there is more than one start of any server.
     pub fn has_several_epochs(&self) -> bool {
         self.0.values().any(|epochs| epochs.len() > 1)
@@ -216,7 +223,9 @@ mod tests {
         a.advance(b"x", 1, 5);
         b.advance(b"x", 1, 4);
         b.advance(b"y", 1, 9);
+        assert!(!a.includes(&b));
         a.merge(&b);
         assert!(a.covers(b"x", 1, 5) && a.covers(b"y", 1, 9));
+        assert!(a.includes(&b) && !b.includes(&a));
     }
 }

@@ -1,93 +1,81 @@
-//! Who must hear of what: one outbox for every neighbor, and which of them are live.
+//! The flood's view of the neighbors: an outbox for each of them, and which of them are live.
 //!
-//! A link that is down queues nothing, since the cache itself is what it is fed from when it
-//! comes back. An outbox that is full is cleared and its link marked dirty, which stops queueing
-//! too, until the sender has asked the neighbor what it holds and begun to send the rest from
-//! the cache. So a slow or dead neighbor costs a bounded amount of memory, and no record.
+//! A link that is down queues nothing, since the cache itself feeds it when it comes back. An outbox
+//! that is full is cleared, and its link takes no more records until the sender has asked the
+//! neighbor for its vector and begun to send the rest from the cache. So a slow or dead neighbor
+//! costs a bounded amount of memory, and no record.
 //!
-//! All of this is plain data: the apply lock that owns it is what makes a change here, in the
-//! cache and in the numbering one step.
+//! All of this is plain data: the apply lock that owns it makes a change here, in the cache and in
+//! the numbering one step.
 
 use crate::replica::outbox::{Batch, LinkId, OutboxReceiver, OutboxSender, outbox};
-
-/// Whether a link takes records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Not connected.
-    Down,
-    /// Connected, and everything since the last resync has been queued.
-    Live,
-    /// Connected, but what overflowed is missing.
-    Dirty,
-}
 
 #[derive(Debug)]
 struct Link {
     id: LinkId,
-    state: State,
-    inlet: OutboxSender,
+    /// Everything since the last resync has been queued. False while the link is down, and from an
+    /// overflow, which shows in the outbox, to the next resync.
+    is_live: bool,
+    outbox: OutboxSender,
 }
 
 /// The outboxes of all neighbors.
 #[derive(Debug, Default)]
 pub struct Flood {
     links: Vec<Link>,
-    /// How many there have ever been, so that no two have the same id: a record on its way from
-    /// a neighbor that is gone must not be taken for one from its successor.
+    /// Number of links ever added, so that no two have the same id: a record on its way from a
+    /// neighbor that was removed must not be taken for one from its successor.
     added: usize,
 }
 
 impl Flood {
-    /// Adds a neighbor, down at first, and hands out its queue of at most `groups` groups.
-    pub fn add(&mut self, groups: usize) -> (LinkId, OutboxReceiver) {
-        let (inlet, outlet) = outbox(groups);
+    /// Adds a neighbor that is down. Returns its queue of at most `batches` batches.
+    pub fn add(&mut self, batches: usize) -> (LinkId, OutboxReceiver) {
+        let (sender, receiver) = outbox(batches);
         let id = LinkId(self.added);
         self.added += 1;
         self.links.push(Link {
             id,
-            state: State::Down,
-            inlet,
+            is_live: false,
+            outbox: sender,
         });
-        (id, outlet)
+        (id, receiver)
     }
 
-    /// Lets go of a neighbor and its queue.
+    /// Removes a neighbor and its queue.
     pub fn remove(&mut self, id: LinkId) {
         self.links.retain(|link| link.id != id);
     }
 
     /// Begins to queue for a link, from an empty queue.
     pub fn set_live(&mut self, id: LinkId) {
-        self.set(id, State::Live);
+        self.set(id, true);
     }
 
-    /// Stops queueing for a link, and lets go of what is queued.
+    /// Stops queueing for a link, and drops what is queued.
     pub fn set_down(&mut self, id: LinkId) {
-        self.set(id, State::Down);
+        self.set(id, false);
     }
 
-    fn set(&mut self, id: LinkId, state: State) {
+    fn set(&mut self, id: LinkId, is_live: bool) {
         if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
-            link.inlet.clear();
-            link.state = state;
+            link.outbox.clear();
+            link.is_live = is_live;
         }
     }
 
-    /// Whether anybody but `source` is live: if not, there is nothing to write lines for.
+    /// Returns whether any link but `source` is live: if not, no lines need be written.
     pub fn has_subscribers(&self, source: Option<LinkId>) -> bool {
         self.links
             .iter()
-            .any(|link| link.state == State::Live && source != Some(link.id))
+            .any(|link| link.is_live && source != Some(link.id))
     }
 
     /// Queues lines for every live link but the one that they came from. Never waits.
-    pub fn publish(&mut self, group: &Batch, source: Option<LinkId>) {
+    pub fn publish(&mut self, batch: &Batch, source: Option<LinkId>) {
         for link in &mut self.links {
-            if link.state == State::Live && source != Some(link.id) {
-                let pushed = link.inlet.push(group);
-                if pushed.is_err() {
-                    link.state = State::Dirty;
-                }
+            if link.is_live && source != Some(link.id) {
+                link.is_live = link.outbox.push(batch).is_ok();
             }
         }
     }
@@ -103,25 +91,25 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(outlet: &OutboxReceiver, expected: &[&str]) {
+    fn check(outbox: &OutboxReceiver, expected: &[&str]) {
         let mut got = Vec::new();
-        while let Ok(queued) = outlet.try_take() {
+        while let Ok(queued) = outbox.try_take() {
             got.push(match queued {
                 Queued::Lines(lines) => String::from_utf8_lossy(&lines).into_owned(),
                 Queued::Overflowed => "overflowed".to_owned(),
             });
         }
         assert_eq!(got, expected);
-        let Depth { bytes, records, .. } = outlet.gauge().depth();
+        let Depth { bytes, records, .. } = outbox.gauge().depth();
         assert_eq!((bytes, records), (0, 0));
     }
 
     #[test]
-    fn only_live_links_other_than_the_source_hear() {
+    fn only_live_links_other_than_the_source_get_lines() {
         let mut flood = Flood::default();
-        let (a, outlet_a) = flood.add(QUEUE_GROUPS);
-        let (b, outlet_b) = flood.add(QUEUE_GROUPS);
-        let (c, outlet_c) = flood.add(QUEUE_GROUPS);
+        let (a, outbox_a) = flood.add(QUEUE_GROUPS);
+        let (b, outbox_b) = flood.add(QUEUE_GROUPS);
+        let (c, outbox_c) = flood.add(QUEUE_GROUPS);
         flood.set_live(a);
         assert!(flood.has_subscribers(None));
         assert!(!flood.has_subscribers(Some(a)));
@@ -130,83 +118,83 @@ mod tests {
         flood.publish(&lines("two"), None);
         flood.set_live(c);
         flood.set_down(c);
-        check(&outlet_a, &["two"]);
-        check(&outlet_b, &["one", "two"]);
-        check(&outlet_c, &[]);
+        check(&outbox_a, &["two"]);
+        check(&outbox_b, &["one", "two"]);
+        check(&outbox_c, &[]);
     }
 
     #[test]
     fn a_full_queue_is_cleared_and_stays_silent_until_the_resync() {
         let mut flood = Flood::default();
-        let (slow, outlet) = flood.add(2);
+        let (slow, outbox) = flood.add(2);
         flood.set_live(slow);
         for text in ["one", "two", "three", "four"] {
             flood.publish(&lines(text), None);
         }
         assert!(!flood.has_subscribers(None));
-        assert!(outlet.gauge().depth().overflowed);
-        check(&outlet, &["overflowed"]);
+        assert!(outbox.gauge().depth().overflowed);
+        check(&outbox, &["overflowed"]);
         flood.set_live(slow);
-        assert!(!outlet.gauge().depth().overflowed);
+        assert!(!outbox.gauge().depth().overflowed);
         flood.publish(&lines("five"), None);
-        check(&outlet, &["five"]);
+        check(&outbox, &["five"]);
     }
 
     #[test]
     fn bytes_are_bounded_too() {
         let mut flood = Flood::default();
-        let (slow, outlet) = flood.add(QUEUE_GROUPS);
+        let (slow, outbox) = flood.add(QUEUE_GROUPS);
         flood.set_live(slow);
         let big = Batch::new(vec![b'x'; QUEUE_BYTES / 2], 1);
         flood.publish(&big, None);
         flood.publish(&big, None);
         assert!(flood.has_subscribers(None));
         flood.publish(&big, None);
-        check(&outlet, &["overflowed"]);
+        check(&outbox, &["overflowed"]);
     }
 
     #[test]
     fn a_dead_neighbor_holds_nothing() {
         let mut flood = Flood::default();
-        let (dead, outlet) = flood.add(QUEUE_GROUPS);
+        let (dead, outbox) = flood.add(QUEUE_GROUPS);
         flood.set_live(dead);
         flood.publish(&lines("one"), None);
         flood.set_down(dead);
         flood.publish(&lines("two"), None);
-        check(&outlet, &[]);
+        check(&outbox, &[]);
     }
 
     #[test]
-    fn what_waits_is_counted() {
+    fn queued_lines_are_counted() {
         let mut flood = Flood::default();
-        let (link, outlet) = flood.add(QUEUE_GROUPS);
+        let (link, outbox) = flood.add(QUEUE_GROUPS);
         flood.set_live(link);
         flood.publish(&Batch::new(b"one\ntwo\n".to_vec(), 2), None);
         flood.publish(&Batch::new(b"marker\n".to_vec(), 0), None);
-        let depth = |groups, bytes, records| Depth {
-            groups,
+        let depth = |batches, bytes, records| Depth {
+            batches,
             bytes,
             records,
             overflowed: false,
         };
-        assert_eq!(outlet.gauge().depth(), depth(2, 15, 2));
-        outlet.try_take().unwrap();
-        assert_eq!(outlet.gauge().depth(), depth(1, 7, 0));
+        assert_eq!(outbox.gauge().depth(), depth(2, 15, 2));
+        outbox.try_take().unwrap();
+        assert_eq!(outbox.gauge().depth(), depth(1, 7, 0));
         flood.set_down(link);
-        assert_eq!(outlet.gauge().depth(), depth(0, 0, 0));
+        assert_eq!(outbox.gauge().depth(), depth(0, 0, 0));
     }
 
     #[test]
-    fn who_comes_later_is_not_taken_for_who_is_gone() {
+    fn a_new_link_is_not_taken_for_a_removed_one() {
         let mut flood = Flood::default();
-        let (gone, outlet_gone) = flood.add(QUEUE_GROUPS);
+        let (gone, outbox_gone) = flood.add(QUEUE_GROUPS);
         flood.set_live(gone);
         flood.remove(gone);
-        let (new, outlet) = flood.add(QUEUE_GROUPS);
+        let (new, outbox) = flood.add(QUEUE_GROUPS);
         flood.set_live(new);
         flood.set_live(gone);
         flood.publish(&lines("one"), Some(gone));
-        check(&outlet, &["one"]);
-        check(&outlet_gone, &[]);
+        check(&outbox, &["one"]);
+        check(&outbox_gone, &[]);
     }
 }

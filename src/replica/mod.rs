@@ -1,22 +1,28 @@
-//! What a command does: the one place where reports are applied.
+//! A server's replica: the one place where reports are applied, from clients and from neighbors.
 //!
-//! Whether a report comes from a client or from a neighbor, it goes through [`Replica::commit`]:
-//! a turn's reports are one group under the apply lock, within which they are compared with
-//! the cache, numbered, stored and handed to the neighbors' queues. Time is an argument; there
-//! is no socket and no clock here.
+//! Every record that wins goes through `Replica::commit`: the reports of a turn are one group under
+//! the apply lock, within which they are compared with the cache, numbered, appended to the journal
+//! and queued for the neighbors. Time is an argument; there is no socket and no clock here, but for
+//! `open` and `upkeep`.
+//!
+//! `cache` has the records, `flood` and `outbox` the neighbors' queues, `durable` the journal under
+//! the apply lock. `open` restores a replica from its journal, `upkeep` has its threads, and `prune`
+//! forgets old epochs.
 
 pub mod cache;
+mod digest;
 mod durable;
 pub mod flood;
+mod open;
 pub mod outbox;
 mod prune;
 pub mod upkeep;
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
-use crate::config::Ack;
 use crate::model::command::Report;
 use crate::model::record::{MAX_AHEAD_SECONDS, RecordView};
 use crate::model::time::Timestamp;
@@ -24,55 +30,55 @@ use crate::model::vector::Vector;
 use crate::replica::cache::{ClientHash, Locations};
 use crate::replica::flood::Flood;
 use crate::replica::outbox::{Batch, LinkId, OutboxReceiver, QUEUE_GROUPS};
-use crate::store::journal::{Journal, JournalError, SyncPosition};
+use crate::store::journal::SyncPosition;
 use crate::sync::Mutex;
-use durable::Durable;
+use durable::{Change, Durable};
 
-/// What became of a client's report.
+/// Outcome of a client's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Acknowledged with its `AT` line: stored, or not newer than what is.
+    /// Acknowledged with its `AT` line: stored, or not newer than the stored report.
     Acknowledged,
     /// The time is more than 300 s ahead of this server's clock.
     TooFarAhead,
-    /// A new client, and the server holds as many as it may.
+    /// The client is new, and the server is at capacity.
     Full,
     /// The journal can't be written.
     Unwritable,
 }
 
-/// A server's records, and who hears of a change.
+/// A server's records, and the queues to its neighbors.
 #[derive(Debug)]
 pub struct Replica {
     name: Box<str>,
     epoch: u64,
     max_records: usize,
     locations: Locations,
-    /// The apply lock. The one lock under which more than its own data is touched: shards of
-    /// `locations` are locked, and queues offered lines, while it is held. It is held for a
-    /// group of reports, not for one.
+    /// The apply lock, the only lock under which more than its own data is touched: shards of
+    /// `locations` are locked, lines are queued and the journal is appended to while it is held. It
+    /// is held for a group of reports, not for each.
     apply: Mutex<Apply>,
 }
 
-/// What only a group that is being applied may change.
+/// The state that changes only under the apply lock.
 #[derive(Debug)]
 struct Apply {
-    /// The last sequence number given out in this epoch.
+    /// Last sequence number assigned in this epoch.
     sequence: u64,
     vector: Vector,
-    /// What the last pruning took out of it.
+    /// Entries that the last pruning took out of `vector`.
     pruned: Vector,
     flood: Flood,
-    /// `None` where nothing is to survive the process, as in tests.
+    /// `None` if nothing is to survive the process.
     durable: Option<Durable>,
 }
 
-/// Reports of a group that need no memory from the heap: as many as a turn has.
+/// Reports of a group that need no heap allocation: as many as a turn has.
 const SMALL_GROUP: usize = 16;
 
-/// The records of a group that are greater than the stored ones.
+/// Records of a group that are greater than the stored ones.
 struct Winners<'a> {
-    /// Where each of them is stored.
+    /// Hashes of their clients.
     keys: SmallVec<[ClientHash; SMALL_GROUP]>,
     records: SmallVec<[RecordView<'a>; SMALL_GROUP]>,
 }
@@ -92,8 +98,8 @@ impl<'a> Winners<'a> {
 }
 
 impl Replica {
-    /// An empty herd server of that name. `epoch` must be one that no earlier start of the
-    /// server had.
+    /// Creates an empty replica for the server of that name. No earlier start of the server may have
+    /// had that `epoch`.
     pub fn new(name: &str, epoch: u64, max_records: usize) -> Replica {
         Replica {
             name: name.into(),
@@ -110,22 +116,17 @@ impl Replica {
         }
     }
 
-    /// Begins an epoch, before anything is reported or connected.
-    pub fn set_epoch(&mut self, epoch: u64) {
-        self.epoch = epoch;
-    }
-
-    /// This server's name.
+    /// Returns this server's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Which start of this server this is.
+    /// Returns the epoch of this start.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// How many clients are known.
+    /// Returns the number of clients known.
     pub fn len(&self) -> usize {
         self.locations.len()
     }
@@ -135,14 +136,14 @@ impl Replica {
         self.locations.is_empty()
     }
 
-    /// Takes one turn's reports from a client, all received at the same moment, and appends what
-    /// became of each to `outcomes`.
+    /// Applies one turn's reports from a client, all received at the same moment, and appends the
+    /// outcome of each to `outcomes`.
     ///
-    /// A report whose time is not later than the stored one's is acknowledged, but neither
-    /// stored nor flooded.
+    /// A report whose time is not later than the stored one's is acknowledged, but neither stored
+    /// nor flooded.
     ///
-    /// With [`Ack::Disk`], gives the place in the journal that must be on disk before any of them
-    /// is acknowledged.
+    /// With [`Ack::Disk`](crate::config::Ack::Disk), returns the position in the journal that must
+    /// be on disk before any of them is acknowledged.
     pub fn report(
         &self,
         reports: &[Report<'_>],
@@ -150,9 +151,9 @@ impl Replica {
         outcomes: &mut Vec<Outcome>,
     ) -> Option<SyncPosition> {
         let first_outcome = outcomes.len();
-        // Which of the reports hang on this group's being stored: those that would be, and those
-        // that lost to one of them.
-        let mut hanging: SmallVec<[usize; SMALL_GROUP]> = SmallVec::new();
+        // Indexes of the outcomes that depend on the append: those of the winners, and of reports
+        // that lost to a winner of this group.
+        let mut depend_on_append: SmallVec<[usize; SMALL_GROUP]> = SmallVec::new();
         let mut apply_guard = self.apply.lock();
         let apply = &*apply_guard;
         let mut winners = Winners::with_capacity(reports.len());
@@ -163,7 +164,7 @@ impl Replica {
                 continue;
             }
             // Reports earlier in the group are not in the cache yet. A turn has at most a few
-            // reports, so looking through them costs less than a table would.
+            // reports, so a linear search costs less than a table would.
             let in_group = winners
                 .records
                 .iter()
@@ -179,7 +180,7 @@ impl Replica {
             match stored {
                 Some(time) if report.time <= time => {
                     if in_group.is_some() {
-                        hanging.push(outcomes.len());
+                        depend_on_append.push(outcomes.len());
                     }
                 }
                 None if self.locations.len() + new_clients >= self.max_records => {
@@ -187,7 +188,7 @@ impl Replica {
                     continue;
                 }
                 stored => {
-                    hanging.push(outcomes.len());
+                    depend_on_append.push(outcomes.len());
                     new_clients += usize::from(stored.is_none());
                     let sequence = apply.sequence + winners.records.len() as u64 + 1;
                     let origin = self.name.as_bytes();
@@ -200,41 +201,33 @@ impl Replica {
             outcomes.push(Outcome::Acknowledged);
         }
         let apply = &mut *apply_guard;
-        let appended = match &mut apply.durable {
-            Some(durable) if !winners.records.is_empty() => durable.append(&winners.records, true),
-            _ => Ok(()),
+        let (appended, change) = match &mut apply.durable {
+            Some(durable) if !winners.records.is_empty() => durable.append_own(&winners.records),
+            _ => (true, Change::Same),
         };
-        let stored = appended.is_ok();
-        if stored {
-            self.commit(apply, &winners, None);
-            apply.sequence += winners.records.len() as u64;
-            if !winners.records.is_empty() {
-                apply
-                    .vector
-                    .advance(self.name.as_bytes(), self.epoch, apply.sequence);
-            }
-        } else {
-            for index in hanging {
+        if !appended {
+            for index in depend_on_append {
                 outcomes[index] = Outcome::Unwritable;
             }
+        } else if !winners.records.is_empty() {
+            self.commit(apply, &winners, None);
+            apply.sequence += winners.records.len() as u64;
+            apply
+                .vector
+                .advance(self.name.as_bytes(), self.epoch, apply.sequence);
         }
-        let durable = apply.durable.as_mut();
-        let position = durable
+        let position = apply
+            .durable
             .as_ref()
-            .filter(|durable| durable.ack == Ack::Disk && outcomes.len() > first_outcome)
-            .map(|durable| durable.journal.position());
-        let change = durable
-            .filter(|_| !winners.records.is_empty())
-            .and_then(|durable| durable.change(appended));
+            .filter(|_| outcomes.len() > first_outcome)
+            .and_then(Durable::sync_position);
         drop(apply_guard);
-        if let Some(change) = change {
-            change.log();
-        }
+        change.log();
         position
     }
 
-    /// Takes records that a neighbor sent: those greater than the stored ones are adopted and
-    /// forwarded to the other neighbors. Says how many were.
+    /// Applies records that a neighbor sent: those greater than the stored ones are adopted and
+    /// forwarded to the other neighbors. Returns the number adopted.
     pub fn adopt(&self, records: &[RecordView<'_>], from: LinkId) -> usize {
         let mut apply = self.apply.lock();
         let mut winners = Winners::with_capacity(records.len());
@@ -247,27 +240,21 @@ impl Replica {
                 winners.push(key, *record);
             }
         }
-        // A journal that can't be written refuses reports, but what other servers have accepted is
-        // held all the same: the journal claims none of it until it has been written anew.
+        if winners.records.is_empty() {
+            return 0;
+        }
         let durable = apply.durable.as_mut();
-        let durable = durable.filter(|_| !winners.records.is_empty());
-        let change = durable.and_then(|durable| {
-            let appended = durable.append(&winners.records, false);
-            durable.change(appended)
+        let change = durable.map_or(Change::Same, |durable| {
+            durable.append_adopted(&winners.records)
         });
         self.commit(&mut apply, &winners, Some(from));
         drop(apply);
-        if let Some(change) = change {
-            change.log();
-        }
+        change.log();
         winners.records.len()
     }
 
-    /// Stores what has won and queues it for everybody but the link that it came from.
+    /// Stores the winners and queues them for every neighbor but the one that they came from.
     fn commit(&self, apply: &mut Apply, winners: &Winners<'_>, source: Option<LinkId>) {
-        if winners.records.is_empty() {
-            return;
-        }
         for (key, winner) in winners.keys.iter().zip(&winners.records) {
             self.locations.store(*key, winner);
         }
@@ -282,36 +269,26 @@ impl Replica {
         }
     }
 
-    /// Shows a client's record, or that there is none, to `look`, which must only copy.
+    /// Shows a client's record, or that there is none, to `look`, which runs under a lock and must
+    /// only copy.
     pub fn locate<R>(&self, client: &[u8], look: impl FnOnce(Option<RecordView<'_>>) -> R) -> R {
         self.locations
             .with(self.locations.key(client), client, look)
     }
 
-    /// Takes a record back from an earlier start, before any link is there to hear of it.
-    pub fn restore(&self, record: &RecordView<'_>) {
-        self.locations
-            .store(self.locations.key(record.client), record);
-    }
-
-    /// Takes back what an earlier start held, once all its records have been restored.
-    pub fn restore_vector(&self, held: &Vector) {
-        self.apply.lock().vector.merge(held);
-    }
-
-    /// Adds a neighbor, down at first, and hands out its queue.
+    /// Adds a neighbor, down at first, and returns its queue.
     pub fn add_link(&self) -> (LinkId, OutboxReceiver) {
         self.add_link_bounded(QUEUE_GROUPS)
     }
 
-    /// Lets go of a neighbor and its queue.
-    pub fn remove_link(&self, link: LinkId) {
-        self.apply.lock().flood.remove(link);
-    }
-
-    /// The same with a queue of at most `groups` groups.
+    /// Adds a neighbor whose queue holds at most `groups` groups.
     pub fn add_link_bounded(&self, groups: usize) -> (LinkId, OutboxReceiver) {
         self.apply.lock().flood.add(groups)
+    }
+
+    /// Removes a neighbor and its queue.
+    pub fn remove_link(&self, link: LinkId) {
+        self.apply.lock().flood.remove(link);
     }
 
     /// Shows every record to `show`; `between` runs now and then with no lock held, and ends the
@@ -325,8 +302,8 @@ impl Replica {
         self.locations.scan(state, show, between);
     }
 
-    /// Begins to queue for a link; what was applied before this moment is covered by the vector
-    /// that is returned, and must be sent from the cache by [`records_above`](Self::records_above).
+    /// Begins to queue for a link. Records applied before are covered by the vector that is
+    /// returned, and must be sent from the cache by [`records_above`](Self::records_above).
     pub fn set_live(&self, link: LinkId) -> Vector {
         let mut apply = self.apply.lock();
         apply.flood.set_live(link);
@@ -338,91 +315,26 @@ impl Replica {
         self.apply.lock().flood.set_down(link);
     }
 
-    /// This server's vector as of now.
+    /// Returns this server's vector as of now.
     pub fn vector(&self) -> Vector {
         self.apply.lock().vector.clone()
     }
 
-    /// Takes a neighbor's marker: every record that it covers has been applied.
+    /// Applies a neighbor's marker: every record that it covers has been applied.
     pub fn advance(&self, marker: &Vector) {
         let mut apply = self.apply.lock();
-        let mut marker = marker.clone();
+        let mut marker = Cow::Borrowed(marker);
         if !apply.pruned.is_empty() {
-            marker.split_off(|origin, epoch| apply.pruned.has_epoch(origin, epoch));
+            let pruned = &apply.pruned;
+            marker
+                .to_mut()
+                .split_off(|origin, epoch| pruned.has_epoch(origin, epoch));
         }
         apply.vector.merge(&marker);
-        let change = apply.durable.as_mut().and_then(|durable| {
-            // That it went well says nothing: a frozen journal leaves markers out.
-            let failed = durable.journal.append_marker(&marker).err()?;
-            durable.change(Err(failed))
-        });
+        let durable = apply.durable.as_mut();
+        let change = durable.map_or(Change::Same, |durable| durable.append_marker(&marker));
         drop(apply);
-        if let Some(change) = change {
-            change.log();
-        }
-    }
-
-    /// Appends to this journal from now on. It must hold what has been restored.
-    pub fn keep(&self, journal: Journal, ack: Ack) {
-        self.apply.lock().durable = Some(Durable::new(journal, ack));
-    }
-
-    /// With [`Ack::Memory`], appends what the journal is behind with; called now and then, and
-    /// before the end.
-    pub fn catch_up(&self) {
-        let mut apply = self.apply.lock();
-        let change = apply
-            .durable
-            .as_mut()
-            .filter(|durable| durable.journal.is_behind())
-            .and_then(|durable| {
-                let result = durable.journal.flush();
-                durable.change(result)
-            });
-        drop(apply);
-        if let Some(change) = change {
-            change.log();
-        }
-    }
-
-    /// Writes the journal anew if it has grown to twice what is live, or has failed before.
-    /// Reports go on meanwhile. Says whether it was written.
-    pub fn compact_journal(&self) -> Result<bool, JournalError> {
-        let begun = {
-            let Apply {
-                vector, durable, ..
-            } = &mut *self.apply.lock();
-            let clients = self.locations.len();
-            match durable {
-                Some(durable) if durable.journal.wants_compaction(clients) => {
-                    durable.journal.flush()?;
-                    durable.journal.begin_compaction(vector, clients)?
-                }
-                _ => return Ok(false),
-            }
-        };
-        let mut with =
-            |act: &mut dyn FnMut(&mut Journal) -> Result<(), JournalError>| match &mut self
-                .apply
-                .lock()
-                .durable
-            {
-                Some(durable) => act(&mut durable.journal),
-                None => Ok(()),
-            };
-        let mut state = (begun, Ok(()));
-        self.locations.scan(
-            &mut state,
-            |(compaction, _), record| compaction.push(record),
-            |(compaction, result)| {
-                *result = compaction.write(&mut with);
-                result.is_ok()
-            },
-        );
-        let (compaction, result) = state;
-        result?;
-        compaction.finish(with)?;
-        Ok(true)
+        change.log();
     }
 
     /// Queues a marker behind every record that it covers, for all live links.
@@ -435,15 +347,15 @@ impl Replica {
         }
     }
 
-    /// Whether any neighbor hears of what is applied now.
+    /// Whether any neighbor would be sent a record applied now.
     pub fn has_live_links(&self) -> bool {
         self.apply.lock().flood.has_subscribers(None)
     }
 
-    /// Queues lines that are no records for all live links, behind the records of before.
-    pub fn tell(&self, lines: Vec<u8>) {
-        let group = Batch::new(lines, 0);
-        self.apply.lock().flood.publish(&group, None);
+    /// Queues lines other than records for all live links, behind the records applied before.
+    pub fn publish(&self, lines: Vec<u8>) {
+        let batch = Batch::new(lines, 0);
+        self.apply.lock().flood.publish(&batch, None);
     }
 
     /// Shows all records that `vector` does not cover to `show`; `between` runs now and then

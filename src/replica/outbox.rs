@@ -1,27 +1,26 @@
-//! The queue between the flood and one neighbor's sender: bounded in groups and in bytes.
+//! The queue between the flood and one neighbor's sender: bounded in batches and in bytes.
 //!
-//! The flood holds the inlet and never waits; the sender holds the outlet. They know nothing
-//! else of each other.
+//! The flood holds the sending end and never waits; the link's sender thread holds the receiving
+//! end. They know nothing else of each other.
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::sync::{
-    AtomicBool, AtomicUsize, Ordering, Receiver, RecvTimeoutError, Sender, TryRecvError, bounded,
-};
+use serde::{Deserialize, Serialize};
 
-/// Groups of records held for one neighbor; past this its link is dirty.
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, Receiver, Sender, TryRecvError, bounded};
+
+/// Batches of records held for one neighbor; past this its link is dirty.
 pub const QUEUE_GROUPS: usize = 16_384;
 
 /// Bytes of records held for one neighbor; past this its link is dirty.
 pub const QUEUE_BYTES: usize = 16 << 20;
 
-/// One neighbor in the flood; none that comes later has the same.
+/// Id of a neighbor in the flood. It is never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkId(pub usize);
 
-/// Whole lines that go to several neighbors as they are.
+/// Whole lines that are sent to several neighbors as they are.
 #[derive(Clone, Debug)]
 pub struct Batch {
     lines: Arc<[u8]>,
@@ -29,7 +28,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Lines of which so many are records.
+    /// A batch of lines, of which `records` are records.
     pub fn new(lines: Vec<u8>, records: usize) -> Batch {
         Batch {
             lines: lines.into(),
@@ -37,7 +36,7 @@ impl Batch {
         }
     }
 
-    /// How many of the lines are records.
+    /// Returns how many of the lines are records.
     pub fn records(&self) -> usize {
         self.records
     }
@@ -51,61 +50,62 @@ impl Deref for Batch {
     }
 }
 
-/// What a sender finds in its queue.
+/// Entry of the queue.
 #[derive(Clone, Debug)]
 pub enum Queued {
-    /// Lines to be sent as they are: records, or a marker that covers records before it.
+    /// Lines to be sent as they are: records, or a marker that covers the records before it.
     Lines(Batch),
-    /// The queue was full and has been cleared; nothing more comes until a resync.
+    /// The queue was full and has been cleared; no entry follows until a resync.
     Overflowed,
 }
 
-/// The queue was full: it has been cleared, and its reader will be told.
+/// The queue was full: it has been cleared, and its last entry says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow;
 
-/// What waits in a queue, counted.
+/// Counts of what is queued. Writers: the flood, under the apply lock, and the receiving end, which
+/// subtracts what it takes.
 #[derive(Debug, Default)]
 struct Counts {
     bytes: AtomicUsize,
     records: AtomicUsize,
-    /// Something has been dropped since the queue was last cleared for a resync.
+    /// Batches have been dropped since the queue was last cleared for a resync. Writer: the flood.
     overflowed: AtomicBool,
 }
 
 impl Counts {
-    /// Counts a group in; how many bytes there are now.
-    fn add(&self, group: &Batch) -> usize {
-        self.records.fetch_add(group.records, Ordering::Relaxed);
-        self.bytes.fetch_add(group.len(), Ordering::Relaxed) + group.len()
+    /// Adds a batch. Returns the number of bytes.
+    fn add(&self, batch: &Batch) -> usize {
+        self.records.fetch_add(batch.records, Ordering::Relaxed);
+        self.bytes.fetch_add(batch.len(), Ordering::Relaxed) + batch.len()
     }
 
-    fn remove(&self, group: &Batch) {
-        self.records.fetch_sub(group.records, Ordering::Relaxed);
-        self.bytes.fetch_sub(group.len(), Ordering::Relaxed);
+    fn remove(&self, batch: &Batch) {
+        self.records.fetch_sub(batch.records, Ordering::Relaxed);
+        self.bytes.fetch_sub(batch.len(), Ordering::Relaxed);
     }
 
     fn forget(&self, queued: &Queued) {
-        if let Queued::Lines(group) = queued {
-            self.remove(group);
+        if let Queued::Lines(batch) = queued {
+            self.remove(batch);
         }
     }
 }
 
-/// How full a queue is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Fill of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Depth {
-    /// Groups of lines.
-    pub groups: usize,
+    /// Batches of lines.
+    pub batches: usize,
     /// Bytes of lines.
     pub bytes: usize,
     /// Records among the lines.
     pub records: usize,
-    /// It was full, and what it held has been dropped: a resync is to come.
+    /// It was full, and its content has been dropped: a resync is to come.
     pub overflowed: bool,
 }
 
-/// Looks at a queue from outside.
+/// Shows the fill of a queue.
 #[derive(Clone, Debug)]
 pub struct Gauge {
     queue: Receiver<Queued>,
@@ -113,10 +113,10 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    /// How full the queue is at about this moment.
+    /// Returns the fill at about this moment.
     pub fn depth(&self) -> Depth {
         Depth {
-            groups: self.queue.len(),
+            batches: self.queue.len(),
             bytes: self.counts.bytes.load(Ordering::Relaxed),
             records: self.counts.records.load(Ordering::Relaxed),
             overflowed: self.counts.overflowed.load(Ordering::Relaxed),
@@ -124,55 +124,56 @@ impl Gauge {
     }
 }
 
-/// The flood's end.
+/// The flood's end of a queue.
 #[derive(Debug)]
 pub struct OutboxSender {
     queue: Sender<Queued>,
-    /// The sender's end, to clear the queue with.
+    /// The receiving end, to clear the queue with.
     other_end: Receiver<Queued>,
     counts: Arc<Counts>,
 }
 
-/// The end that a neighbor's sender thread drains.
+/// The end of a queue that a link's sender thread drains.
 #[derive(Debug)]
 pub struct OutboxReceiver {
     queue: Receiver<Queued>,
     counts: Arc<Counts>,
 }
 
-/// An empty queue of at most `groups` groups.
-pub fn outbox(groups: usize) -> (OutboxSender, OutboxReceiver) {
-    let (queue, other_end) = bounded(groups);
+/// Makes an empty queue of at most `batches` batches.
+pub fn outbox(batches: usize) -> (OutboxSender, OutboxReceiver) {
+    let (queue, other_end) = bounded(batches);
     let counts = Arc::new(Counts::default());
-    let outlet = OutboxReceiver {
+    let receiver = OutboxReceiver {
         queue: other_end.clone(),
         counts: Arc::clone(&counts),
     };
-    let inlet = OutboxSender {
+    let sender = OutboxSender {
         queue,
         other_end,
         counts,
     };
-    (inlet, outlet)
+    (sender, receiver)
 }
 
 impl OutboxSender {
-    /// Queues lines; where there is no room, clears the queue and leaves word of it instead.
-    pub fn push(&self, group: &Batch) -> Result<(), Overflow> {
-        let bytes = self.counts.add(group);
-        if bytes <= QUEUE_BYTES && self.queue.try_send(Queued::Lines(group.clone())).is_ok() {
+    /// Queues lines; where there is no room, clears the queue and queues
+    /// [`Queued::Overflowed`] instead.
+    pub fn push(&self, batch: &Batch) -> Result<(), Overflow> {
+        let bytes = self.counts.add(batch);
+        if bytes <= QUEUE_BYTES && self.queue.try_send(Queued::Lines(batch.clone())).is_ok() {
             return Ok(());
         }
-        self.counts.remove(group);
+        self.counts.remove(batch);
         self.clear();
         self.counts.overflowed.store(true, Ordering::Relaxed);
-        // There is room for this one: the queue has just been emptied, and nobody else adds.
-        let told = self.queue.try_send(Queued::Overflowed);
-        debug_assert!(told.is_ok());
+        // There is room for this one: the queue has just been emptied, and nothing else adds to it.
+        let queued = self.queue.try_send(Queued::Overflowed);
+        debug_assert!(queued.is_ok());
         Err(Overflow)
     }
 
-    /// Lets go of all that is queued.
+    /// Drops all that is queued.
     pub fn clear(&self) {
         while let Ok(queued) = self.other_end.try_recv() {
             self.counts.forget(&queued);
@@ -182,31 +183,24 @@ impl OutboxSender {
 }
 
 impl OutboxReceiver {
-    /// The queue itself, to wait for along with others; what comes out goes through
-    /// [`taken`](Self::taken).
+    /// Returns the queue itself, to wait for along with others. An entry that it yields must be passed
+    /// to [`taken`](Self::taken).
     pub fn channel(&self) -> &Receiver<Queued> {
         &self.queue
     }
 
-    /// Counts what was received from [`channel`](Self::channel) as gone.
+    /// Subtracts an entry of [`channel`](Self::channel) from the counts.
     pub fn taken(&self, queued: Queued) -> Queued {
         self.counts.forget(&queued);
         queued
     }
 
-    /// Takes what is there, without waiting.
+    /// Takes the next entry, without waiting.
     pub fn try_take(&self) -> Result<Queued, TryRecvError> {
         self.queue.try_recv().map(|queued| self.taken(queued))
     }
 
-    /// Waits for at most `timeout`.
-    pub fn take_timeout(&self, timeout: Duration) -> Result<Queued, RecvTimeoutError> {
-        self.queue
-            .recv_timeout(timeout)
-            .map(|queued| self.taken(queued))
-    }
-
-    /// What shows how full the queue is.
+    /// Returns the gauge of the queue.
     pub fn gauge(&self) -> Gauge {
         Gauge {
             queue: self.queue.clone(),

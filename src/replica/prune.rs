@@ -1,8 +1,8 @@
-//! Forgets, in the version vector, the starts of servers that no record is left of.
+//! Prunes the version vector of epochs that no record is left of.
 //!
-//! Every start of a server adds an entry to the vectors of the whole herd. Once all of its reports
-//! have been superseded the entry says nothing that is worth its bytes; leaving it out claims
-//! nothing, so it can never do worse than have a record sent again.
+//! Every start of a server adds an entry to the vectors of the whole herd. Once all reports of that
+//! epoch have been superseded, the entry is of no use; without it less is claimed, which at worst
+//! causes a record to be sent again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +10,11 @@ use super::Replica;
 use crate::model::vector::Vector;
 
 impl Replica {
-    /// Takes the entries out of the vector that cover no record in the cache, and takes none of
-    /// them back from markers until the next time: a neighbor that has not come to this yet sends
-    /// them still. So where all servers do this once a minute, all have forgotten after two.
+    /// Removes the entries that cover no record in the cache from the vector, and ignores them in
+    /// markers until the next call: a neighbor that has not pruned them yet still sends them. So if
+    /// all servers prune once a minute, all have forgotten an epoch after two.
     ///
-    /// Reads the whole cache if any server has more than one entry, else does nothing.
+    /// Reads the whole cache if any server has more than one entry; otherwise does nothing.
     pub fn prune_vector(&self) {
         self.apply.lock().pruned = Vector::default();
         if !self.vector().has_several_epochs() {
@@ -34,7 +34,7 @@ impl Replica {
         );
         let is_own = |origin: &[u8], epoch| origin == self.name.as_bytes() && epoch == self.epoch;
         let mut apply = self.apply.lock();
-        // A record that has come since the scan may be of an epoch that goes: then nothing is
+        // A record applied since the scan may be of an epoch that is removed: then nothing is
         // claimed about it, which is safe.
         apply.pruned = apply.vector.split_off(|origin, epoch| {
             let is_live = live.get(origin).is_some_and(|live| live.contains(&epoch));
@@ -75,7 +75,7 @@ mod tests {
         assert!(replica.vector().covers(b"Ball", 9, 1));
         replica.advance(&marker);
         assert_eq!(covered(&replica), [false, true, true]);
-        // If the whole herd has forgotten it, a later claim is a new one.
+        // Once the whole herd has forgotten an epoch, a later claim is a new one.
         replica.prune_vector();
         replica.advance(&marker);
         assert_eq!(covered(&replica), [true, true, true]);

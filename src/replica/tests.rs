@@ -1,4 +1,4 @@
-//! What a server answers to reports and adopts from neighbors, over values: no socket, no clock.
+//! Reports and adopted records over values: no socket, no clock.
 
 use super::*;
 use crate::model::command::Command;
@@ -70,7 +70,7 @@ fn newest_wins_also_within_a_group() {
 }
 
 #[test]
-fn what_is_refused_changes_nothing() {
+fn refused_reports_change_nothing() {
     let replica = Replica::new("Ball", 1, 2);
     check_report(
         &replica,

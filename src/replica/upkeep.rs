@@ -1,36 +1,40 @@
-//! The threads behind the journal: one brings it to disk, for all who wait for that at once, and
-//! one writes it anew when it has grown.
+//! The threads that look after a replica while others report to it: one brings the journal to disk,
+//! for all callers that wait for that at once; one compacts the journal when it has grown, and
+//! prunes the version vector, with or without a journal.
 //!
-//! With `--ack disk` a client's replies wait until its reports are on disk. Nobody blocks for it:
-//! whoever must wait leaves a callback with a place in the journal, and one sync answers all who
-//! came before it.
+//! With `--ack disk` a client's replies wait until its reports are on disk. No worker blocks for
+//! that: it leaves a callback with a position in the journal, and one sync serves all callers
+//! before it. What must be done under the apply lock is in `durable` and `prune`.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{Level, error, info};
-use parking_lot::Mutex;
 
-use crate::replica::Replica;
+use super::Replica;
 use crate::store::journal::{SyncPosition, Syncer};
 use crate::thread::{self, Stop, Stopper};
 
-/// Connections that may wait for the disk; past this whoever comes waits for room here.
+/// Callbacks that may wait for the disk; past this their callers block until the next sync.
 const QUEUE_WAITERS: usize = 65_536;
 
-/// How far `--ack memory` may be behind.
-const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
+/// Maximum time that the journal is behind the cache with `--ack memory`.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often it is seen to whether the journal has grown too large, or has failed.
+/// Interval of the checks whether the journal has grown too large, or has failed.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often starts of servers that no record is left of are forgotten.
-const PRUNING_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval at which epochs without a live record are pruned from the vector.
+const PRUNING_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 
-/// Called once a place in the journal is on disk.
+/// Interval at which markers are sent: up to where this server holds everything. They also show
+/// the neighbors that this server is alive.
+pub const MARKER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Called once a position in the journal is on disk.
 pub type OnDisk = Box<dyn FnOnce() + Send>;
 
 struct Waiter {
@@ -38,13 +42,9 @@ struct Waiter {
     on_disk: OnDisk,
 }
 
-/// The threads, and who waits for them.
-pub struct Durability {
-    /// Gone once the server stops.
-    queue: Mutex<Option<Sender<Waiter>>>,
-    compaction: Stopper,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
+/// Waits for the disk on behalf of sessions.
+#[derive(Clone)]
+pub struct Durability(Sender<Waiter>);
 
 impl std::fmt::Debug for Durability {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,58 +53,79 @@ impl std::fmt::Debug for Durability {
 }
 
 impl Durability {
-    /// Starts the thread. `herd` keeps the journal that `syncer` brings to disk.
-    pub fn start(replica: Arc<Replica>, syncer: Syncer) -> io::Result<Durability> {
-        let (queue, waiters) = bounded(QUEUE_WAITERS);
-        let (compaction, stop) = thread::stop_pair();
-        let thread = |name: &str| {
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .stack_size(crate::thread::STACK_BYTES)
-        };
-        let kept = Arc::clone(&replica);
-        let compacting = thread("journal-compactor").spawn(move || compact(&kept, &stop))?;
-        let syncing = thread("journal-syncer").spawn(move || run(&replica, &syncer, &waiters))?;
-        Ok(Durability {
-            queue: Mutex::new(Some(queue)),
-            compaction,
-            threads: Mutex::new(vec![compacting, syncing]),
-        })
-    }
-
-    /// Sees to it that `on_disk` is called once everything up to that place is on disk.
+    /// Calls `on_disk`, on another thread, once everything up to that position is on disk. After
+    /// [`Upkeep::stop`] it is dropped instead.
     pub fn wait(&self, position: SyncPosition, on_disk: OnDisk) {
-        let waiter = Waiter { position, on_disk };
-        let queue = self.queue.lock().clone();
-        if let Some(queue) = queue {
-            // The thread outlives every sender.
-            let _ = queue.send(waiter);
+        // The channel closes only when the syncer has ended.
+        let _ = self.0.send(Waiter { position, on_disk });
+    }
+}
+
+/// The threads of a replica's upkeep.
+#[derive(Debug)]
+pub struct Upkeep {
+    stopper: Stopper,
+    /// `None` without a journal.
+    durability: Option<Durability>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Upkeep {
+    /// Starts the threads. `syncer` is that of the replica's journal, if it has one.
+    pub fn start(replica: &Arc<Replica>, syncer: Option<Syncer>) -> io::Result<Upkeep> {
+        let (stopper, stop) = thread::stop_pair();
+        let mut upkeep = Upkeep {
+            stopper,
+            durability: None,
+            threads: Vec::new(),
+        };
+        let (kept, stop_upkeep) = (Arc::clone(replica), stop.clone());
+        let thread = thread::spawn("upkeep", move || keep_up(&kept, &stop_upkeep))?;
+        upkeep.threads.push(thread);
+        if let Some(syncer) = syncer {
+            let (queue, waiters) = bounded(QUEUE_WAITERS);
+            upkeep.durability = Some(Durability(queue));
+            let replica = Arc::clone(replica);
+            let sync = move || sync_for(&replica, &syncer, &waiters, &stop);
+            upkeep.threads.push(thread::spawn("journal-syncer", sync)?);
         }
+        Ok(upkeep)
     }
 
-    /// Brings everything to disk, and ends the threads.
-    pub fn stop(&self) {
-        self.compaction.stop();
-        self.queue.lock().take();
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            let _ = thread.join();
+    /// Returns the handle by which sessions wait for the disk; `None` without a journal.
+    pub fn durability(&self) -> Option<Durability> {
+        self.durability.clone()
+    }
+
+    /// Brings everything to disk, and joins the threads. Sessions must have ended.
+    pub fn stop(self) {
+        self.stopper.stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                error!("an upkeep thread ended in a panic");
+            }
         }
     }
 }
 
-fn run(replica: &Replica, syncer: &Syncer, waiters: &Receiver<Waiter>) {
+/// Flushes and syncs the journal, and calls back the waiters whose positions are on disk.
+fn sync_for(replica: &Replica, syncer: &Syncer, waiters: &Receiver<Waiter>, stop: &Stop) {
     loop {
-        let first = waiters.recv_timeout(CATCH_UP_INTERVAL);
-        let stopping = matches!(first, Err(RecvTimeoutError::Disconnected));
+        let first = select! {
+            recv(waiters) -> waiter => waiter.ok(),
+            recv(stop.channel()) -> _ => None,
+            default(FLUSH_INTERVAL) => None,
+        };
+        // Read before the queue is emptied: a stopping server has no more sessions to add to it.
+        let stopping = stop.is_set();
         let mut waiting: Vec<Waiter> = first.into_iter().chain(waiters.try_iter()).collect();
-        replica.catch_up();
+        replica.flush_journal();
         while stopping || !waiting.is_empty() {
             let position = sync(syncer);
-            let (done, rest) = waiting
+            let (done, rest): (Vec<Waiter>, _) = waiting
                 .into_iter()
                 .partition(|waiter| waiter.position <= position);
             waiting = rest;
-            let done: Vec<Waiter> = done;
             for waiter in done {
                 (waiter.on_disk)();
             }
@@ -115,7 +136,8 @@ fn run(replica: &Replica, syncer: &Syncer, waiters: &Receiver<Waiter>) {
     }
 }
 
-fn compact(replica: &Replica, stop: &Stop) {
+/// Compacts the journal and prunes the vector when that is due.
+fn keep_up(replica: &Replica, stop: &Stop) {
     let mut failed_before = false;
     let mut pruned = Instant::now();
     while !stop.wait(COMPACTION_INTERVAL) {
@@ -125,7 +147,7 @@ fn compact(replica: &Replica, stop: &Stop) {
         }
         match replica.compact_journal() {
             Ok(true) => {
-                info!("journal written anew, without what is out of date");
+                info!("journal compacted");
                 failed_before = false;
             }
             Ok(false) => {}
@@ -135,23 +157,23 @@ fn compact(replica: &Replica, stop: &Stop) {
                 } else {
                     Level::Warn
                 };
-                log::log!(level, "journal not written anew: {error}");
+                log::log!(level, "journal not compacted: {error}");
                 failed_before = true;
             }
         }
     }
 }
 
-/// A failed sync is never tried again: the kernel may have dropped what it could not write, and
-/// would call the next one a success.
+/// A failed sync is never retried: the kernel may have dropped the bytes that it could not write,
+/// and would report the next sync as a success.
 fn sync(syncer: &Syncer) -> SyncPosition {
     match syncer.sync() {
         Ok(position) => position,
         Err(error) => {
-            error!("{error}; ending at once");
+            error!("{error}; exiting at once");
             log::logger().flush();
-            // The log thread may not come to it any more.
-            let _ = writeln!(io::stderr(), "{error}; ending at once");
+            // The log thread may not get to write it.
+            let _ = writeln!(io::stderr(), "{error}; exiting at once");
             std::process::exit(1);
         }
     }

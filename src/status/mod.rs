@@ -1,10 +1,10 @@
-//! The state of the whole herd, as seen from outside: asks every server, and holds what they say
-//! against each other.
+//! The state of the whole herd, as seen from outside: asks every server for its status, and compares
+//! the answers.
 //!
-//! All servers are asked at the same time for a digest of the same moment. While reports
-//! come in, even servers that agree differ in what is just being replaced; so where digests differ
-//! they are asked once more, and only what differs in the same way again is wrong
-//! ([`Difference`](crate::model::digest::DigestDifference)).
+//! All servers are asked at the same time for a digest of the same moment. While reports come in,
+//! even servers that agree differ in the records that are just being replaced; so where digests
+//! differ they are asked once more, and only a bucket that differs in the same way again is wrong
+//! ([`DigestDifference`](crate::model::digest::DigestDifference)).
 
 mod table;
 
@@ -20,31 +20,32 @@ use crate::config::keys::KeyFile;
 use crate::config::topology::{ServerEntry, Topology};
 use crate::link::audit::settled;
 use crate::link::handshake::HandshakeError;
-use crate::link::neighbor::Phase;
+use crate::link::neighbor::LinkPhase;
 use crate::link::status::{self, ServerStatus};
 use crate::model::digest::{BUCKETS, Digest};
 use crate::model::time::Timestamp;
+use crate::thread;
 
-/// How long a server may take to answer. Longer than that, it is as good as down.
+/// Maximum time for a server's answer; past this it counts as down.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Time from one comparison of digests to the next, so that what is in motion has moved.
+/// Time from one comparison of digests to the next, so that records in motion have arrived.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// What came of asking one server.
+/// Outcome of asking one server.
 #[derive(Debug)]
 struct Answer {
     name: String,
     result: Result<ServerStatus, String>,
 }
 
-/// What is known of a herd at one moment.
+/// State of a herd at one moment.
 #[derive(Debug)]
 pub struct Survey {
     now: Timestamp,
     answers: Vec<Answer>,
     problems: Vec<String>,
-    /// Buckets that could not be compared, since what is in them changes all the time.
+    /// Buckets that could not be compared, since their records change all the time.
     moving: usize,
 }
 
@@ -75,7 +76,7 @@ impl Survey {
         }
     }
 
-    /// Whether all servers are up, all links live, and all hold the same.
+    /// Returns whether all servers are up, all links live, and all records equal.
     pub fn is_whole(&self) -> bool {
         self.problems.is_empty()
     }
@@ -124,7 +125,7 @@ impl Answer {
     }
 }
 
-/// Asks servers, all at once; their answers in the servers' order.
+/// Asks servers, all at once. Returns their answers in the servers' order.
 fn ask_all(servers: &[&ServerEntry], keys: &Arc<KeyFile>) -> Vec<Answer> {
     let until = settled(Timestamp::now());
     let deadline = Instant::now() + ANSWER_LIMIT;
@@ -134,16 +135,12 @@ fn ask_all(servers: &[&ServerEntry], keys: &Arc<KeyFile>) -> Vec<Answer> {
         let (keys, answered) = (Arc::clone(keys), answered.clone());
         let ask = move || {
             let result = status::ask(&name, &address, &keys, until, deadline);
-            // Nobody waits for one that is late.
+            // A late answer is not waited for.
             let _ = answered.send((index, result.map_err(reason)));
         };
-        // Not joined: to find an address by its name can take longer than anybody wants to wait,
-        // and can't be broken off. The process ends with what it has heard in time.
-        let spawned = std::thread::Builder::new()
-            .name(format!("ask-{}", server.name))
-            .stack_size(crate::thread::STACK_BYTES)
-            .spawn(ask);
-        drop(spawned);
+        // Not joined: to resolve a name can take longer than the limit, and can't be interrupted. The
+        // process ends with the answers that came in time.
+        drop(thread::spawn(format!("ask-{}", server.name), ask));
     }
     drop(answered);
     let late = reason(HandshakeError::TimedOut);
@@ -169,7 +166,7 @@ fn reason(error: HandshakeError) -> String {
     }
 }
 
-/// What each server holds that says so.
+/// Returns the digest of each server that has sent one.
 fn digests(answers: &[Answer]) -> Vec<(&str, &Digest)> {
     let answered = answers.iter().filter_map(|answer| {
         let status = answer.result.as_ref().ok()?;
@@ -178,10 +175,10 @@ fn digests(answers: &[Answer]) -> Vec<(&str, &Digest)> {
     answered.collect()
 }
 
-/// The digest that most servers have; of several, the first server's.
+/// Returns the digest that most servers have; of several, the first server's.
 fn usual<'a>(digests: &[(&'a str, &'a Digest)]) -> Option<(&'a str, &'a Digest)> {
     let alike = |one: &Digest| digests.iter().filter(|(_, other)| one == *other).count();
-    // The last of the greatest is taken, so in the reverse order the first.
+    // The last of several maxima is taken, so in reverse order the first.
     digests
         .iter()
         .rev()
@@ -189,7 +186,7 @@ fn usual<'a>(digests: &[(&'a str, &'a Digest)]) -> Option<(&'a str, &'a Digest)>
         .copied()
 }
 
-/// In how many buckets each server differs from the usual digest.
+/// Returns the number of buckets in which each server differs from the usual digest.
 fn differences<'a>(digests: &[(&'a str, &'a Digest)]) -> Vec<(&'a str, usize)> {
     let Some((_, usual)) = usual(digests) else {
         return Vec::new();
@@ -198,14 +195,14 @@ fn differences<'a>(digests: &[(&'a str, &'a Digest)]) -> Vec<(&'a str, usize)> {
     digests.iter().map(buckets).collect()
 }
 
-/// Holds two comparisons against each other: who differs as before, and in how many buckets
-/// somebody differs otherwise than before.
+/// Compares two comparisons. Returns the problems of the servers that differ as before, and the
+/// largest number of buckets in which a server differs in another way than before.
 fn lasting(first: &[(&str, &Digest)], second: &[(&str, &Digest)]) -> (Vec<String>, usize) {
     let find = |digests: &[(&str, &Digest)], wanted: &str| {
         let found = digests.iter().find(|(name, _)| *name == wanted);
         found.map(|&(_, digest)| digest.clone())
     };
-    // The same server is held against in both, whatever is usual at the second time.
+    // Both compare with the same server, whatever digest is usual at the second time.
     let Some((usual_name, _)) = usual(second) else {
         return (Vec::new(), 0);
     };
@@ -232,7 +229,7 @@ fn lasting(first: &[(&str, &Digest)], second: &[(&str, &Digest)]) -> (Vec<String
     (wrong, moving)
 }
 
-/// What is wrong, apart from the digests.
+/// Returns the problems, apart from different digests.
 fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
     let mut problems = Vec::new();
     let up: BTreeSet<_> = answers
@@ -254,7 +251,7 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
                 ANSWER_LIMIT.as_secs()
             ));
         }
-        let linked: BTreeSet<_> = status.links.iter().map(|(name, _)| name.as_str()).collect();
+        let linked: BTreeSet<_> = status.links.keys().map(String::as_str).collect();
         let listed = topology.server(name).map(|server| &server.neighbors);
         let listed: BTreeSet<_> = listed.into_iter().flatten().map(String::as_str).collect();
         for neighbor in listed.symmetric_difference(&linked) {
@@ -268,10 +265,10 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
             ));
         }
         for (neighbor, link) in &status.links {
-            // What is said of a server that is down need not be said of its links too.
-            if link.phase != Phase::Live && up.contains(neighbor.as_str()) {
+            // The links to a server that is down are not problems of their own.
+            if link.phase != LinkPhase::Live && up.contains(neighbor.as_str()) {
                 let why = match &link.error {
-                    Some((_, error)) if !link.phase.is_connected() => format!(": {error}"),
+                    Some(error) if !link.phase.is_connected() => format!(": {}", error.reason),
                     _ => String::new(),
                 };
                 problems.push(format!(
@@ -287,7 +284,7 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::neighbor::LinkStatus;
+    use crate::link::neighbor::{LinkError, LinkStatus};
     use crate::model::digest::DigestKey;
     use crate::model::record::RecordView;
 
@@ -302,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_twice_alike_is_wrong_and_the_rest_is_in_motion() {
+    fn a_bucket_that_differs_twice_alike_is_wrong_and_another_is_in_motion() {
         let (most, less) = (digest(&[("a", 1), ("b", 1)]), digest(&[("b", 1)]));
         let first = [("Alford", &less), ("Ball", &most), ("Welsh", &most)];
         assert_eq!(
@@ -323,7 +320,7 @@ mod tests {
             ("Welsh", &later_most),
         ];
         assert_eq!(lasting(&first, &healed), (vec![], 0));
-        // Who did not answer again is not judged.
+        // A server that did not answer again is not judged.
         assert_eq!(lasting(&first, &second[1..]), (vec![], 0));
         assert_eq!(lasting(&first, &[]), (vec![], 0));
         assert!(differences(&[]).is_empty());
@@ -334,7 +331,10 @@ mod tests {
         let text = b"A h:1 h:2 B C\nB h:3 h:4 A C\nC h:5 h:6 A B\n";
         let topology = Topology::parse(text).unwrap();
         let link = |name: &str, phase, error: Option<&str>| {
-            let error = error.map(|text| (Timestamp::from_nanos(1), text.to_owned()));
+            let error = error.map(|text| LinkError {
+                at: Timestamp::from_nanos(1),
+                reason: text.to_owned(),
+            });
             let link = LinkStatus {
                 phase,
                 error,
@@ -342,21 +342,21 @@ mod tests {
             };
             (name.to_owned(), link)
         };
-        let up = |name: &str, links, digest| Answer {
+        let up = |name: &str, links: Vec<_>, digest| Answer {
             name: name.to_owned(),
             result: Ok(ServerStatus {
-                links,
+                links: links.into_iter().collect(),
                 digest,
                 ..ServerStatus::default()
             }),
         };
         let a = vec![
-            link("B", Phase::Down, Some("refused: another herd")),
-            link("C", Phase::Down, Some("gone")),
+            link("B", LinkPhase::Down, Some("refused: another herd")),
+            link("C", LinkPhase::Down, Some("gone")),
         ];
         let b = vec![
-            link("A", Phase::Dirty, Some("of before")),
-            link("X", Phase::Live, None),
+            link("A", LinkPhase::Dirty, Some("of before")),
+            link("X", LinkPhase::Live, None),
         ];
         let answers = [
             up("A", a, Some(digest(&[]))),

@@ -1,19 +1,19 @@
-//! Lays a survey out in columns.
+//! Lays out a survey in columns.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::Answer;
-use crate::link::neighbor::LinkStatus;
+use crate::link::neighbor::{LinkError, LinkStatus};
 use crate::model::time::Timestamp;
 
-/// One line of a table: its cells, and what follows them without a column.
+/// One line of a table: its cells, and text that follows them without a column.
 struct Row {
     cells: Vec<String>,
     rest: String,
 }
 
-/// A line for each server: what it holds, and whom it serves.
+/// Writes a line for each server: its records and its clients.
 pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Result {
     let heads = [
         "SERVER", "RECORDS", "DIGEST", "CLIENTS", "REFUSED", "UP FOR",
@@ -31,7 +31,7 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
                     digest,
                     grouped(status.clients),
                     grouped(status.refused),
-                    span(status.uptime),
+                    span(Duration::from_millis(status.uptime_ms)),
                 ],
                 rest: String::new(),
             }
@@ -44,7 +44,7 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
     write_table(f, &heads, answers.iter().map(row).collect())
 }
 
-/// A line for each link: what its neighbor has yet to hear.
+/// Writes a line for each link: its phase and the records that its neighbor has yet to apply.
 pub(super) fn links(f: &mut fmt::Formatter<'_>, answers: &[Answer], now: Timestamp) -> fmt::Result {
     let heads = [
         "LINK",
@@ -58,8 +58,7 @@ pub(super) fn links(f: &mut fmt::Formatter<'_>, answers: &[Answer], now: Timesta
     ];
     let mut rows = Vec::new();
     for answer in answers {
-        let links = answer.result.as_ref().map(|status| status.links.as_slice());
-        for (neighbor, link) in links.unwrap_or_default() {
+        for (neighbor, link) in answer.result.iter().flat_map(|status| &status.links) {
             rows.push(link_row(&answer.name, neighbor, link, now));
         }
     }
@@ -69,9 +68,9 @@ pub(super) fn links(f: &mut fmt::Formatter<'_>, answers: &[Answer], now: Timesta
 fn link_row(name: &str, neighbor: &str, link: &LinkStatus, now: Timestamp) -> Row {
     let lag = link.lag().map_or_else(|| "-".to_owned(), grouped);
     let error = match &link.error {
-        Some((at, text)) => {
+        Some(LinkError { at, reason }) => {
             let ago = Duration::from_nanos(now.as_nanos().saturating_sub(at.as_nanos()));
-            format!("{text} ({} ago)", span(ago))
+            format!("{reason} ({} ago)", span(ago))
         }
         None => "-".to_owned(),
     };
@@ -89,12 +88,12 @@ fn link_row(name: &str, neighbor: &str, link: &LinkStatus, now: Timestamp) -> Ro
     }
 }
 
-/// Writes rows under their heads; what is text begins, and what is a number ends, with its column.
+/// Writes rows under their heads; text is aligned to the left of its column, numbers to the right.
 fn write_table(f: &mut fmt::Formatter<'_>, heads: &[&str], rows: Vec<Row>) -> fmt::Result {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.cells.get(column));
         let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-        // A head that has no cells is over what has no column.
+        // A head without cells is that of the text without a column.
         if widest == 0 {
             0
         } else {
@@ -138,7 +137,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, heads: &[&str], rows: Vec<Row>) -> fm
     Ok(())
 }
 
-/// A number with a comma between thousands.
+/// Returns a number with a comma between thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -151,7 +150,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// A span of time by its two largest units.
+/// Returns a span of time in its two largest units.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
@@ -166,7 +165,7 @@ fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::neighbor::Phase;
+    use crate::link::neighbor::LinkPhase;
     use crate::link::status::ServerStatus;
     use crate::model::digest::Digest;
     use crate::replica::outbox::Depth;
@@ -183,11 +182,11 @@ mod tests {
     fn columns_are_aligned_and_numbers_grouped() {
         let second = 1_000_000_000;
         let live = LinkStatus {
-            phase: Phase::Live,
+            phase: LinkPhase::Live,
             written: 5_000,
             acknowledged: 3_000,
             queue: Depth {
-                groups: 1,
+                batches: 1,
                 bytes: 12_345,
                 records: 100,
                 overflowed: false,
@@ -197,14 +196,17 @@ mod tests {
             error: None,
         };
         let down = LinkStatus {
-            error: Some((Timestamp::from_nanos(10 * second), "gone".to_owned())),
+            error: Some(LinkError {
+                at: Timestamp::from_nanos(10 * second),
+                reason: "gone".to_owned(),
+            }),
             ..LinkStatus::default()
         };
         let status = ServerStatus {
             records: 1_234_567,
-            uptime: Duration::from_secs(3_700),
+            uptime_ms: 3_700_000,
             clients: 12,
-            links: vec![("Ball".to_owned(), down), ("Welsh".to_owned(), live)],
+            links: [("Ball".to_owned(), down), ("Welsh".to_owned(), live)].into(),
             digest: Some(Digest::new(Timestamp::from_nanos(0))),
             ..ServerStatus::default()
         };

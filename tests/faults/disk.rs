@@ -309,7 +309,7 @@ fn a_failed_sync_ends_the_server_and_is_never_repeated() {
         assert_eq!(syncs, 1, "{calls}");
         let notices = fs::read_to_string(fleet.directory.0.join("notices")).unwrap();
         assert!(
-            notices.contains("could not be brought to disk"),
+            notices.contains("cannot sync the journal to disk"),
             "{notices}"
         );
         fleet.start(0);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use herd::link::neighbor::Phase;
+use herd::link::neighbor::LinkPhase;
 use herd::replica::outbox::Depth;
 
 use super::form::{choose, figure, limit};
@@ -49,7 +49,7 @@ fn sent(fleet: &Fleet, servers: &[usize]) -> (u64, u64) {
                 .all(|(_, link)| {
                     sums.0 += link.written;
                     sums.1 += link.resyncs;
-                    link.phase == Phase::Live && link.lag() == Some(0)
+                    link.phase == LinkPhase::Live && link.lag() == Some(0)
                 })
         })
     });
@@ -84,7 +84,7 @@ fn an_update_takes_six_messages_in_a_ring_and_three_in_a_broken_one() {
     wait_for("all links are live", limit(3), || {
         all.iter().all(|&server| {
             let links = fleet.status(server).links;
-            links.iter().all(|(_, link)| link.phase == Phase::Live)
+            links.iter().all(|(_, link)| link.phase == LinkPhase::Live)
         })
     });
     let updates = (all.len() * each) as u64;
@@ -112,7 +112,7 @@ fn growth(fleet: &mut Fleet, neighbor: Option<usize>, updates: usize) -> usize {
     }
     if let Some(neighbor) = neighbor {
         wait_for("the link is live", limit(3), || {
-            fleet.link_status(0, neighbor).phase == Phase::Live
+            fleet.link_status(0, neighbor).phase == LinkPhase::Live
         });
         fleet.kill(neighbor);
         wait_for("the link is down", limit(3), || {

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use herd::link::neighbor::Phase;
+use herd::link::neighbor::LinkPhase;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::form::{choose, figure, has_tool, limit, skipped, spread};
@@ -93,7 +93,7 @@ fn cut_and_heal(
     wait_for("the links are live", limit(2), || {
         links
             .iter()
-            .all(|&(server, neighbor)| fleet.link_status(server, neighbor).phase == Phase::Live)
+            .all(|&(server, neighbor)| fleet.link_status(server, neighbor).phase == LinkPhase::Live)
     });
     let watched = if both_ends { links } else { &[] };
     let before: Vec<_> = watched.iter().map(|&(a, b)| gone(fleet, a, b)).collect();

@@ -1,5 +1,5 @@
-//! A herd in small, of the real cache, queues and vector, that does the right thing, or does it
-//! in one of several wrong ways that the tests must notice.
+//! A small replica, made of the real cache, queues and vector, that works correctly or has one of
+//! several faults that the tests must notice.
 
 use crate::model::command::Report;
 use crate::model::record::RecordView;
@@ -12,14 +12,14 @@ use crate::sync::Mutex;
 
 use super::{ORIGIN, Server};
 
-/// What is done wrong.
+/// The faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The vector covers a report before the cache holds it.
     ClaimedBeforeStored,
-    /// A report is queued after the lock was let go of.
+    /// A report is queued after the lock was released.
     QueuedAfterRelease,
-    /// The number is given out, and the lock let go of before it is used.
+    /// The number is assigned, and the lock released before it is used.
     NumberedBeforehand,
 }
 

@@ -1,5 +1,5 @@
-//! What `src/sync.rs` names, made of shuttle's parts: at each use its scheduler may let another
-//! thread go on. The shapes are those of parking_lot and crossbeam.
+//! Substitutes for the primitives of `src/sync.rs`, built on shuttle: at each use its scheduler may
+//! switch to another thread. The signatures are those of parking_lot and crossbeam.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,12 +40,12 @@ impl<T> RwLock<T> {
     }
 }
 
-/// A channel of so many places, by what it does to those who never wait at it.
-pub fn bounded<T>(places: usize) -> (Sender<T>, Receiver<T>) {
+/// A channel with capacity `capacity`, as far as it is used by threads that never block on it.
+pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let queue = Arc::new(Mutex::new(VecDeque::new()));
     let sender = Sender {
         queue: Arc::clone(&queue),
-        places,
+        capacity,
     };
     (sender, Receiver { queue })
 }
@@ -53,13 +53,13 @@ pub fn bounded<T>(places: usize) -> (Sender<T>, Receiver<T>) {
 #[derive(Debug)]
 pub struct Sender<T> {
     queue: Arc<Mutex<VecDeque<T>>>,
-    places: usize,
+    capacity: usize,
 }
 
 impl<T> Sender<T> {
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let mut queue = self.queue.lock();
-        if queue.len() == self.places {
+        if queue.len() == self.capacity {
             return Err(TrySendError::Full(value));
         }
         queue.push_back(value);
@@ -89,7 +89,7 @@ impl<T> Receiver<T> {
         self.queue.lock().len()
     }
 
-    /// There is no time here: it is always over.
+    /// There is no time here: it times out at once.
     pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
         self.try_recv().map_err(|_| RecvTimeoutError::Timeout)
     }

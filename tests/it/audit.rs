@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::process::wait_until;
 use crate::support::{KEYS, atlas, config, free_ring};
-use herd::link::neighbor::Phase;
+use herd::link::neighbor::LinkPhase;
 use herd::model::digest::DigestKey;
 use herd::model::record::RecordView;
 use herd::server::Server;
@@ -68,7 +68,7 @@ fn await_equal(servers: &[Server; 2]) {
 fn await_links(servers: &[Server; 2]) {
     let is_up = |server: &Server| {
         let mut links = server.links().into_values();
-        links.all(|link| link.phase == Phase::Live && link.lag() == Some(0))
+        links.all(|link| link.phase == LinkPhase::Live && link.lag() == Some(0))
     };
     wait_until("both links have all", || servers.iter().all(is_up));
 }

@@ -1,4 +1,4 @@
-//! The ring of five, over real sockets.
+//! Propagation in the ring of five, over real sockets.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ fn clients(servers: &[Server]) -> Vec<Client> {
 }
 
 #[test]
-fn a_report_at_any_server_is_known_at_all_with_its_origin() {
+fn a_report_to_any_server_reaches_all_with_its_origin() {
     let servers = ring();
     let mut clients = clients(&servers);
     for origin in 0..servers.len() {
@@ -38,7 +38,7 @@ fn equal_times_at_two_servers_have_one_winner_everywhere() {
         let client = format!("tie-{round}");
         let (one, other) = (round % 5, (round + 2) % 5);
         let line = |location: &str| format!("IAMAT {client} {location} 1479413884.5\n");
-        // Both are on their way before either is answered.
+        // Both are sent before either is answered.
         clients[one].send(line("+1+1"));
         clients[other].send(line("+2+2"));
         let replies = [clients[one].line(), clients[other].line()];
@@ -51,14 +51,14 @@ fn equal_times_at_two_servers_have_one_winner_everywhere() {
             if shown.iter().all(|line| *line == shown[0]) && replies.contains(&shown[0]) {
                 break;
             }
-            assert!(Instant::now() < deadline, "no one winner: {shown:?}");
+            assert!(Instant::now() < deadline, "no single winner: {shown:?}");
         }
     }
     servers.into_iter().for_each(Server::stop);
 }
 
 #[test]
-fn a_server_that_comes_late_gets_all_that_it_missed() {
+fn a_server_that_starts_late_gets_all_records_that_it_missed() {
     let (text, sockets) = free_ring();
     let mut sockets: Vec<Option<Sockets>> = sockets.into_iter().map(Some).collect();
     let mut start = |index: usize| {
@@ -78,7 +78,7 @@ fn a_server_that_comes_late_gets_all_that_it_missed() {
             client.await_whatsat(&format!("early-{number}"), reply);
         }
     }
-    // And what comes after arrives too, in both directions.
+    // Later reports arrive too, in both directions.
     let mut client = Client::connect(late[1].client_address());
     let reply = client.ask(&report("after", "+2+2"));
     early.await_whatsat("after", &reply);
@@ -86,7 +86,7 @@ fn a_server_that_comes_late_gets_all_that_it_missed() {
 }
 
 #[test]
-fn without_any_one_server_the_other_four_still_flood() {
+fn without_any_single_server_the_other_four_still_flood() {
     for gone in 0..RING.len() {
         let mut servers = ring();
         let mut all = clients(&servers);

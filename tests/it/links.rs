@@ -391,7 +391,7 @@ fn who_answers_for_a_neighbor_without_the_key_is_counted() {
     stream.write_all(&answer).unwrap();
     await_refused(&feigned.ball, 1);
     let error = feigned.ball.links()["Welsh"].error.clone();
-    assert_eq!(error.unwrap().1, "wrong key or not a peer");
+    assert_eq!(error.unwrap().reason, "wrong key or not a peer");
     feigned.ball.stop();
 }
 

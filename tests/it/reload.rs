@@ -256,7 +256,7 @@ fn an_invalid_file_is_refused_with_its_reason_and_the_configuration_stays() {
     herd.entries[0].name = "Alfred";
     herd.entries[1].neighbors = "Alfred";
     herd.write();
-    let fault = format!("{refused}it no longer names this server, Alford");
+    let fault = format!("{refused}servers.txt no longer names this server, Alford");
     herd.reload("Alford", &fault);
     herd.entries.clone_from(&good);
     herd.write();

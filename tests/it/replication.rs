@@ -9,14 +9,18 @@
 //! To show that the simulation can fail, each rule that it can see is left out in turn, and then
 //! runs do fail.
 
+#[path = "../support/record.rs"]
+mod record;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use herd::model::command::{Command, Report};
-use herd::model::record::{Record, RecordView};
+use herd::model::record::RecordView;
 use herd::model::time::Timestamp;
 use herd::model::vector::Vector;
 use herd::replica::outbox::{LinkId, OutboxReceiver, Queued};
 use herd::replica::{Outcome, Replica};
+use record::Record;
 
 const SERVERS: usize = 5;
 const NAMES: [&str; SERVERS] = ["Alford", "Ball", "Hamilton", "Holiday", "Welsh"];

@@ -88,7 +88,8 @@ impl Pool {
             match thread {
                 Ok(thread) => pool.workers.push(thread),
                 Err(error) => {
-                    pool.stop();
+                    pool.begin_stop();
+                    pool.join();
                     return Err(error);
                 }
             }
@@ -101,12 +102,15 @@ impl Pool {
         Arc::clone(&self.dispatcher)
     }
 
-    /// Finishes the requests that were read, closes every connection, and joins the workers.
-    pub fn stop(self) {
+    /// Begins to finish the requests that were read, and to close every connection.
+    pub fn begin_stop(&self) {
         self.services.stopping.store(true, Ordering::Relaxed);
         self.dispatcher.stop();
-        // Ends every wait for a places provider.
-        self.services.places.stop();
+    }
+
+    /// Joins the workers, after [`begin_stop`](Self::begin_stop). They end once every connection is
+    /// closed, so those that wait for something must be answered.
+    pub fn join(self) {
         for worker in self.workers {
             if worker.join().is_err() {
                 error!("a worker panicked");

@@ -1,90 +1,90 @@
-//! Hears the neighbor's side of a connection that records go out over.
-//!
-//! A thread of its own beside the sender's, which may be blocked in a write: what the neighbor holds
-//! and has applied is heard all the same, and its silence is noticed.
+//! The neighbor's side of a connection that records go out over, without sockets or threads: its
+//! version vector, and acknowledgements that also show that it is alive.
 
-use std::convert::Infallible;
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::Sender as Channel;
 use log::debug;
 
-use crate::link::framing::{Filled, Reader, is_timeout, reset_at_close, wait_until};
+use crate::link::framing::{Filled, unexpected_line};
 use crate::link::liveness::Liveness;
-use crate::link::neighbor::Monitor;
+use crate::link::neighbor::Neighbor;
 use crate::model::decimal::parse_u64;
 use crate::model::printable::Printable;
 use crate::model::vector::Vector;
 
-/// What a sender hears over one connection.
+/// Message of a neighbor to the sender, over one connection.
 #[derive(Debug)]
-pub(super) enum PeerMessage {
-    /// The neighbor says what it holds.
+pub(in crate::link) enum PeerMessage {
+    /// The neighbor's version vector.
     Vector(Vector),
-    /// Nothing more will be heard; `InvalidData` if what came was not by the neighbor, or makes no
-    /// sense.
+    /// The connection has ended; `InvalidData` if something came over it that no neighbor sends.
     Lost(io::Error),
 }
 
-/// A connection for the reader thread.
+/// The reading side of one connection.
 #[derive(Debug)]
-pub(super) struct Reading {
-    pub(super) stream: TcpStream,
-    pub(super) reader: Reader,
-    /// To the sender of this connection, which knows by the channel's end that it is lost.
-    pub(super) heard: Channel<PeerMessage>,
+pub(in crate::link) struct Acks {
+    neighbor: Arc<Neighbor>,
+    /// The lines of a vector that have come so far.
+    vector: Vector,
+    liveness: Liveness,
 }
 
-/// The reader thread's work with one connection: hears the neighbor until it falls silent, then
-/// shuts the socket, which also frees a sender that is blocked in a write.
-pub(super) fn read(mut reading: Reading, monitor: &Monitor) {
-    monitor.count_anew();
-    let Err(error) = hear(&mut reading, monitor);
-    // Before the socket is shut, so that a sender whose write fails can tell why. Where the channel
-    // is full, its end says that there is no more.
-    let _ = reading.heard.try_send(PeerMessage::Lost(error));
-    let _ = reading.stream.shutdown(Shutdown::Both);
-}
-
-/// Takes what the neighbor says until it says no more.
-fn hear(reading: &mut Reading, monitor: &Monitor) -> io::Result<Infallible> {
-    let broken = || io::Error::new(io::ErrorKind::InvalidData, "it sent what makes no sense");
-    let mut held = Vector::default();
-    let mut silence = Liveness::begin(Instant::now());
-    loop {
-        while let Some(line) = reading.reader.take_line()? {
-            if let Some(applied) = line.strip_prefix(b"PONG ") {
-                debug!("heard {}", Printable(line));
-                let applied = parse_u64(applied).ok_or_else(broken)?;
-                if !monitor.acknowledge(applied) {
-                    return Err(broken());
-                }
-            } else if line.starts_with(b"VECTOR") {
-                if held.read_line("VECTOR", line).ok_or_else(broken)? {
-                    // Where the channel is full, others wait that the sender has yet to answer.
-                    let held = PeerMessage::Vector(std::mem::take(&mut held));
-                    let _ = reading.heard.try_send(held);
-                }
-            } else if let Some(reason) = line.strip_prefix(b"BYE ") {
-                return Err(io::Error::other(Printable(reason).to_string()));
-            } else {
-                return Err(broken());
-            }
+impl Acks {
+    /// Begins with a new connection, after the last line has been taken from the one before.
+    pub(in crate::link) fn new(neighbor: Arc<Neighbor>, now: Instant) -> Acks {
+        neighbor.acknowledge(0);
+        Acks {
+            neighbor,
+            vector: Vector::default(),
+            liveness: Liveness::new(now),
         }
-        let filled = wait_until(&reading.stream, silence.deadline())
-            .and_then(|()| reading.reader.fill(&reading.stream));
+    }
+
+    /// Takes one line, without its LF. Returns the neighbor's vector with its last line.
+    pub(in crate::link) fn take_line(&mut self, line: &[u8]) -> io::Result<Option<Vector>> {
+        let unexpected = || unexpected_line(line);
+        if let Some(applied) = line.strip_prefix(b"PONG ") {
+            debug!(
+                "received from neighbor {}: {}",
+                self.neighbor.name(),
+                Printable(line)
+            );
+            let applied = parse_u64(applied).ok_or_else(unexpected)?;
+            if !self.neighbor.acknowledge(applied) {
+                return Err(unexpected());
+            }
+        } else if line.starts_with(b"VECTOR") {
+            let whole = self.vector.read_line("VECTOR", line);
+            if whole.ok_or_else(unexpected)? {
+                return Ok(Some(std::mem::take(&mut self.vector)));
+            }
+        } else if let Some(reason) = line.strip_prefix(b"BYE ") {
+            return Err(io::Error::other(Printable(reason).to_string()));
+        } else {
+            return Err(unexpected());
+        }
+        Ok(None)
+    }
+
+    /// Notes the outcome of a read.
+    pub(in crate::link) fn note(&mut self, filled: Filled, now: Instant) -> io::Result<()> {
+        self.liveness.note(filled, now);
         match filled {
-            // Only what has been decrypted is by the neighbor.
-            Ok(Filled::Frames) => silence.heard(Instant::now()),
-            Ok(Filled::Part) => silence.part(Instant::now()),
-            Ok(Filled::End) => return Err(io::Error::other("closed by the neighbor")),
-            Err(error) if is_timeout(&error) => {
-                reset_at_close(&reading.stream);
-                return Err(silence.reason(Instant::now()));
-            }
-            Err(error) => return Err(error),
+            Filled::End => Err(io::Error::other("closed by the neighbor")),
+            Filled::Frames | Filled::Part => Ok(()),
         }
+    }
+
+    /// Returns when the neighbor is given up.
+    pub(in crate::link) fn deadline(&self) -> Instant {
+        self.liveness.deadline()
+    }
+
+    /// Returns the reason for giving the neighbor up at `now`.
+    pub(in crate::link) fn silence(&self, now: Instant) -> io::Error {
+        self.liveness.reason(now)
     }
 }

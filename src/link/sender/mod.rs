@@ -1,194 +1,372 @@
-//! The owner's side of the thread that keeps one neighbor fed: what it is told, and by whom.
+//! The threads that keep one neighbor fed, and their sockets: a thin shell around the protocol.
 //!
-//! Its owner orders it to dial elsewhere or to end, receivers and the audit tell it of the
-//! neighbor; what the thread does is in `feeder`.
+//! The sender thread dials, shakes hands, and waits for whatever comes first: a batch in the queue,
+//! a message of the neighbor, a request, an order. The reader thread takes the neighbor's messages
+//! meanwhile, so that its silence is noticed even while the sender is blocked in a write; it then
+//! shuts the socket, which ends the write.
+//!
+//! - [`dialer`] decides when and where to dial.
+//! - [`feed`] is the protocol of the sending side of a connection, [`acks`] that of the reading side.
+//! - [`orders`] are the messages to the sender thread.
 
-mod acks;
-mod feed;
+pub(super) mod acks;
+pub(super) mod dialer;
+pub(super) mod feed;
+pub(super) mod orders;
 
-use std::fmt;
+use std::convert::Infallible;
 use std::io;
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender as Channel, bounded};
+use crossbeam_channel::{Receiver, Sender as Channel, bounded, never, select};
+use log::info;
 
 use crate::config::topology::Address;
+use crate::link::framing::{
+    Reader, Transport, Writer, is_timeout, prepare, reset_at_close, wait_until,
+};
+use crate::link::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
 use crate::link::keyring::Keyring;
-use crate::link::neighbor::Monitor;
+use crate::link::liveness::SILENCE_LIMIT;
+use crate::link::neighbor::Neighbor;
 use crate::link::refusals::RejectedPeers;
+use crate::model::time::Timestamp;
 use crate::replica::Replica;
 use crate::replica::outbox::{LinkId, OutboxReceiver};
-use acks::{Reading, read};
-use feed::SenderThread;
+use crate::thread;
+use acks::{Acks, PeerMessage};
+use dialer::Dialer;
+use feed::Feed;
+use orders::{CloseReason, DeadlineWriter, ORDERS, Order, REQUESTS, Request, close_deadline};
 
-/// Messages from receivers and from the audit that a sender holds; past this they are dropped: a
-/// sender with messages waiting is awake, and a difference is found again.
-const CONTROL_MESSAGES: usize = 8;
+/// Maximum time for a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Orders that a sender holds while it is in a write or dials; past this who orders waits, for
-/// as long as that takes.
-const ORDERS: usize = 4;
+/// Messages of the neighbor over one connection that the sender has yet to take. A neighbor sends
+/// its vector once at first, and once each time that it is asked.
+const PEER_MESSAGES: usize = 4;
 
-/// The neighbor that a sender feeds.
-#[derive(Clone, Debug)]
-pub struct Neighbor {
-    /// Its place in the flood.
-    pub link: LinkId,
-    /// Its name.
-    pub name: String,
-    /// Where it listens for peers.
-    pub address: Address,
-}
-
-/// What a sender's owner orders.
+/// Threads that keep one neighbor fed.
 #[derive(Debug)]
-pub(super) enum Order {
-    /// The neighbor is somewhere else.
-    Redial(Address),
-    /// Send what is queued, take leave, and end.
-    End(CloseReason),
-}
-
-/// Why a sender takes leave; the neighbor is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The server stops.
-    Stopping,
-    /// The neighbor is one no longer.
-    Dismissed,
-    /// The neighbor is looked for at another address from now on.
-    Moved,
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CloseReason::Stopping => "stopping",
-            CloseReason::Dismissed => crate::link::DISMISSED,
-            CloseReason::Moved => "servers.txt there has another address for this server",
-        })
-    }
-}
-
-/// What others than its owner and its reader tell a sender.
-#[derive(Debug)]
-pub(super) enum Control {
-    /// The neighbor has just connected to us: it is worth dialing at once.
-    Wake,
-    /// The neighbor lacks records of these buckets that its vector covers.
-    Repair(Box<[usize]>),
-}
-
-/// The other end of that.
-#[derive(Clone, Debug)]
-pub struct SenderHandle(Channel<Control>);
-
-impl SenderHandle {
-    /// Says that the neighbor is there.
-    pub fn wake(&self) {
-        // A sender with messages waiting is awake.
-        let _ = self.0.try_send(Control::Wake);
-    }
-
-    /// Has all records of these buckets of the digest sent, whatever the neighbor says it holds.
-    pub fn repair(&self, buckets: &[usize]) {
-        // What can't be told now is found again at the next comparisons.
-        let _ = self.0.try_send(Control::Repair(buckets.into()));
-    }
-}
-
-/// The two threads that keep one neighbor fed.
-#[derive(Debug)]
-pub struct Sender {
+pub(super) struct Sender {
+    neighbor: Arc<Neighbor>,
     threads: [JoinHandle<()>; 2],
-    handle: SenderHandle,
-    monitor: Arc<Monitor>,
     orders: Channel<Order>,
     address: Address,
 }
 
 impl Sender {
-    /// Starts to dial, and to feed whoever answers.
-    pub fn start(
+    /// Starts to dial and feed the neighbor of that place in the flood.
+    pub(super) fn start(
         replica: Arc<Replica>,
         keys: Arc<Keyring>,
-        neighbor: Neighbor,
-        outlet: OutboxReceiver,
-        refusals: Arc<RejectedPeers>,
+        name: &str,
+        address: &Address,
+        (link, outbox): (LinkId, OutboxReceiver),
+        rejected: Arc<RejectedPeers>,
     ) -> io::Result<Sender> {
-        let (control, told) = bounded(CONTROL_MESSAGES);
+        let (requests, requested) = bounded(REQUESTS);
         let (orders, ordered) = bounded(ORDERS);
-        let address = neighbor.address.clone();
         let (reader, connections) = bounded::<Reading>(0);
-        let handle = SenderHandle(control);
-        let thread = |role: &str| {
-            std::thread::Builder::new()
-                .name(format!("{role}-{}", neighbor.name))
-                .stack_size(crate::thread::STACK_BYTES)
-        };
-        let monitor = Arc::new(Monitor::new(outlet.gauge()));
-        let acknowledged = Arc::clone(&monitor);
-        let hear = thread("link-reader").spawn(move || {
+        let neighbor = Arc::new(Neighbor::new(name, link, outbox.gauge(), requests));
+        let acknowledged = Arc::clone(&neighbor);
+        let read = thread::spawn(format!("link-reader-{name}"), move || {
             for reading in connections {
-                read(reading, &acknowledged);
+                reading.run(&acknowledged);
             }
         })?;
-        let feeder = SenderThread {
+        let now = Instant::now();
+        let sender = SenderThread {
+            feed: Feed::new(
+                Arc::clone(&replica),
+                keys.digest_key(),
+                Arc::clone(&neighbor),
+                outbox,
+                now,
+            ),
+            dialer: Dialer::new(Arc::clone(&neighbor), rejected, address.clone(), now),
             replica,
             keys,
-            neighbor: neighbor.clone(),
-            outlet,
-            monitor: Arc::clone(&monitor),
-            told,
+            neighbor: Arc::clone(&neighbor),
+            requests: requested,
             reader,
-            ordered,
-            refusals,
-            is_live: false,
-            resync_allowed: Instant::now(),
+            orders: ordered,
         };
-        let feed = thread("link-sender").spawn(move || feeder.run())?;
+        let feed = thread::spawn(format!("link-sender-{name}"), move || sender.run())?;
         Ok(Sender {
-            threads: [feed, hear],
-            handle,
-            monitor,
+            neighbor,
+            threads: [feed, read],
             orders,
-            address,
+            address: address.clone(),
         })
     }
 
-    /// What others may tell it.
-    pub fn handle(&self) -> SenderHandle {
-        self.handle.clone()
+    /// Returns the neighbor that is fed.
+    pub(super) fn neighbor(&self) -> &Arc<Neighbor> {
+        &self.neighbor
     }
 
-    /// How the link is doing.
-    pub fn monitor(&self) -> Arc<Monitor> {
-        Arc::clone(&self.monitor)
-    }
-
-    /// Where it dials.
-    pub fn address(&self) -> &Address {
+    /// Returns the address that is dialed.
+    pub(super) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Leaves the neighbor's old address, and dials this one at once.
-    pub fn redial(&mut self, address: Address) {
+    /// Closes the connection to the neighbor's old address, and dials this one at once.
+    pub(super) fn redial(&mut self, address: Address) {
         self.address = address.clone();
-        // A sender that is gone has said why.
+        // A sender that is gone has logged why.
         let _ = self.orders.send(Order::Redial(address));
     }
 
-    /// Tells it to send what is queued, to take leave of the neighbor, and to end.
-    pub fn end(&self, farewell: CloseReason) {
-        let _ = self.orders.send(Order::End(farewell));
+    /// Orders the sender to send what is queued, to close gracefully, and to end.
+    pub(super) fn end(&self, reason: CloseReason) {
+        let _ = self.orders.send(Order::End(reason));
     }
 
-    /// Waits for both threads to end, after they have been told to.
-    pub fn join(self) {
+    /// Waits for both threads to end, after [`end`](Self::end).
+    pub(super) fn join(self) {
         for thread in self.threads {
             let _ = thread.join();
+        }
+    }
+}
+
+/// A connection for the reader thread.
+#[derive(Debug)]
+struct Reading {
+    stream: TcpStream,
+    reader: Reader,
+    /// To the sender of this connection, which sees by the channel's end that it is lost.
+    messages: Channel<PeerMessage>,
+}
+
+impl Reading {
+    /// Takes the neighbor's messages until it falls silent, then shuts the socket, which also
+    /// frees a sender that is blocked in a write.
+    fn run(mut self, neighbor: &Arc<Neighbor>) {
+        let mut acks = Acks::new(Arc::clone(neighbor), Instant::now());
+        let Err(error) = self.read(&mut acks);
+        // Before the socket is shut, so that a sender whose write fails can report why. Where the
+        // channel is full, its end says that there is no more.
+        let _ = self.messages.try_send(PeerMessage::Lost(error));
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn read(&mut self, acks: &mut Acks) -> io::Result<Infallible> {
+        loop {
+            while let Some(line) = self.reader.take_line()? {
+                if let Some(vector) = acks.take_line(line)? {
+                    // Where the channel is full, it holds others that the sender has yet to answer.
+                    let _ = self.messages.try_send(PeerMessage::Vector(vector));
+                }
+            }
+            let filled = wait_until(&self.stream, acks.deadline())
+                .and_then(|()| self.reader.fill(&self.stream));
+            match filled {
+                Ok(filled) => acks.note(filled, Instant::now())?,
+                Err(error) if is_timeout(&error) => {
+                    reset_at_close(&self.stream);
+                    return Err(acks.silence(Instant::now()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A connection that records go out over.
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    writer: Writer,
+    messages: Receiver<PeerMessage>,
+    orders: Receiver<Order>,
+    /// Deadline for all writes, once there is an order.
+    deadline: Option<Instant>,
+}
+
+impl Transport for Connection {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let to = DeadlineWriter {
+            stream: &self.stream,
+            orders: &self.orders,
+            deadline: &mut self.deadline,
+        };
+        self.writer.write(to, lines)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Connection {
+    /// Returns why the reader has given the connection up, if it has.
+    fn reason(&self) -> Option<io::Error> {
+        self.messages.try_iter().find_map(|message| match message {
+            PeerMessage::Lost(error) => Some(error),
+            PeerMessage::Vector(_) => None,
+        })
+    }
+}
+
+/// End of a connection.
+enum End {
+    Lost(io::Error),
+    Ordered(Order),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Lost(error)
+    }
+}
+
+/// State of the sender thread.
+struct SenderThread {
+    replica: Arc<Replica>,
+    keys: Arc<Keyring>,
+    neighbor: Arc<Neighbor>,
+    feed: Feed,
+    dialer: Dialer,
+    requests: Receiver<Request>,
+    reader: Channel<Reading>,
+    orders: Receiver<Order>,
+}
+
+impl SenderThread {
+    /// Dials and feeds until it is ordered to end.
+    fn run(mut self) {
+        loop {
+            match self.dial() {
+                Ok(mut connection) => {
+                    info!("connected to neighbor {}", self.neighbor.name());
+                    let end = self.run_connection(&mut connection);
+                    self.feed.disconnected();
+                    // The reader blocks on the same socket.
+                    let _ = connection.stream.shutdown(Shutdown::Both);
+                    match end {
+                        End::Ordered(Order::End(_)) => return,
+                        End::Ordered(Order::Redial(address)) => {
+                            self.dialer.redial(address, false);
+                            continue;
+                        }
+                        End::Lost(error) => self.dialer.lost(&error, Timestamp::now()),
+                    }
+                }
+                Err(error) => self.dialer.failed(&error, Instant::now(), Timestamp::now()),
+            }
+            match self.pause(self.dialer.pause(fastrand::f64())) {
+                Some(Order::End(_)) => return,
+                Some(Order::Redial(address)) => self.dialer.redial(address, true),
+                None => self.dialer.paused(),
+            }
+        }
+    }
+
+    /// Waits before dialing again, or until there is an order.
+    fn pause(&self, pause: Duration) -> Option<Order> {
+        let until = Instant::now() + pause;
+        loop {
+            select! {
+                recv(self.orders) -> order => {
+                    // An owner that is gone needs no sender.
+                    return Some(order.unwrap_or(Order::End(CloseReason::Stopping)));
+                }
+                recv(self.requests) -> request => match request {
+                    Ok(Request::Wake) => return None,
+                    // A link that is down can't repair.
+                    Ok(Request::Repair(_)) => {}
+                    Err(_) => return Some(Order::End(CloseReason::Stopping)),
+                },
+                default(until.saturating_duration_since(Instant::now())) => return None,
+            }
+        }
+    }
+
+    fn dial(&mut self) -> Result<Connection, HandshakeError> {
+        let Address { host, port } = self.dialer.dial();
+        let mut error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in (host.as_str(), *port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                Ok(stream) => return self.shake_hands(stream),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error.into())
+    }
+
+    fn shake_hands(&mut self, stream: TcpStream) -> Result<Connection, HandshakeError> {
+        prepare(&stream, SILENCE_LIMIT)?;
+        let (name, epoch) = (self.replica.name(), self.replica.epoch());
+        let keys = self.keys.current();
+        let own = Hello::new(keys.herd(), name, epoch, Timestamp::now());
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let peer = handshake::dial(&stream, &keys, &own, self.neighbor.name(), deadline)?;
+        self.feed.connected();
+        let (messages, received) = bounded(PEER_MESSAGES);
+        let reading = Reading {
+            stream: stream.try_clone()?,
+            reader: peer.reader,
+            messages,
+        };
+        // The reader is free: the connection before this one has been shut.
+        self.reader
+            .send(reading)
+            .map_err(|_| io::Error::other("the reader thread has ended"))?;
+        Ok(Connection {
+            stream,
+            writer: peer.writer,
+            messages: received,
+            orders: self.orders.clone(),
+            deadline: None,
+        })
+    }
+
+    fn run_connection(&mut self, connection: &mut Connection) -> End {
+        match self.try_run(connection) {
+            // A write that fails because the reader has shut the socket does not say why.
+            Err(End::Lost(error)) => End::Lost(connection.reason().unwrap_or(error)),
+            Ok(end) | Err(end) => end,
+        }
+    }
+
+    fn try_run(&mut self, connection: &mut Connection) -> Result<End, End> {
+        let messages = connection.messages.clone();
+        loop {
+            let resync_due = self
+                .feed
+                .resync_due()
+                .map_or_else(never, crossbeam_channel::at);
+            select! {
+                recv(self.feed.outbox().channel()) -> queued => match queued {
+                    Ok(queued) => {
+                        let queued = self.feed.outbox().taken(queued);
+                        self.feed.send_queued(queued, connection)?;
+                    }
+                    Err(_) => return Ok(End::Ordered(Order::End(CloseReason::Stopping))),
+                },
+                recv(messages) -> message => match message {
+                    Ok(PeerMessage::Vector(vector)) => self.feed.take_vector(vector),
+                    Ok(PeerMessage::Lost(error)) => return Ok(End::Lost(error)),
+                    Err(_) => return Ok(End::Lost(io::Error::other("the reader has ended"))),
+                },
+                recv(self.requests) -> request => match request {
+                    Ok(request) => self.feed.take_request(&request, connection)?,
+                    Err(_) => return Ok(End::Ordered(Order::End(CloseReason::Stopping))),
+                },
+                recv(resync_due) -> _ => self.feed.resync(connection)?,
+                recv(self.orders) -> order => {
+                    let order = order.unwrap_or(Order::End(CloseReason::Stopping));
+                    connection.deadline = Some(close_deadline(Instant::now()));
+                    // The connection is closed even if the neighbor can't be sent the reason.
+                    let _ = self.feed.close(&order, connection);
+                    return Ok(End::Ordered(order));
+                }
+            }
         }
     }
 }

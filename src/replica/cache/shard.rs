@@ -1,9 +1,9 @@
-//! One table of the cache: records laid end to end in chunks of memory, and an index over them.
+//! One table of the cache: records packed end to end in chunks of memory, and an index over them.
 //!
-//! A record of its own in the heap costs the allocator's header and rounding, a fat pointer in
-//! the index, and a visit to the record each time the index grows. Here an entry of the index is
-//! 8 bytes, with enough of the hash in it to grow without a look at the records; a report that
-//! takes as much room as the one before it, which nearly all do, is written over it in place.
+//! A separate heap allocation for each record costs the allocator's header and rounding, a fat
+//! pointer in the index, and a visit to the record each time the index grows. Here an index entry
+//! is 8 bytes, with enough of the hash in it to grow without reading the records; a report of the
+//! same size as the one before it, as nearly all are, is written over it in place.
 //! Measured at 1 M clients with ids of 26 bytes: see `bench/REPORT.md`.
 
 use hashbrown::HashTable;
@@ -11,33 +11,33 @@ use hashbrown::hash_table::Entry;
 
 use crate::model::record::RecordView;
 
-/// Records begin at multiples of this many bytes.
+/// Records begin at multiples of this many bytes, a unit.
 const UNIT_BYTES: usize = 8;
 
-/// Bytes of one chunk: small enough that a server with few clients is small, since pages of it
-/// that nothing was written to take no memory.
+/// Bytes of one chunk: small enough that a server with few clients is small, since pages that
+/// were never written take no memory.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// Units of one chunk.
 const CHUNK_UNITS: usize = CHUNK_BYTES / UNIT_BYTES;
 
-/// What a shard holds for one client: the index's entry.
+/// Index entry of one client.
 #[derive(Clone, Copy)]
 struct Slot {
     /// Half of the client's hash.
     tag: u32,
-    /// Where the record begins, in units. 32 GiB can be told apart, for each of the shards.
-    place: u32,
+    /// Offset of the record, in units: up to 32 GiB in each shard.
+    offset: u32,
 }
 
-/// What became of a record that was offered.
+/// Outcome of [`Shard::store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stored {
-    /// The client's first.
+    /// It is the client's first record.
     New,
-    /// Greater than the one before it, which it replaced.
+    /// It is greater than the stored record, and has replaced it.
     Replaced,
-    /// Not greater than the stored one.
+    /// It is not greater than the stored record.
     Not,
 }
 
@@ -49,14 +49,14 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// The client's record.
+    /// Returns the client's record.
     pub(super) fn find(&self, tag: u32, client: &[u8]) -> Option<RecordView<'_>> {
         let records = &self.records;
         self.index
             .find(spread(tag), |slot| {
-                slot.tag == tag && records.client(slot.place) == client
+                slot.tag == tag && records.client(slot.offset) == client
             })
-            .map(|slot| records.view(slot.place))
+            .map(|slot| records.view(slot.offset))
     }
 
     /// Stores a record if it is greater than the client's stored one, or the client's first.
@@ -64,47 +64,47 @@ impl Shard {
         let records = &mut self.records;
         let entry = self.index.entry(
             spread(tag),
-            |slot| slot.tag == tag && records.client(slot.place) == record.client,
+            |slot| slot.tag == tag && records.client(slot.offset) == record.client,
             |slot| spread(slot.tag),
         );
         let stored = match entry {
             Entry::Occupied(mut entry) => {
-                let place = entry.get().place;
-                if record.order(&records.view(place)).is_le() {
+                let offset = entry.get().offset;
+                if record.order(&records.view(offset)).is_le() {
                     return Stored::Not;
                 }
-                entry.get_mut().place = records.replace(place, record);
+                entry.get_mut().offset = records.replace(offset, record);
                 Stored::Replaced
             }
             Entry::Vacant(entry) => {
-                let place = records.append(record);
-                entry.insert(Slot { tag, place });
+                let offset = records.append(record);
+                entry.insert(Slot { tag, offset });
                 Stored::New
             }
         };
         if self.records.is_wasteful() {
-            self.tidy();
+            self.compact();
         }
         stored
     }
 
-    /// All records, in no order.
+    /// Returns all records, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = RecordView<'_>> {
-        self.index.iter().map(|slot| self.records.view(slot.place))
+        self.index.iter().map(|slot| self.records.view(slot.offset))
     }
 
     /// Copies the live records to new chunks.
-    fn tidy(&mut self) {
-        let mut tidied = Records::default();
+    fn compact(&mut self) {
+        let mut compacted = Records::default();
         for slot in self.index.iter_mut() {
-            slot.place = tidied.append(&self.records.view(slot.place));
+            slot.offset = compacted.append(&self.records.view(slot.offset));
         }
-        self.records = tidied;
+        self.records = compacted;
     }
 }
 
-/// The index takes its buckets from the low bits of a hash and its tags from the top seven; both
-/// come from the half that an entry keeps.
+/// Expands a tag to a hash. The index takes its buckets from the low bits of a hash and its own tags
+/// from the top seven; both come from the half that an entry keeps.
 fn spread(tag: u32) -> u64 {
     u64::from(tag) << 32 | u64::from(tag)
 }
@@ -113,26 +113,26 @@ fn spread(tag: u32) -> u64 {
 #[derive(Default)]
 struct Records {
     chunks: Vec<Box<[u8]>>,
-    /// Units of the last chunk that are taken.
+    /// Units of the last chunk that are in use.
     taken: usize,
-    /// Units of records that were replaced and could not be written over.
+    /// Units of records that were replaced and could not be overwritten.
     wasted: usize,
 }
 
 impl Records {
-    fn view(&self, place: u32) -> RecordView<'_> {
-        RecordView::stored(self.bytes(place))
+    fn view(&self, offset: u32) -> RecordView<'_> {
+        RecordView::unpack(&mut self.bytes(offset)).expect("a packed record")
     }
 
-    fn client(&self, place: u32) -> &[u8] {
-        RecordView::stored_client(self.bytes(place))
+    fn client(&self, offset: u32) -> &[u8] {
+        RecordView::packed_client(self.bytes(offset))
     }
 
-    /// The record there, and what is behind it.
-    fn bytes(&self, place: u32) -> &[u8] {
-        let place = place as usize;
-        let chunk = &self.chunks[place / CHUNK_UNITS];
-        &chunk[place % CHUNK_UNITS * UNIT_BYTES..]
+    /// Returns the bytes of the record at `offset`, and those behind it.
+    fn bytes(&self, offset: u32) -> &[u8] {
+        let offset = offset as usize;
+        let chunk = &self.chunks[offset / CHUNK_UNITS];
+        &chunk[offset % CHUNK_UNITS * UNIT_BYTES..]
     }
 
     fn append(&mut self, record: &RecordView<'_>) -> u32 {
@@ -143,28 +143,28 @@ impl Records {
         }
         let chunk = self.chunks.len() - 1;
         let begin = self.taken * UNIT_BYTES;
-        record.store(&mut self.chunks[chunk][begin..]);
-        let place = chunk * CHUNK_UNITS + self.taken;
+        record.pack_into(&mut self.chunks[chunk][begin..]);
+        let offset = chunk * CHUNK_UNITS + self.taken;
         self.taken += units;
-        place as u32
+        offset as u32
     }
 
-    /// Writes a record over the one that is at `place` if it takes as much room, else elsewhere;
-    /// says where.
-    fn replace(&mut self, place: u32, record: &RecordView<'_>) -> u32 {
-        let replaced = units(&self.view(place));
+    /// Overwrites the record at `offset` if the new one takes as many units, else appends the new
+    /// one. Returns its offset.
+    fn replace(&mut self, offset: u32, record: &RecordView<'_>) -> u32 {
+        let replaced = units(&self.view(offset));
         if replaced == units(record) {
-            let place = place as usize;
-            let begin = place % CHUNK_UNITS * UNIT_BYTES;
-            record.store(&mut self.chunks[place / CHUNK_UNITS][begin..]);
+            let offset = offset as usize;
+            let begin = offset % CHUNK_UNITS * UNIT_BYTES;
+            record.pack_into(&mut self.chunks[offset / CHUNK_UNITS][begin..]);
         } else {
             self.wasted += replaced;
             return self.append(record);
         }
-        place
+        offset
     }
 
-    /// Whether a third of it all is wasted, and at least a chunk.
+    /// Whether a third of all units is wasted, and at least a chunk.
     fn is_wasteful(&self) -> bool {
         self.wasted > CHUNK_UNITS && 3 * self.wasted > self.chunks.len() * CHUNK_UNITS
     }
@@ -172,7 +172,7 @@ impl Records {
 
 /// Units that a record takes.
 fn units(record: &RecordView<'_>) -> usize {
-    record.stored_bytes().div_ceil(UNIT_BYTES)
+    record.packed_bytes().div_ceil(UNIT_BYTES)
 }
 
 #[cfg(test)]

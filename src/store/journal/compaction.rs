@@ -1,48 +1,48 @@
-//! Writes what is live anew, so that the rest can be forgotten.
+//! Compaction: copies the live records to a new file, so that the older files can be retired.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::path::Path;
 
 use super::error::io_error;
-use super::format::{self, Kind, MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES};
-use super::{Journal, JournalError, path};
+use super::files::retire;
+use super::format::{Kind, MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES};
+use super::{Journal, JournalError};
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
 
-/// Frames of live records that are written under one taking of the owner's lock: 256 KiB.
+/// Frames of live records that are written each time the owner's lock is taken: 256 KiB.
 const FRAMES_PER_WRITE: usize = 4;
 
-/// Room that must be left on the disk beside what a compaction needs. One that fills the disk
-/// would stop the reports too.
+/// Bytes that must stay free on the disk beside those that a compaction needs. A compaction that
+/// fills the disk would stop the reports too.
 const SPARE_BYTES: u64 = 1 << 20;
 
 /// A compaction under way: [`push`](Self::push) every live record and [`write`](Self::write)
 /// now and then, then [`finish`](Self::finish).
 ///
-/// The journal takes appends meanwhile; its lock is needed only where a closure `with` is asked
-/// for, which runs what it is given on the locked journal. To give one up, drop it: what it has
-/// written does no harm.
+/// The journal takes appends meanwhile; its lock is needed only in the closures called `with`,
+/// which run their argument on the locked journal. To give a compaction up, drop it: the records
+/// that it has written do no harm.
 #[derive(Debug)]
 pub struct Compaction {
     vector: Vector,
-    /// The file that it writes to.
+    /// Number of the file that it writes to.
     number: u64,
-    /// How many appends had failed when it began.
+    /// Number of failed appends when it began.
     failures: u64,
     /// Bytes written so far.
     written: u64,
-    /// Payloads of frames; all but the last are full.
+    /// Payloads of frames to be written; all but the last are full.
     waiting: VecDeque<Vec<u8>>,
 }
 
-/// What a closure that holds the journal's lock is asked to run.
+/// Runs on the locked journal.
 type Act<'a> = &'a mut dyn FnMut(&mut Journal) -> Result<(), JournalError>;
 
 impl Journal {
-    /// Begins to write all live records anew. `vector` is the server's now, under the same lock
-    /// as the appends, and `clients` how many records it covers: every record stored up to now
-    /// must be pushed, or one that has replaced it.
+    /// Begins a compaction. `vector` is the server's now, under the same lock as the appends, and
+    /// `clients` the number of records that it covers: every record stored up to now must be
+    /// pushed, or one that has replaced it.
     pub fn begin_compaction(
         &mut self,
         vector: &Vector,
@@ -50,19 +50,19 @@ impl Journal {
     ) -> Result<Compaction, JournalError> {
         let live = self.live_bytes(clients);
         let needed = live + live / 4 + SPARE_BYTES;
-        let free = free_bytes(&self.directory)?;
+        let free = free_bytes(&self.files.directory)?;
         if free < needed {
             return Err(JournalError::NoRoom { needed, free });
         }
-        // If there are older files, the current one was begun for a compaction that came to
-        // nothing; going on in it keeps the number of files down.
-        if self.older.is_empty() {
+        // If there are older files, the newest was begun for a compaction that did not finish;
+        // going on in it keeps the number of files down.
+        if self.files.older.is_empty() {
             self.begin_file()?;
         }
         Ok(Compaction {
             vector: vector.clone(),
-            number: self.header.number,
-            failures: self.failures,
+            number: self.files.newest.number,
+            failures: self.writer.failures(),
             written: 0,
             waiting: VecDeque::new(),
         })
@@ -70,33 +70,33 @@ impl Journal {
 }
 
 impl Compaction {
-    /// Takes a live record.
+    /// Adds a live record.
     pub fn push(&mut self, record: &RecordView<'_>) {
         let full = MAX_PAYLOAD_BYTES - MAX_RECORD_BYTES;
         match self.waiting.back_mut() {
-            Some(payload) if payload.len() <= full => format::write_record(record, payload),
+            Some(payload) if payload.len() <= full => record.pack(payload),
             _ => {
                 let mut payload = Vec::with_capacity(MAX_PAYLOAD_BYTES);
-                format::write_record(record, &mut payload);
+                record.pack(&mut payload);
                 self.waiting.push_back(payload);
             }
         }
     }
 
-    /// Writes what has been pushed, a bounded piece under each taking of the lock.
+    /// Writes the records that have been pushed, a bounded piece each time the lock is taken.
     pub fn write(
         &mut self,
         with: &mut impl FnMut(Act<'_>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
-        // The last one may take more records.
+        // The last payload may take more records.
         while self.waiting.len() > 1 {
             self.write_piece(with)?;
         }
         Ok(())
     }
 
-    /// Writes what is left and the vector, brings all of it to disk, and only then lets go of
-    /// the older files. Takes as long as the disk does, but holds the lock for moments.
+    /// Writes the remaining records and the vector, brings everything to disk, and only then
+    /// retires the older files. Takes as long as the disk does, but holds the lock for moments.
     pub fn finish(
         mut self,
         mut with: impl FnMut(Act<'_>) -> Result<(), JournalError>,
@@ -112,23 +112,24 @@ impl Compaction {
             journal.write_out()
         })?;
         let syncer = syncer.ok_or(JournalError::Interrupted)?;
-        // Complete is written only once everything before it is on disk, else a loss of power
-        // could leave the mark without what it stands for.
+        // The mark is written only once everything before it is on disk, or a loss of power could
+        // leave the mark without the records that it stands for.
         syncer.sync()?;
         let mut superfluous = Vec::new();
         let mut damaged = false;
         let mut directory = None;
         with(&mut |journal| {
             self.check(journal)?;
-            let keep = u8::from(journal.older_damaged);
-            journal.put(Kind::Complete, |out| out.push(keep));
+            let keep = u8::from(journal.files.older_damaged);
+            journal.writer.put(Kind::Complete, &[keep]);
             journal.write_out()?;
-            superfluous = std::mem::take(&mut journal.older);
-            damaged = std::mem::take(&mut journal.older_damaged);
-            directory = Some(journal.directory.clone());
-            journal.older_bytes = 0;
+            let files = &mut journal.files;
+            superfluous = std::mem::take(&mut files.older);
+            damaged = std::mem::take(&mut files.older_damaged);
+            directory = Some(files.directory.clone());
+            files.older_bytes = 0;
             journal.compacted_bytes = self.written;
-            journal.frozen = false;
+            journal.writer.thaw();
             journal.claimed.merge(&self.vector);
             Ok(())
         })?;
@@ -150,36 +151,25 @@ impl Compaction {
             let frames = self.waiting.len().min(FRAMES_PER_WRITE);
             for payload in self.waiting.drain(..frames) {
                 self.written += payload.len() as u64;
-                journal.put(Kind::Records, |out| out.extend_from_slice(&payload));
+                journal.writer.put(Kind::Records, &payload);
             }
             journal.write_out()
         })
     }
 
     fn check(&self, journal: &Journal) -> Result<(), JournalError> {
-        if journal.failures == self.failures && journal.header.number == self.number {
+        let same_file = journal.files.newest.number == self.number;
+        if same_file && journal.writer.failures() == self.failures {
             return Ok(());
         }
         Err(JournalError::Interrupted)
     }
 }
 
-/// Removes a file that is not needed any more, or renames it if it was damaged.
-pub(super) fn retire(directory: &Path, number: u64, damaged: bool) -> Result<(), JournalError> {
-    let path = path(directory, number);
-    if damaged {
-        let mut kept = path.clone().into_os_string();
-        kept.push(super::recovery::DAMAGED);
-        fs::rename(&path, kept).map_err(io_error("renaming", &path))
-    } else {
-        fs::remove_file(&path).map_err(io_error("removing", &path))
-    }
-}
-
 #[cfg(unix)]
 fn free_bytes(directory: &Path) -> Result<u64, JournalError> {
     let found = rustix::fs::statvfs(directory)
-        .map_err(|error| io_error("looking for room in", directory)(error.into()))?;
+        .map_err(|error| io_error("querying free space of", directory)(error.into()))?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 

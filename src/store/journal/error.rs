@@ -1,35 +1,36 @@
-//! What can go wrong with a journal.
+//! Errors of the journal.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why the journal could not do what it was asked.
+/// Errors of opening, appending to, syncing or compacting a journal.
 #[derive(Debug)]
 pub enum JournalError {
     /// The file system refused. After an append the journal is as it was before, and frozen.
     Io {
-        /// What was being done, as in "appending to".
+        /// The operation, as in "appending to".
         doing: &'static str,
-        /// To what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The error of the file system.
         source: io::Error,
     },
     /// Another process has this journal open.
     InUse(PathBuf),
     /// A later version of the program wrote this file.
     WrongVersion(PathBuf, u32),
-    /// What was appended may never reach the disk. The kernel may have forgotten it, so another
-    /// try would say nothing: the process must end.
+    /// Appended bytes may never reach the disk. The kernel may have dropped them, so a retry would
+    /// prove nothing: the process must end.
     Sync(io::Error),
-    /// An append failed while the compaction ran, or another one was begun: it must be begun anew.
+    /// An append failed while the compaction ran, or another compaction was begun: it must be
+    /// restarted.
     Interrupted,
-    /// The disk has no room for a compaction, which would need so many bytes.
+    /// The disk has no room for a compaction.
     NoRoom {
-        /// What it would need.
+        /// Bytes needed.
         needed: u64,
-        /// What there is.
+        /// Bytes free.
         free: u64,
     },
 }
@@ -49,11 +50,11 @@ impl fmt::Display for JournalError {
             ),
             JournalError::WrongVersion(path, version) => write!(
                 f,
-                "{} has version {version} of the layout: it was written by a later herd",
+                "{} has layout version {version}: it was written by a later version of herd",
                 path.display()
             ),
             JournalError::Sync(source) => {
-                write!(f, "the journal could not be brought to disk: {source}")
+                write!(f, "cannot sync the journal to disk: {source}")
             }
             JournalError::Interrupted => f.write_str("the compaction was interrupted"),
             JournalError::NoRoom { needed, free } => write!(
@@ -73,7 +74,7 @@ impl std::error::Error for JournalError {
     }
 }
 
-/// Says what was being done when the file system refused.
+/// Adds the operation and the path to an error of the file system.
 pub(super) fn io_error(
     doing: &'static str,
     path: &Path,
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_tell_what_to_do_something_about() {
+    fn errors_name_the_operation_and_the_file() {
         let full = || io::Error::from(io::ErrorKind::StorageFull);
         for (error, expected) in [
             (
@@ -104,11 +105,11 @@ mod tests {
             ),
             (
                 JournalError::WrongVersion("journal-3.log".into(), 2),
-                "journal-3.log has version 2 of the layout: it was written by a later herd",
+                "journal-3.log has layout version 2: it was written by a later version of herd",
             ),
             (
                 JournalError::Sync(full()),
-                "the journal could not be brought to disk: no storage space",
+                "cannot sync the journal to disk: no storage space",
             ),
             (
                 JournalError::NoRoom { needed: 9, free: 5 },

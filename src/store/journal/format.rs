@@ -1,13 +1,9 @@
-//! The bytes of a journal file: its header, its frames, and the records in them.
+//! The bytes of a journal file: its header and its frames.
 //!
-//! The layout is told in the head of the module above. It is the journal's own, apart from how
-//! records lie in memory, which may change from one version of the program to the next.
+//! The head of the parent module describes the layout. Records within a frame are packed by
+//! [`RecordView::pack`](crate::model::record::RecordView::pack).
 
-use crate::model::command::MAX_CLIENT_BYTES;
-use crate::model::decimal::MAX_FIELD_BYTES;
-use crate::model::fields::MAX_NAME_BYTES;
-use crate::model::record::RecordView;
-use crate::model::time::Timestamp;
+use crate::model::record::MAX_PACKED_BYTES;
 
 /// Bytes of a file before its first frame: the header, twice.
 pub(super) const HEADER_BYTES: u64 = 2 * COPY_BYTES as u64;
@@ -18,33 +14,31 @@ const COPY_BYTES: usize = 64;
 
 const MAGIC: &[u8; 8] = b"herdjrnl";
 
-/// The layout that this program writes; another one is refused, not guessed at.
+/// Version of the layout that this program writes; any other is refused, not guessed at.
 const VERSION: u32 = 1;
 
 /// Bytes of a frame before its payload.
 pub(super) const FRAME_BYTES: usize = 8;
 
-/// Most bytes in a frame's payload; a group that needs more takes several frames, in one write.
-/// It also bounds what the search for an intact frame has to check at every byte of a damaged
-/// file.
+/// Maximum bytes in a frame's payload; a group that needs more takes several frames, in one write.
+/// It also bounds the work of the search for an intact frame at every byte of a damaged file.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 64 << 10;
 
-/// Most bytes that a record takes in a frame.
-pub(super) const MAX_RECORD_BYTES: usize =
-    4 * 8 + 4 + MAX_NAME_BYTES + MAX_CLIENT_BYTES + 2 * MAX_FIELD_BYTES;
+/// Maximum bytes that a record takes in a frame.
+pub(super) const MAX_RECORD_BYTES: usize = MAX_PACKED_BYTES;
 
-/// What stands at the head of each file.
+/// The fields of a file's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Which file of the journal this is.
+    /// Number of the file.
     pub number: u64,
     /// Random; part of every checksum in the file.
     pub salt: u64,
     /// Highest epoch of this server so far.
     pub epoch: u64,
-    /// Length of the file before this one when that was closed.
+    /// Length of the previous file when it was closed.
     pub previous_bytes: u64,
-    /// The oldest file that was needed when this one was begun.
+    /// Number of the oldest file that was needed when this one was begun.
     pub first: u64,
 }
 
@@ -98,19 +92,19 @@ impl Header {
     }
 }
 
-/// What a frame holds.
+/// The kinds of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Records that this server numbered, in order: up to the last of them it holds all of that
-    /// origin and epoch.
+    /// Records that this server numbered, in order: it holds everything of that origin and epoch up
+    /// to the last of them.
     Own = 1,
     /// Records that claim nothing.
     Records = 2,
     /// Entries of a vector, each true by itself.
-    PeerDigests = 3,
+    Claims = 3,
     /// An epoch of this server.
     Epoch = 4,
-    /// All that was live has been written into this file: older ones are not needed.
+    /// All live records have been written into this file: older files are not needed.
     Complete = 5,
 }
 
@@ -119,7 +113,7 @@ impl Kind {
         [
             Kind::Own,
             Kind::Records,
-            Kind::PeerDigests,
+            Kind::Claims,
             Kind::Epoch,
             Kind::Complete,
         ]
@@ -130,9 +124,9 @@ impl Kind {
 
 /// Makes and checks the checksums of one file's frames.
 ///
-/// They cover where the frame lies and the file's salt. So a frame that a client hides in its
+/// They cover the frame's offset and the file's salt. So a frame that a client hides in its
 /// id, or that an older file left in the same block, is not intact wherever the search for the
-/// next frame after a damage finds it.
+/// next frame after damage finds it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seal(u32);
 
@@ -145,8 +139,8 @@ impl Seal {
         crc32c::crc32c_append(crc32c::crc32c_append(self.0, &offset.to_le_bytes()), body)
     }
 
-    /// Begins a frame at the end of `out`; its payload is to be appended, and then
-    /// [`close`](Self::close) to be called. Says where it begins.
+    /// Begins a frame at the end of `out` and returns its offset there. The caller appends the
+    /// payload and then calls [`close`](Self::close).
     pub(super) fn begin(out: &mut Vec<u8>) -> usize {
         let start = out.len();
         out.extend_from_slice(&[0; FRAME_BYTES]);
@@ -163,8 +157,7 @@ impl Seal {
         out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
     }
 
-    /// How many bytes the payload has of a frame that begins like this, or `None` if no frame
-    /// does.
+    /// Bytes of the payload of a frame that begins like this, or `None` if no frame does.
     pub(super) fn payload_bytes(start: &[u8]) -> Option<usize> {
         let word = number_32(start.get(4..FRAME_BYTES)?);
         Kind::of((word >> 24) as u8)?;
@@ -178,56 +171,6 @@ impl Seal {
         let intact = self.checksum(offset, body) == number_32(checksum);
         Some((Kind::of(*body.get(3).filter(|_| intact)?)?, body.get(4..)?))
     }
-}
-
-/// Appends a record.
-pub(super) fn write_record(record: &RecordView<'_>, out: &mut Vec<u8>) {
-    let texts = [
-        record.origin,
-        record.client,
-        record.location,
-        record.time_text,
-    ];
-    let mut header = [0; 4 * 8 + 4];
-    for (slot, number) in header.chunks_exact_mut(8).zip([
-        record.time.as_nanos(),
-        record.received.as_nanos(),
-        record.epoch,
-        record.sequence,
-    ]) {
-        slot.copy_from_slice(&number.to_le_bytes());
-    }
-    for (slot, text) in header[4 * 8..].iter_mut().zip(texts) {
-        debug_assert!(text.len() <= MAX_CLIENT_BYTES);
-        *slot = text.len() as u8;
-    }
-    out.extend_from_slice(&header);
-    for text in texts {
-        out.extend_from_slice(text);
-    }
-}
-
-/// Takes the first record off `bytes`.
-pub(super) fn read_record<'a>(bytes: &mut &'a [u8]) -> Option<RecordView<'a>> {
-    let (header, mut rest) = bytes.split_at_checked(4 * 8 + 4)?;
-    let mut lengths = header[4 * 8..].iter();
-    let mut text = || {
-        let (text, after) = rest.split_at_checked(usize::from(*lengths.next()?))?;
-        rest = after;
-        Some(text)
-    };
-    let record = RecordView {
-        origin: text()?,
-        client: text()?,
-        location: text()?,
-        time_text: text()?,
-        time: Timestamp::from_nanos(number_64(&header[..8])),
-        received: Timestamp::from_nanos(number_64(&header[8..16])),
-        epoch: number_64(&header[16..24]),
-        sequence: number_64(&header[24..32]),
-    };
-    *bytes = rest;
-    Some(record)
 }
 
 fn number_32(bytes: &[u8]) -> u32 {
@@ -293,32 +236,5 @@ mod tests {
             assert_eq!(seal.open(&flipped, 500), None, "bit {bit}");
         }
         assert_eq!(Seal::payload_bytes(&[0; FRAME_BYTES]), None);
-    }
-
-    #[test]
-    fn the_longest_and_the_shortest_record_come_back() {
-        let long = [0xff; 255];
-        for (name, client, field) in [(64, 255, 40), (1, 1, 0)] {
-            let record = RecordView {
-                origin: &long[..name],
-                client: &long[..client],
-                location: &long[..field],
-                time_text: &long[..field],
-                time: Timestamp::from_nanos(u64::MAX),
-                received: Timestamp::from_nanos(1),
-                epoch: u64::MAX,
-                sequence: 5,
-            };
-            let mut bytes = Vec::new();
-            write_record(&record, &mut bytes);
-            assert!(bytes.len() <= MAX_RECORD_BYTES);
-            bytes.push(9);
-            let mut rest = &bytes[..];
-            assert_eq!(read_record(&mut rest), Some(record));
-            assert_eq!(rest, [9]);
-            for cut in 0..bytes.len() - 1 {
-                assert_eq!(read_record(&mut &bytes[..cut]), None);
-            }
-        }
     }
 }

@@ -1,33 +1,33 @@
 //! Reads a journal file from front to back, past damage.
 //!
 //! The file is read in blocks, and records are shown straight from the block: a million of them
-//! must be back in the cache before a restarted server gives its first answer.
+//! must be back in the cache before a restarted server gives its first reply.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::format::{FRAME_BYTES, HEADER_BYTES, Header, Kind, Seal, number_64, read_record};
+use super::format::{FRAME_BYTES, HEADER_BYTES, Header, Kind, Seal, number_64};
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// What one file held, apart from its records.
+/// The contents of one file, apart from its records.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// Records that were shown.
+    /// Number of records shown.
     pub records: u64,
     /// Bytes that those records take.
     pub record_bytes: u64,
-    /// What the file claims to cover, together with the files that it needs.
+    /// Vector that the file claims to cover, together with the files that it needs.
     pub vector: Vector,
     /// The highest epoch.
     pub epoch: u64,
-    /// Whether this file needs no older one; if so, whether the older ones must be kept, since
-    /// they were damaged.
+    /// `Some` if this file needs no older one; then whether the older ones must be kept, since they
+    /// were damaged.
     pub complete: Option<bool>,
-    /// Where the last intact frame ends.
+    /// Offset of the end of the last intact frame.
     pub end: u64,
     /// Unreadable stretches before that, as offset and length.
     pub holes: Vec<(u64, u64)>,
@@ -55,7 +55,7 @@ pub(super) fn replay(
                 contents.holes.push((contents.end, at - contents.end));
             }
             if contents.take(kind, payload, show).is_none() {
-                // Intact, but not as this program writes it.
+                // An intact frame that this program would not have written.
                 contents.holes.push((at, after - at));
             }
             contents.end = after;
@@ -67,7 +67,7 @@ pub(super) fn replay(
     Ok(contents)
 }
 
-/// Behind the last byte of these that is not zero; `from` if there is none.
+/// Returns the offset behind the last byte in `from..to` that is not zero; `from` if there is none.
 pub(super) fn written_end(mut file: &File, from: u64, to: u64) -> io::Result<u64> {
     let (mut end, mut at) = (from, from);
     let mut block = Vec::new();
@@ -95,7 +95,7 @@ impl Contents {
                 self.record_bytes += (FRAME_BYTES + payload.len()) as u64;
                 let mut last = None;
                 while !payload.is_empty() {
-                    let record = read_record(&mut payload)?;
+                    let record = RecordView::unpack(&mut payload)?;
                     show(&record);
                     self.records += 1;
                     last = Some(record);
@@ -106,7 +106,7 @@ impl Contents {
                         .advance(record.origin, record.epoch, record.sequence);
                 }
             }
-            Kind::PeerDigests => {
+            Kind::Claims => {
                 let mut claims = Vector::default();
                 claims.read_line(super::CLAIMS, payload)?;
                 self.vector.merge(&claims);
@@ -118,11 +118,11 @@ impl Contents {
     }
 }
 
-/// A window on a file that moves forward.
+/// A file that is read forward, in blocks.
 struct Blocks<'a> {
     file: &'a File,
     limit: u64,
-    /// Where the bytes at hand begin in the file.
+    /// Offset of `bytes` in the file.
     start: u64,
     bytes: Vec<u8>,
 }
@@ -137,20 +137,20 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// The frame that begins at `at`, if an intact one does.
+    /// Returns the frame that begins at `at`, if it is intact.
     fn frame(&mut self, seal: Seal, at: u64) -> io::Result<Option<(Kind, &[u8])>> {
-        let Some(bytes) = Seal::payload_bytes(self.window(at, FRAME_BYTES)?) else {
+        let Some(bytes) = Seal::payload_bytes(self.read(at, FRAME_BYTES)?) else {
             return Ok(None);
         };
         let whole = FRAME_BYTES + bytes;
-        let frame = self.window(at, whole)?;
+        let frame = self.read(at, whole)?;
         Ok((frame.len() == whole)
             .then(|| seal.open(frame, at))
             .flatten())
     }
 
-    /// Up to `length` bytes from `at` on; fewer at the end.
-    fn window(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
+    /// Returns up to `length` bytes from `at` on; fewer at the end.
+    fn read(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
         let length = (self.limit - at).min(length as u64) as usize;
         if at < self.start || at + length as u64 > self.start + self.bytes.len() as u64 {
             let wanted = (self.limit - at).min(BLOCK_BYTES.max(length) as u64) as usize;

@@ -10,32 +10,32 @@ use parking_lot::Mutex;
 
 use super::JournalError;
 
-/// A place in a journal: how many bytes were appended before it since the journal was opened.
+/// A position in a journal: the number of bytes appended before it since the journal was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SyncPosition(u64);
 
-/// A handle that brings a journal to disk. One call serves everybody who appended before it.
+/// A handle that brings a journal to disk. One call serves all appends before it.
 #[derive(Clone, Debug)]
 pub struct Syncer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     directory: PathBuf,
-    /// Bytes appended since opening. Raised after the bytes are with the kernel.
+    /// Bytes appended since opening. Raised once the bytes are with the kernel.
     appended: AtomicU64,
     files: Mutex<Files>,
-    /// A sync has failed. No later one may say that all is well.
+    /// Whether a sync has failed. No later one may report success.
     failed: AtomicBool,
-    /// Makes the next sync fail.
+    /// Makes syncs fail.
     #[cfg(test)]
     fail: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Files {
-    /// Those that may hold what is not on disk: the current one, behind the ones before it.
+    /// Files that may hold bytes that are not on disk, oldest first; the last is the newest file.
     open: Vec<Arc<File>>,
-    /// Whether the folder may not hold their names yet.
+    /// Whether their names may not be in the folder on disk yet.
     new_name: bool,
 }
 
@@ -54,15 +54,15 @@ impl Syncer {
         }))
     }
 
-    /// Where the journal ends.
+    /// Returns the end of the journal.
     pub fn appended(&self) -> SyncPosition {
         SyncPosition(self.0.appended.load(Ordering::Acquire))
     }
 
-    /// Brings everything that was appended before this call to disk, and says up to where that
-    /// is.
+    /// Brings everything that was appended before this call to disk, and returns the position up to
+    /// which that is.
     ///
-    /// The one error is [`JournalError::Sync`]; after one there is never a success.
+    /// The only error is [`JournalError::Sync`]; after one, all later calls fail.
     pub fn sync(&self) -> Result<SyncPosition, JournalError> {
         let shared = &*self.0;
         let (position, files, new_name) = {
@@ -70,7 +70,7 @@ impl Syncer {
             (self.appended(), files.open.clone(), files.new_name)
         };
         if shared.failed.load(Ordering::Acquire) {
-            let earlier = io::Error::other("an earlier try has failed");
+            let earlier = io::Error::other("an earlier sync failed");
             return Err(JournalError::Sync(earlier));
         }
         if let Err(source) = self.sync_files(&files, new_name) {
@@ -78,7 +78,7 @@ impl Syncer {
             return Err(JournalError::Sync(source));
         }
         let mut now = shared.files.lock();
-        // The current file stays; the ones before it get no more bytes.
+        // The newest file stays; the ones before it get no more bytes.
         let done = &files[..files.len() - 1];
         let grown = now.open.last().map(Arc::as_ptr) != files.last().map(Arc::as_ptr);
         now.open
@@ -106,7 +106,7 @@ impl Syncer {
         File::open(&self.0.directory)?.sync_all()
     }
 
-    /// Elsewhere a folder cannot be opened, and names are kept with the file.
+    /// Other systems cannot open a folder; names are stored with the file.
     #[cfg(not(unix))]
     fn sync_directory(&self) -> io::Result<()> {
         Ok(())
@@ -123,7 +123,7 @@ impl Syncer {
     }
 
     #[cfg(test)]
-    pub(super) fn fail_next(&self, fail: bool) {
+    pub(super) fn set_failing(&self, fail: bool) {
         self.0.fail.store(fail, Ordering::Relaxed);
     }
 }

@@ -1,5 +1,5 @@
-//! Owns the journal's fault tests: what a full disk, a failed sync or any sequence of steps may
-//! cost, and that it never costs more. What damage and compactions may cost is in files of its own.
+//! Fault tests of the journal: the most that a full disk, a failed sync or any sequence of steps
+//! may cost. Damage, compactions and windows have files of their own.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -9,15 +9,20 @@ mod windows;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 
+use super::files::path;
+use super::format::{FRAME_BYTES, HEADER_BYTES, Header, Seal};
+use super::window::WINDOW_BYTES;
+use super::writer::LAZY_BYTES;
 use super::*;
 use crate::model::time::Timestamp;
 
-/// A folder that goes when the test ends.
+/// A folder that is removed when the test ends.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -31,7 +36,7 @@ impl Folder {
         Folder(path)
     }
 
-    /// The folder as it is now, as a crash at this moment would leave it.
+    /// Copies the folder as a crash at this moment would leave it.
     fn copy(&self) -> Folder {
         let copy = Folder::new();
         for name in self.names() {
@@ -53,7 +58,7 @@ impl Drop for Folder {
     }
 }
 
-/// A record of the tests: everything in it follows from its origin, epoch and sequence.
+/// A record of the tests: all its fields follow from its origin, epoch and sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Id {
     origin: &'static str,
@@ -96,7 +101,7 @@ impl Id {
         })
     }
 
-    /// Which record this is, if it is the same in every byte.
+    /// Returns which record this is, and checks that it is the same in every byte.
     #[track_caller]
     fn of(view: &RecordView<'_>) -> Id {
         let origins = ["Ball", "Welsh"];
@@ -161,16 +166,16 @@ fn open(folder: &Folder) -> (Journal, Recovered, BTreeSet<Id>) {
     (journal, recovered, ids)
 }
 
-/// The claims on a disk are kept: what is covered, of all that ever was, is there.
+/// Checks the claims on a disk: of all records ever appended, those that are covered are there.
 #[track_caller]
 fn check_claims(recovered: &Recovered, ids: &BTreeSet<Id>, ever: &BTreeSet<Id>) {
-    assert!(ids.is_subset(ever), "records that never were");
+    assert!(ids.is_subset(ever), "records that were never appended");
     for id in ever {
         if recovered
             .vector
             .covers(id.origin.as_bytes(), id.epoch, id.sequence)
         {
-            assert!(ids.contains(id), "{id:?} is claimed, but not there");
+            assert!(ids.contains(id), "{id:?} is claimed but missing");
         }
     }
 }
@@ -185,7 +190,7 @@ fn compact(journal: &mut Journal, live: &BTreeSet<Id>, claims: &Vector) {
     compaction.finish(|act| act(journal)).unwrap();
 }
 
-/// A small journal with some of everything, and the records that are in it.
+/// Writes a small journal with some of everything, and returns its records.
 fn small(folder: &Folder) -> BTreeSet<Id> {
     let (mut journal, ..) = open(folder);
     journal.start_epoch(7).unwrap();
@@ -245,14 +250,14 @@ fn a_full_disk_leaves_nothing_of_the_group_and_freezes_the_claims() {
         let folder = Folder::new();
         let (mut journal, ..) = open(&folder);
         journal.own(&ids).unwrap();
-        journal.end - HEADER_BYTES
+        journal.writer.end() - HEADER_BYTES
     };
     for room in 0..group {
         let folder = Folder::new();
         let (mut journal, ..) = open(&folder);
         journal.own(&[own(1)]).unwrap();
         let position = journal.position();
-        journal.room = Some(room);
+        journal.writer.room = Some(room);
         assert!(matches!(journal.own(&ids), Err(JournalError::Io { .. })));
         assert_eq!(journal.position(), position);
         assert!(journal.is_frozen());
@@ -260,7 +265,7 @@ fn a_full_disk_leaves_nothing_of_the_group_and_freezes_the_claims() {
             let (_journal, recovered, found) = open(&folder.copy());
             assert_eq!((recovered.torn_bytes, found.len()), (0, 1));
         }
-        journal.room = None;
+        journal.writer.room = None;
         journal.own(&[own(5)]).unwrap();
         journal.append_marker(&vector(&[foreign(1)])).unwrap();
         let (_journal, recovered, found) = open(&folder.copy());
@@ -290,7 +295,7 @@ fn lazy_appends_wait_for_a_flush_and_come_back_after_it() {
     journal.append_marker(&vector(&[foreign(1)])).unwrap();
     assert!(journal.is_behind());
     assert_eq!(journal.bytes(), before);
-    // A crash now leaves none of it, and no claim to it.
+    // A crash now leaves none of the records, and no claim to them.
     let (_journal, recovered, ids) = open(&folder.copy());
     assert!(ids.is_empty() && recovered.vector.is_empty());
 
@@ -337,12 +342,12 @@ fn lazy_appends_are_bounded() {
     let before = journal.bytes();
     for _ in 0..LAZY_BYTES {
         journal.own(&ids).unwrap();
-        assert!(journal.buffer.len() < LAZY_BYTES);
+        assert!(journal.writer.buffered_bytes() < LAZY_BYTES);
         if journal.bytes() > before {
             return;
         }
     }
-    panic!("never written");
+    panic!("nothing was written");
 }
 
 #[test]
@@ -353,9 +358,9 @@ fn a_flush_that_fails_leaves_nothing_and_claims_nothing_more_until_a_compaction(
     journal.own(&[own(1)]).unwrap();
     journal.flush().unwrap();
     journal.own(&[own(2)]).unwrap();
-    journal.room = Some(30);
+    journal.writer.room = Some(30);
     journal.flush().unwrap_err();
-    journal.room = None;
+    journal.writer.room = None;
     assert!(journal.is_frozen() && !journal.is_behind());
     journal.own(&[own(3)]).unwrap();
     journal.flush().unwrap();
@@ -371,7 +376,7 @@ fn a_flush_that_fails_leaves_nothing_and_claims_nothing_more_until_a_compaction(
     assert_eq!(recovered.vector, vector(&[own(3)]));
 }
 
-/// A file system of its own that is really full, where this test may make one.
+/// Uses a separate file system that is really full, where this test may mount one.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_file_system_that_is_really_full_is_survived() {
@@ -434,19 +439,19 @@ fn a_failed_sync_is_final() {
     assert!(syncer.sync().unwrap() >= appended);
     journal.own(&[own(2)]).unwrap();
     assert!(journal.position() > appended);
-    syncer.fail_next(true);
+    syncer.set_failing(true);
     assert!(matches!(syncer.sync(), Err(JournalError::Sync(_))));
-    syncer.fail_next(false);
+    syncer.set_failing(false);
     assert!(matches!(syncer.sync(), Err(JournalError::Sync(_))));
     assert!(matches!(journal.start_epoch(9), Err(JournalError::Sync(_))));
 }
 
-/// One step in the life of a journal.
+/// One step of a journal's history.
 #[derive(Clone, Debug)]
 enum Step {
     Own(u64),
     Adopt(u64),
-    /// Of all that the neighbor has sent but the last few.
+    /// A marker for all that the neighbor has sent but the last few.
     Marker(u64),
     Epoch,
     Fail,
@@ -513,13 +518,13 @@ proptest! {
                     memory.merge(&marker);
                 }
                 Step::Epoch => journal.start_epoch(7).unwrap(),
-                // The neighbor's record is in the cache, but not in the journal.
+                // The neighbor's record is in the cache but not in the journal.
                 Step::Fail => {
-                    // In a window there is room.
-                    journal.window = None;
-                    journal.room = Some(30);
+                    // A window would have room.
+                    journal.writer.close_window();
+                    journal.writer.room = Some(30);
                     journal.adopted(&[foreign(sent + 1)]).unwrap_err();
-                    journal.room = None;
+                    journal.writer.room = None;
                     sent += 1;
                     ever.insert(foreign(sent));
                     prop_assert!(journal.is_frozen());
@@ -537,7 +542,7 @@ proptest! {
                     let (again, recovered, ids) = open(&folder);
                     check_claims(&recovered, &ids, &ever);
                     prop_assert!(recovered.damage.is_empty());
-                    // What was not in the journal comes again from the neighbor.
+                    // The neighbor sends again what was not in the journal.
                     journal = again;
                     memory = recovered.vector;
                     let lost: Vec<Id> = ever.difference(&ids).copied().collect();
@@ -545,8 +550,8 @@ proptest! {
                 }
             }
         }
-        let last = path(&folder.0, journal.header.number);
-        let end = journal.end;
+        let last = path(&folder.0, journal.files.newest.number);
+        let end = journal.writer.end();
         // As a crash would leave it.
         let mut bytes = fs::read(&last).unwrap();
         drop(journal);

@@ -1,19 +1,19 @@
-//! The stretch of a journal file that is mapped into memory, where small appends go.
+//! The part of a journal file that is mapped into memory, where small appends go.
 //!
 //! A write of a few records is a system call and the kernel's search for the page; a copy into
-//! a mapped page that is there already is neither, and the bytes are with the kernel as surely:
+//! a mapped page that is present already is neither, and the bytes are just as safe with the kernel:
 //! they survive the death of the process. Measured on ext4, a report's 120 bytes cost 0.85 µs
-//! by `write` and 0.03 µs here with the making of windows counted, the 1,800 bytes of a turn of
-//! 16 reports 2.1 to 2.6 µs and 0.4 to 0.6 µs.
+//! by `write` and 0.03 µs here, with the cost of new windows included; the 1,800 bytes of a turn of
+//! 16 reports cost 2.1 to 2.6 µs and 0.4 to 0.6 µs.
 //!
-//! A window lies on bytes that were **written before, as zeros**: the file system has set aside
-//! the room, so a full disk is told by that write and not by a signal at some later copy. Only
-//! file systems that keep the room for what is written over are trusted so far ([`suits`]);
-//! those that write a changed block elsewhere (btrfs, ZFS) may find no room then. Written in one
-//! piece, the zeros also lie in few large pages of the kernel's, which is half of the gain.
+//! A window covers bytes that were **written before, as zeros**: the file system has allocated
+//! the blocks, so a full disk is reported by that write and not by a signal at some later copy. Only
+//! file systems that overwrite blocks in place are trusted so far ([`suits`]); those that write a
+//! changed block elsewhere (btrfs, ZFS) may find no room then. Written in one piece, the zeros also
+//! lie in few large pages of the kernel's, which is half of the gain.
 //!
-//! This is the one module with `unsafe` in it: memory that a file lies in changes when somebody
-//! else writes to the file, and is gone when somebody cuts it short.
+//! This is the only module with `unsafe` code: the memory of a mapping changes when another process
+//! writes to the file, and is gone when one truncates it.
 
 #![allow(unsafe_code)]
 
@@ -23,19 +23,19 @@ use std::ops::Range;
 
 use memmap2::{MmapMut, MmapOptions};
 
-/// Where windows end: at multiples of this many bytes. So much of a file is zeros at most.
+/// Windows end at multiples of this many bytes, which is also the maximum of zeros in a file.
 pub(super) const WINDOW_BYTES: u64 = 256 << 10;
 
-/// Where a mapping may begin; a multiple of every page size that is in use.
+/// Mappings begin at multiples of this many bytes, a multiple of every page size in use.
 const ALIGNMENT: u64 = 64 << 10;
 
 /// Bytes of a file that are mapped for writing.
 #[derive(Debug)]
 pub(super) struct Window {
     memory: MmapMut,
-    /// Where in the file they begin.
+    /// Offset of the mapping in the file.
     start: u64,
-    /// So many of them have pages that can be written to without a fault.
+    /// Bytes from the start whose pages can be written to without a fault.
     ready: usize,
 }
 
@@ -44,11 +44,11 @@ impl Window {
     pub(super) fn open(file: &File, bytes: Range<u64>) -> io::Result<Window> {
         let start = bytes.start / ALIGNMENT * ALIGNMENT;
         let length = usize::try_from(bytes.end - start).map_err(io::Error::other)?;
-        // SAFETY: what must not happen is that the file changes or shrinks under the mapping by
-        // other hands. The journal's folder is locked against other servers, and the journal lets
-        // go of its window before it cuts the file. Somebody who cuts it by hand ends the process
-        // with a signal; somebody who writes to it by hand damages records, which their checksums
-        // tell, as with any file. No reference to the bytes outlives a copy.
+        // SAFETY: the file must not be changed or truncated by others while it is mapped. The
+        // journal's folder is locked against other servers, and the writer drops its window before
+        // it truncates the file. If somebody truncates it by hand, the process ends with a signal;
+        // if somebody writes to it by hand, records are damaged, which their checksums reveal, as
+        // with any file. No reference to the bytes outlives a copy.
         let memory = unsafe { MmapOptions::new().offset(start).len(length).map_mut(file) }?;
         Ok(Window {
             memory,
@@ -57,30 +57,30 @@ impl Window {
         })
     }
 
-    /// Copies bytes to that place of the file; `false` if they don't lie within the window.
+    /// Copies bytes to the offset `at` of the file; `false` if they don't lie within the window.
     pub(super) fn put(&mut self, at: u64, bytes: &[u8]) -> bool {
-        let place = at
+        let range = at
             .checked_sub(self.start)
             .and_then(|from| usize::try_from(from).ok())
             .and_then(|from| Some(from..from.checked_add(bytes.len())?))
-            .filter(|place| place.end <= self.memory.len());
-        let Some(place) = place else {
+            .filter(|range| range.end <= self.memory.len());
+        let Some(range) = range else {
             return false;
         };
-        if place.end > self.ready {
-            self.make_ready(place.end);
+        if range.end > self.ready {
+            self.make_ready(range.end);
         }
-        self.memory[place].copy_from_slice(bytes);
+        self.memory[range].copy_from_slice(bytes);
         true
     }
 
-    /// Asks for the pages up to there and some more at once: a fault for each was 8 % of what a
-    /// report cost in turns of 16.
+    /// Populates the pages up to `end` and some more at once: a fault for each was 8 % of the cost
+    /// of a report in turns of 16.
     fn make_ready(&mut self, end: usize) {
         let end = end
             .next_multiple_of(ALIGNMENT as usize)
             .min(self.memory.len());
-        // A kernel before 5.14 refuses, and then each page is a fault.
+        // A kernel before 5.14 refuses, and then each page costs a fault.
         #[cfg(target_os = "linux")]
         let _ =
             self.memory
@@ -89,8 +89,7 @@ impl Window {
     }
 }
 
-/// Whether the file system is known to keep the room of what was written for what is written
-/// over it.
+/// Whether the file system is known to overwrite blocks in place.
 #[cfg(target_os = "linux")]
 pub(super) fn suits(file: &File) -> bool {
     /// `statfs(2)` lists them: ext2 to ext4, XFS, F2FS, tmpfs.
@@ -100,7 +99,7 @@ pub(super) fn suits(file: &File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|found| KNOWN.contains(&(found.f_type as i64)))
 }
 
-/// Elsewhere nothing is known, and every append is a write.
+/// Nothing is known of other systems, so every append is a write.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn suits(_file: &File) -> bool {
     false
@@ -112,7 +111,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn what_is_put_is_in_the_file_and_nothing_beyond_the_window_is() {
+    fn bytes_put_are_in_the_file_and_none_beyond_the_window() {
         let path = std::env::temp_dir().join(format!("herd-window-{}", std::process::id()));
         let bytes = ALIGNMENT + 100;
         fs::write(&path, vec![0; bytes as usize]).expect("a file");

@@ -1,4 +1,4 @@
-//! Writing a journal anew: a crash at any step, failures meanwhile, and how large it gets.
+//! Compactions: a crash at any step, failures meanwhile, and the bound on the journal's size.
 
 use super::*;
 
@@ -63,7 +63,7 @@ fn a_crash_at_any_step_of_a_compaction_costs_nothing() {
     compact(&mut journal, &ever, &claims);
     fs::write(path(&folder.0, 2), &before).unwrap();
     check(&folder, &ever, &claims, 1);
-    // Without that file, and without the mark, it must not pass for whole.
+    // Without that file, and without the mark, the journal must not pass for whole.
     drop(journal);
     fs::remove_file(path(&folder.0, 2)).unwrap();
     let bytes = fs::read(path(&folder.0, 3)).unwrap();
@@ -84,9 +84,9 @@ fn an_append_that_fails_meanwhile_interrupts_a_compaction() {
     let claims = vector(&[own(1)]);
     let mut compaction = journal.begin_compaction(&claims, 1).unwrap();
     own(1).with(|view| compaction.push(view));
-    journal.room = Some(3);
+    journal.writer.room = Some(3);
     assert!(journal.own(&[own(2)]).is_err());
-    journal.room = None;
+    journal.writer.room = None;
     let error = compaction.finish(|act| act(&mut journal));
     assert!(matches!(error, Err(JournalError::Interrupted)));
     assert!(journal.is_frozen());

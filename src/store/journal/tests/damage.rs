@@ -1,4 +1,4 @@
-//! Cut, changed and lost files: what can be read is kept, and nothing is claimed that is not there.
+//! Truncated, changed and lost files: readable records are kept, and no missing record is claimed.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn a_tail_torn_at_any_byte_leaves_a_prefix_that_keeps_its_claims() {
         assert!(recovered.damage.is_empty() && !journal.is_frozen());
         assert!(ids.len() >= most, "a longer prefix holds more");
         most = ids.len();
-        // It goes on from there, and nothing of the tail comes back.
+        // The journal goes on from there, and nothing of the tail comes back.
         journal.own(&[own(50)]).unwrap();
         drop(journal);
         let (_journal, again, later) = open(&folder);
@@ -42,7 +42,7 @@ fn a_flipped_byte_anywhere_is_noticed_and_never_makes_a_record() {
             assert!(ids.len() >= ever.len() - 2, "byte {at}");
             assert_eq!(journal.is_frozen(), !recovered.damage.is_empty());
             if (at as u64) < HEADER_BYTES {
-                // The other copy serves.
+                // The other copy is used.
                 assert_eq!((ids.len(), recovered.damage.len()), (7, 0));
             } else {
                 assert!(recovered.torn_bytes > 0 || recovered.vector.is_empty());
@@ -58,7 +58,7 @@ fn a_flipped_byte_anywhere_is_noticed_and_never_makes_a_record() {
 }
 
 #[test]
-fn a_damaged_journal_is_kept_and_claims_nothing_until_it_is_written_anew() {
+fn a_damaged_journal_is_kept_and_claims_nothing_until_it_is_compacted() {
     let folder = Folder::new();
     let ever = small(&folder);
     let mut bytes = fs::read(path(&folder.0, 1)).unwrap();
@@ -87,11 +87,11 @@ fn a_damaged_journal_is_kept_and_claims_nothing_until_it_is_written_anew() {
     ids.insert(own(9));
     drop(journal);
 
-    // Nothing has changed by being opened.
+    // Opening it has changed nothing.
     let (mut journal, recovered, again) = open(&folder);
     assert_eq!(again, ids);
     assert!(recovered.vector.is_empty() && recovered.damage.len() == 1);
-    // What was missing has come back from the neighbors.
+    // The neighbors have sent again what was missing.
     let mut whole = ever.clone();
     whole.insert(own(9));
     let claims = vector(&[own(9), foreign(3)]);
@@ -123,11 +123,11 @@ fn a_frame_that_a_client_hides_in_its_id_is_not_found_after_damage() {
     // It knows the offset, but not the salt.
     let guess = Seal::new(&Header {
         salt: 0,
-        ..journal.header
+        ..journal.files.newest
     });
     let mut payload = Vec::new();
-    foreign(9).with(|view| format::write_record(view, &mut payload));
-    let at = journal.end + (FRAME_BYTES + 4 * 8 + 4 + "Ball".len()) as u64;
+    foreign(9).with(|view| view.pack(&mut payload));
+    let at = journal.writer.end() + (FRAME_BYTES + 4 * 8 + 4 + "Ball".len()) as u64;
     let mut hidden = Vec::new();
     let start = Seal::begin(&mut hidden);
     hidden.extend(&payload);

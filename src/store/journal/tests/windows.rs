@@ -1,13 +1,13 @@
-//! Appends that go through windows: in the file at once, across the end of one, past a full disk.
+//! Appends through windows: present in the file at once, across the end of a window, on a full disk.
 
 use super::*;
 
-/// A journal that uses windows, which the temporary folder's file system must suit.
+/// Opens a journal that uses windows, if the temporary folder's file system suits them.
 fn windowed(folder: &Folder) -> Option<Journal> {
     let (mut journal, ..) = open(folder);
     journal.start_epoch(7).unwrap();
     journal.set_windowed();
-    if !journal.windowed {
+    if !journal.writer.is_windowed() {
         let message = "skipped: the temporary folder's file system is not known to suit windows\n";
         std::io::stderr().write_all(message.as_bytes()).unwrap();
         return None;
@@ -61,17 +61,17 @@ fn a_copy_that_a_crash_cut_short_is_a_torn_tail() {
     for sequence in 1..=3 {
         journal.own(&[own(sequence)]).unwrap();
     }
-    let end = journal.end as usize;
+    let end = journal.writer.end() as usize;
     let last = {
         let (copy, ..) = open(&folder.copy());
         journal.own(&[own(4)]).unwrap();
-        assert_eq!(copy.end as usize, end);
-        journal.end as usize
+        assert_eq!(copy.writer.end() as usize, end);
+        journal.writer.end() as usize
     };
     let whole = fs::read(path(&folder.0, 1)).unwrap();
     let copy = folder.copy();
     for cut in end..last {
-        // What was not copied yet is zeros, in whatever order the rest was.
+        // Bytes not copied yet are zeros, in whatever order the others were copied.
         for keep in [end..cut, cut..last] {
             let mut bytes = whole.clone();
             bytes[end..last].fill(0);
@@ -94,7 +94,7 @@ fn a_full_disk_refuses_when_the_window_is_used_up_and_windows_come_back_after_a_
         return;
     };
     journal.own(&[own(1)]).unwrap();
-    journal.room = Some(0);
+    journal.writer.room = Some(0);
     let mut ever = BTreeSet::from([own(1)]);
     let mut sequence = 2;
     while journal.own(&[own(sequence)]).is_ok() {
@@ -108,14 +108,14 @@ fn a_full_disk_refuses_when_the_window_is_used_up_and_windows_come_back_after_a_
     assert!(found == ever);
     assert_eq!((recovered.torn_bytes, recovered.damage.len()), (0, 0));
 
-    journal.room = None;
+    journal.writer.room = None;
     journal.own(&[own(sequence)]).unwrap();
     ever.insert(own(sequence));
-    assert!(journal.window.is_none(), "frozen");
+    assert!(!journal.writer.has_window(), "frozen");
     compact(&mut journal, &ever, &vector(&[own(sequence)]));
     journal.own(&[own(sequence + 1)]).unwrap();
     ever.insert(own(sequence + 1));
-    assert!(journal.window.is_some());
+    assert!(journal.writer.has_window());
     let (_journal, recovered, found) = open(&folder.copy());
     assert!(found == ever);
     assert_eq!(recovered.vector, vector(&[own(sequence + 1)]));
@@ -128,7 +128,7 @@ fn a_file_that_was_closed_for_the_next_one_has_no_padding() {
         return;
     };
     journal.own(&[own(1)]).unwrap();
-    let end = journal.end;
+    let end = journal.writer.end();
     let _compaction = journal.begin_compaction(&vector(&[own(1)]), 1).unwrap();
     assert_eq!(length(&folder, 1), end);
     journal.own(&[own(2)]).unwrap();

@@ -1,0 +1,126 @@
+//! The line in which each side identifies itself, and the checks of the other side's.
+
+use super::error::HandshakeError;
+use super::{MAX_SKEW, VERSIONS};
+use crate::config::keys::HerdId;
+use crate::model::decimal::parse_u64;
+use crate::model::fields::fields;
+use crate::model::printable::Printable;
+use crate::model::time::Timestamp;
+
+/// Maximum length of the reason in a peer's `BYE` that is shown.
+const MAX_REASON_BYTES: usize = 200;
+
+/// A server's description of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Lowest and highest version of the link protocol that it speaks.
+    pub versions: (u64, u64),
+    /// Id of its herd.
+    pub herd: HerdId,
+    /// Its name.
+    pub name: String,
+    /// Number of this start.
+    pub epoch: u64,
+    /// Time by its clock.
+    pub clock: Timestamp,
+}
+
+impl Hello {
+    /// Describes this server.
+    pub fn new(herd: HerdId, name: &str, epoch: u64, clock: Timestamp) -> Hello {
+        Hello {
+            versions: VERSIONS,
+            herd,
+            name: name.to_owned(),
+            epoch,
+            clock,
+        }
+    }
+
+    /// Returns the line `HELLO low high herd name epoch clock to` with its LF, where `to` is the name
+    /// of the server that is addressed.
+    pub(super) fn to_line(&self, to: &str) -> String {
+        let (low, high) = self.versions;
+        let (herd, name, epoch) = (self.herd.to_hex(), &self.name, self.epoch);
+        let clock = self.clock.as_nanos();
+        format!("HELLO {low} {high} {herd} {name} {epoch} {clock} {to}\n")
+    }
+
+    /// Reads the other side's `HELLO` and the name that it addresses, or the reason in its `BYE`.
+    pub(super) fn parse(line: &[u8]) -> Result<(Hello, String), HandshakeError> {
+        if let Some(reason) = line.strip_prefix(b"BYE ") {
+            let reason = Printable(&reason[..reason.len().min(MAX_REASON_BYTES)]).to_string();
+            return Err(HandshakeError::Refused(reason));
+        }
+        let mut fields = fields(line);
+        let mut field = || fields.next();
+        let mut read_versions = || {
+            let keyword = field()?;
+            let versions = (parse_u64(field()?)?, parse_u64(field()?)?);
+            (keyword == b"HELLO").then_some(versions)
+        };
+        let versions = read_versions().ok_or(HandshakeError::NotAPeer)?;
+        // The rest may look different in a version that this server does not speak.
+        if versions.0 > VERSIONS.1 || versions.1 < VERSIONS.0 {
+            return Err(HandshakeError::Version(versions));
+        }
+        let name = |text: &[u8]| std::str::from_utf8(text).map(str::to_owned).ok();
+        let mut read = || {
+            let hello = Hello {
+                versions,
+                herd: HerdId::parse(field()?)?,
+                name: name(field()?)?,
+                epoch: parse_u64(field()?)?,
+                clock: Timestamp::from_nanos(parse_u64(field()?)?),
+            };
+            Some((hello, name(field()?)?))
+        };
+        read().ok_or(HandshakeError::NotAPeer)
+    }
+
+    /// Checks the other side's `HELLO`, addressed to `to`, against this server's own.
+    pub(super) fn check(&self, to: &str, own: &Hello) -> Result<(), HandshakeError> {
+        if self.herd != own.herd {
+            return Err(HandshakeError::AnotherHerd);
+        }
+        let seconds = MAX_SKEW.as_secs();
+        if self.clock.is_ahead_of(own.clock, seconds) || own.clock.is_ahead_of(self.clock, seconds)
+        {
+            return Err(HandshakeError::Skew(
+                self.clock.difference(own.clock).to_string(),
+            ));
+        }
+        if to != own.name {
+            return Err(HandshakeError::Mistaken(to.to_owned(), own.name.clone()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_with_the_key_and_another_protocol_is_recognized() {
+        let herd = "000102030405060708090a0b0c0d0e0f";
+        let good = format!("HELLO 1 1 {herd} Ball 7 7 Welsh");
+        Hello::parse(good.as_bytes()).unwrap();
+        for line in [
+            "",
+            "GET / HTTP/1.1",
+            "HELLO",
+            "HELLO 1 1 Ball 7 7",
+            &good.replace(" 7 7", " x 7"),
+            &good.replace(" Welsh", ""),
+            &good.replace("0f ", "0g "),
+        ] {
+            let error = Hello::parse(line.as_bytes()).expect_err(line);
+            assert!(matches!(error, HandshakeError::NotAPeer), "{line}");
+        }
+        // A later version may send other fields after its number.
+        let error = Hello::parse(b"HELLO 2 9 what comes then").unwrap_err();
+        assert!(matches!(error, HandshakeError::Version((2, 9))));
+    }
+}

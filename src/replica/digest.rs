@@ -1,0 +1,28 @@
+//! The digest of a replica's records.
+
+use super::Replica;
+use crate::model::digest::{Digest, DigestKey};
+use crate::model::time::Timestamp;
+
+impl Replica {
+    /// Returns the digest of the records that were received up to `until`, by a scan of the whole
+    /// cache; `None` if `go_on`, which is called now and then, returns `false`.
+    pub fn digest(
+        &self,
+        key: &DigestKey,
+        until: Timestamp,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Option<Digest> {
+        let mut state = (Digest::new(until), true);
+        self.scan(
+            &mut state,
+            |(digest, _), record| digest.add(key, record),
+            |(_, wanted)| {
+                *wanted = go_on();
+                *wanted
+            },
+        );
+        let (digest, wanted) = state;
+        wanted.then_some(digest)
+    }
+}

@@ -1,0 +1,67 @@
+//! Opens a server's replica: replays the journal of an earlier start, and begins an epoch that no
+//! earlier start had.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::{error, info, warn};
+
+use super::Replica;
+use crate::config::Config;
+use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
+use crate::model::vector::Vector;
+use crate::store::journal::{Journal, JournalError, Syncer};
+
+impl Replica {
+    /// Opens the replica of a server. With a data folder, also returns the handle that brings its
+    /// journal to disk.
+    ///
+    /// Damage to the journal is logged and no error: the neighbors send again what is missing.
+    pub fn open(config: &Config) -> Result<(Arc<Replica>, Option<Syncer>), JournalError> {
+        let name = &config.server.name;
+        let now = Timestamp::now().as_nanos();
+        let mut replica = Replica::new(name, now, config.max_records);
+        let Some(data) = &config.data_dir else {
+            return Ok((Arc::new(replica), None));
+        };
+        let folder = data.join(name);
+        let start = Instant::now();
+        let (mut journal, recovered) = Journal::open(&folder, |record| replica.restore(record))?;
+        for damage in &recovered.damage {
+            error!(
+                "journal: {damage}; all readable records are kept, and the neighbors are asked for the rest"
+            );
+        }
+        if recovered.torn_bytes > 0 {
+            warn!(
+                "journal: the last append, {} bytes, was under way when the server ended, and is dropped",
+                recovered.torn_bytes
+            );
+        }
+        replica.restore_vector(&recovered.vector);
+        // A folder that was deleted or rolled back must not make an epoch occur twice.
+        replica.epoch = now.max(recovered.epoch.saturating_add(1));
+        journal.start_epoch(replica.epoch)?;
+        info!(
+            "{} clients from {} in {:.3} s",
+            replica.len(),
+            folder.display(),
+            start.elapsed().as_secs_f64()
+        );
+        let syncer = journal.syncer();
+        replica.attach(journal, config.ack);
+        Ok((Arc::new(replica), Some(syncer)))
+    }
+
+    /// Restores a record of an earlier start, before there is any link.
+    pub fn restore(&self, record: &RecordView<'_>) {
+        self.locations
+            .store(self.locations.key(record.client), record);
+    }
+
+    /// Restores the vector of an earlier start, once all its records have been restored.
+    pub fn restore_vector(&self, held: &Vector) {
+        self.apply.lock().vector.merge(held);
+    }
+}

@@ -1,0 +1,37 @@
+//! Reloads `servers.txt` and the key file into a running server.
+
+use super::Server;
+use super::error::ReloadError;
+use crate::config::keys::KeyFile;
+use crate::config::topology::{ServerEntry, Topology};
+use crate::link;
+
+impl Server {
+    /// Adopts a `servers.txt` and a key file that were read again: neighbors are added, removed and
+    /// moved, and the next handshakes use the new keys. Other links are not touched. Returns a
+    /// summary of the changes.
+    ///
+    /// Waits until the links to removed neighbors are closed, which takes seconds if one of them
+    /// does not respond.
+    pub fn reload(&mut self, topology: &Topology, keys: KeyFile) -> Result<String, ReloadError> {
+        let name = &self.entry.name;
+        let Some(entry) = topology.server(name) else {
+            return Err(ReloadError::NotNamed(name.clone()));
+        };
+        let addresses = |entry: &ServerEntry| [entry.client.clone(), entry.peer.clone()];
+        let (old, new) = (addresses(&self.entry), addresses(entry));
+        if old != new {
+            return Err(ReloadError::OwnAddress(Box::new([old, new])));
+        }
+        let changed = self.links.replace_keys(keys);
+        let keys = if changed.map_err(ReloadError::AnotherHerd)? {
+            "changed"
+        } else {
+            "the same as before"
+        };
+        let neighbors = link::neighbors(topology, name);
+        let changes = self.links.set_neighbors(&neighbors);
+        let changes = changes.map_err(ReloadError::Threads)?;
+        Ok(format!("neighbors: {changes}; keys: {keys}"))
+    }
+}
