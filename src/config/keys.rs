@@ -27,10 +27,10 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 /// Length of a key in bytes.
-pub const KEY_BYTES: usize = 32;
+pub(crate) const KEY_BYTES: usize = 32;
 
 /// Length of a herd id in bytes.
-pub const HERD_ID_BYTES: usize = 16;
+pub(crate) const HERD_ID_BYTES: usize = 16;
 
 /// Maximum length of a key file in bytes; a longer file is refused.
 const MAX_FILE_BYTES: usize = 4096;
@@ -63,7 +63,7 @@ pub struct HerdId([u8; HERD_ID_BYTES]);
 
 impl HerdId {
     /// Parses 32 hexadecimal digits.
-    pub fn parse(text: &[u8]) -> Option<HerdId> {
+    pub(crate) fn parse(text: &[u8]) -> Option<HerdId> {
         parse_hex(text).map(HerdId)
     }
 
@@ -73,7 +73,7 @@ impl HerdId {
     }
 
     /// Returns the id as 32 hexadecimal digits.
-    pub fn to_hex(self) -> String {
+    pub(crate) fn to_hex(self) -> String {
         hex::encode(self.0)
     }
 }
@@ -197,18 +197,13 @@ impl KeyFile {
     }
 
     /// Returns the key to dial with.
-    pub fn dialed(&self) -> &Key {
+    pub(crate) fn dialed(&self) -> &Key {
         &self.key
     }
 
     /// Returns the keys to accept, the likelier one first.
-    pub fn accepted(&self) -> impl Iterator<Item = &Key> {
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.key).chain(&self.second)
-    }
-
-    /// Returns the state of the rotation.
-    pub fn rotation(&self) -> Rotation {
-        self.rotation
     }
 
     /// Returns the contents one step further in the rotation.
@@ -235,7 +230,7 @@ impl KeyFile {
     }
 
     /// Parses the text of a key file.
-    pub fn parse(text: &[u8]) -> Result<KeyFile, Malformed> {
+    pub(crate) fn parse(text: &[u8]) -> Result<KeyFile, Malformed> {
         let (mut herd, mut key, mut second) = (None, None, None);
         let fault = |line, message: &str| Malformed {
             line,

@@ -59,7 +59,7 @@ impl std::error::Error for TooManyThreads {}
 /// # Errors
 ///
 /// Returns the limit that allows the fewest.
-pub fn check_threads(threads: usize) -> Result<(), TooManyThreads> {
+pub(crate) fn check_threads(threads: usize) -> Result<(), TooManyThreads> {
     fits(threads as u64, &limits())
 }
 

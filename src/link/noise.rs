@@ -127,13 +127,7 @@ mod tests {
             (&one, &stranger, false),
         ] {
             let opened = shake(dialer, other).is_some_and(understand);
-            assert_eq!(
-                opened,
-                expected,
-                "{:?} {:?}",
-                dialer.rotation(),
-                other.rotation()
-            );
+            assert_eq!(opened, expected, "{dialer:?} {other:?}");
         }
     }
 

@@ -11,13 +11,13 @@ use crate::model::geo::Position;
 use crate::model::time::{Timestamp, write_u64};
 
 /// Maximum length of a client id in bytes; a longer one makes its line invalid.
-pub const MAX_CLIENT_BYTES: usize = 255;
+pub(crate) const MAX_CLIENT_BYTES: usize = 255;
 
 /// Maximum radius of a `WHATSAT` in kilometers.
-pub const MAX_RADIUS_KM: u64 = 50;
+pub(crate) const MAX_RADIUS_KM: u64 = 50;
 
 /// Maximum number of places that a `WHATSAT` can request.
-pub const MAX_BOUND: u64 = 20;
+pub(crate) const MAX_BOUND: u64 = 20;
 
 /// A request of a client.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -19,7 +19,7 @@ pub struct Decimal<'a> {
 
 impl<'a> Decimal<'a> {
     /// Parses `DIGITS` or `DIGITS.DIGITS`; signs, exponents and bare points are refused.
-    pub fn parse(text: &'a [u8]) -> Option<Decimal<'a>> {
+    pub(crate) fn parse(text: &'a [u8]) -> Option<Decimal<'a>> {
         let mut point = None;
         for (index, byte) in text.iter().enumerate() {
             match byte {
@@ -39,7 +39,7 @@ impl<'a> Decimal<'a> {
     }
 
     /// Returns whether the number is at most `limit`, compared exactly.
-    pub fn at_most(&self, limit: u64) -> bool {
+    pub(crate) fn at_most(&self, limit: u64) -> bool {
         match self.integer_part() {
             Some(integer) if integer < limit => true,
             Some(integer) if integer == limit => self.fraction.iter().all(|&digit| digit == b'0'),
@@ -48,7 +48,7 @@ impl<'a> Decimal<'a> {
     }
 
     /// Returns the integer part; `None` if it does not fit.
-    pub fn integer_part(&self) -> Option<u64> {
+    pub(crate) fn integer_part(&self) -> Option<u64> {
         parse_u64(self.integer)
     }
 
@@ -58,7 +58,7 @@ impl<'a> Decimal<'a> {
     }
 
     /// Returns the nearest float.
-    pub fn to_f64(&self) -> f64 {
+    pub(crate) fn to_f64(self) -> f64 {
         std::str::from_utf8(self.text)
             .ok()
             .and_then(|text| text.parse().ok())
@@ -69,7 +69,7 @@ impl<'a> Decimal<'a> {
 /// Parses a whole number of plain digits, eight of them at a time. Returns `None` for any other text,
 /// and for a number that does not fit.
 #[inline]
-pub fn parse_u64(text: &[u8]) -> Option<u64> {
+pub(crate) fn parse_u64(text: &[u8]) -> Option<u64> {
     // Every number of 19 digits fits.
     if text.len() > 19 {
         return parse_long(text);
@@ -118,7 +118,7 @@ fn parse_eight(word: u64) -> Option<u64> {
 
 /// Returns the last `N` decimal digits of `value`, with leading zeros: the fraction of a fixed-point
 /// number.
-pub fn fixed_digits<const N: usize>(mut value: u64) -> [u8; N] {
+pub(crate) fn fixed_digits<const N: usize>(mut value: u64) -> [u8; N] {
     let mut digits = [b'0'; N];
     for digit in digits.iter_mut().rev() {
         *digit += (value % 10) as u8;

@@ -16,13 +16,13 @@ use crate::model::record::{MAX_PACKED_BYTES, RecordView};
 use crate::model::time::{Timestamp, write_u64};
 
 /// Number of buckets over which clients are distributed. A power of two.
-pub const BUCKETS: usize = 256;
+pub(crate) const BUCKETS: usize = 256;
 
 /// Number of buckets in a line.
 const BUCKETS_PER_LINE: usize = 64;
 
 /// Maximum length in bytes of a line that [`Digest::write_lines`] writes, its LF included.
-pub const MAX_LINE_BYTES: usize = 8 + (2 + BUCKETS_PER_LINE) * 21;
+pub(crate) const MAX_LINE_BYTES: usize = 8 + (2 + BUCKETS_PER_LINE) * 21;
 
 /// Key of the hashes, which all servers of a herd share.
 #[derive(Clone, Copy)]
@@ -92,7 +92,7 @@ pub struct Digest {
 
 impl Digest {
     /// Returns the digest of no records.
-    pub fn new(until: Timestamp) -> Digest {
+    pub(crate) fn new(until: Timestamp) -> Digest {
         Digest {
             until,
             buckets: Box::new([0; BUCKETS]),
@@ -100,7 +100,7 @@ impl Digest {
     }
 
     /// Adds a record, if it was received early enough.
-    pub fn add(&mut self, key: &DigestKey, record: &RecordView<'_>) {
+    pub(crate) fn add(&mut self, key: &DigestKey, record: &RecordView<'_>) {
         if record.received <= self.until {
             let bucket = &mut self.buckets[key.bucket(record.client)];
             *bucket = bucket.wrapping_add(key.hash(record));
@@ -108,7 +108,7 @@ impl Digest {
     }
 
     /// Returns the difference from another digest with the same `until`.
-    pub fn difference(&self, other: &Digest) -> DigestDifference {
+    pub(crate) fn difference(&self, other: &Digest) -> DigestDifference {
         DigestDifference(Box::new(std::array::from_fn(|bucket| {
             self.buckets[bucket].wrapping_sub(other.buckets[bucket])
         })))
@@ -124,7 +124,7 @@ impl Digest {
     }
 
     /// Appends the digest as lines `DIGEST until first bucket...`.
-    pub fn write_lines(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_lines(&self, out: &mut Vec<u8>) {
         for first in (0..BUCKETS).step_by(BUCKETS_PER_LINE) {
             out.extend_from_slice(b"DIGEST");
             let buckets = &self.buckets[first..first + BUCKETS_PER_LINE];
@@ -150,20 +150,20 @@ pub struct DigestDifference(Box<[u64; BUCKETS]>);
 
 impl DigestDifference {
     /// Returns the number of buckets that differ.
-    pub fn buckets(&self) -> usize {
+    pub(crate) fn buckets(&self) -> usize {
         self.0.iter().filter(|&&by| by != 0).count()
     }
 
     /// Returns the buckets whose difference is the same as at an earlier comparison: their missing
     /// records were not in motion in between.
-    pub fn lasting_since(&self, earlier: &DigestDifference) -> Vec<usize> {
+    pub(crate) fn lasting_since(&self, earlier: &DigestDifference) -> Vec<usize> {
         (0..BUCKETS)
             .filter(|&bucket| self.0[bucket] != 0 && self.0[bucket] == earlier.0[bucket])
             .collect()
     }
 
     /// Treats these buckets as equal.
-    pub fn forget(&mut self, buckets: &[usize]) {
+    pub(crate) fn forget(&mut self, buckets: &[usize]) {
         for &bucket in buckets {
             self.0[bucket] = 0;
         }
@@ -181,7 +181,7 @@ impl DigestReader {
     /// # Errors
     ///
     /// Fails if the line is malformed or out of order.
-    pub fn read_line(&mut self, line: &[u8]) -> Result<Option<Digest>, BrokenDigest> {
+    pub(crate) fn read_line(&mut self, line: &[u8]) -> Result<Option<Digest>, BrokenDigest> {
         let mut fields = fields(line);
         if fields.next() != Some(b"DIGEST") {
             return Err(BrokenDigest);

@@ -1,20 +1,20 @@
 //! Splits lines into fields: those of clients at any white space, those of servers at single spaces.
 
 /// Maximum length of a server's name in bytes.
-pub const MAX_NAME_BYTES: usize = 64;
+pub(crate) const MAX_NAME_BYTES: usize = 64;
 
 /// Returns whether a byte separates fields: space, tab, CR, LF, FF or VT.
-pub const fn is_white_space(byte: u8) -> bool {
+pub(crate) const fn is_white_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | 0x0b)
 }
 
 /// Returns whether any byte separates fields.
-pub fn has_white_space(text: &[u8]) -> bool {
+pub(crate) fn has_white_space(text: &[u8]) -> bool {
     text.iter().any(|&byte| is_white_space(byte))
 }
 
 /// Splits a line at white space into its fields.
-pub fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|&byte| is_white_space(byte))
         .filter(|field| !field.is_empty())
 }
@@ -22,7 +22,7 @@ pub fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Splits a line of exactly `N` fields with single spaces between them, as servers write their lines;
 /// takes a third of the time of [`fields`]. Returns `None` for any other line; the contents of the
 /// fields are not checked.
-pub fn split_exactly<const N: usize>(line: &[u8]) -> Option<[&[u8]; N]> {
+pub(crate) fn split_exactly<const N: usize>(line: &[u8]) -> Option<[&[u8]; N]> {
     let mut split = [&line[..0]; N];
     let mut start = 0;
     let mut ends = memchr::memchr_iter(b' ', line).chain([line.len()]);

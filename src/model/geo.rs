@@ -7,7 +7,7 @@ use crate::model::decimal::{Decimal, MAX_FIELD_BYTES};
 use std::f64::consts::FRAC_PI_2;
 
 /// Mean radius of the earth in kilometers (IUGG R1).
-pub const EARTH_RADIUS_KM: f64 = 6371.0088;
+pub(crate) const EARTH_RADIUS_KM: f64 = 6371.0088;
 
 /// A point on the earth in decimal degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +31,7 @@ impl Position {
 
     /// Returns whether [`parse`](Self::parse) accepts the text. Conversion to floats is half of its
     /// cost, and unnecessary if only the text is kept.
-    pub fn is_valid(text: &[u8]) -> bool {
+    pub(crate) fn is_valid(text: &[u8]) -> bool {
         split(text).is_some_and(|(latitude, longitude)| {
             magnitude(latitude, 90).is_some() && magnitude(longitude, 180).is_some()
         })
@@ -40,7 +40,7 @@ impl Position {
     /// Returns the point as a vector on the unit sphere: x to 0°E, y to 90°E, z to the north pole.
     ///
     /// Distances between such vectors need no special case at the poles or at ±180°.
-    pub fn unit_vector(&self) -> [f64; 3] {
+    pub(crate) fn unit_vector(&self) -> [f64; 3] {
         let (sin_latitude, cos_latitude) = self.latitude.to_radians().sin_cos();
         let (sin_longitude, cos_longitude) = self.longitude.to_radians().sin_cos();
         [
@@ -53,17 +53,17 @@ impl Position {
 
 /// Returns the length of the chord through the unit sphere between two points that are `kilometers`
 /// apart on the ground; at most that of half the circumference.
-pub fn chord(kilometers: f64) -> f64 {
+pub(crate) fn chord(kilometers: f64) -> f64 {
     2.0 * (kilometers / (2.0 * EARTH_RADIUS_KM)).min(FRAC_PI_2).sin()
 }
 
 /// Returns the square of the chord between two points.
-pub fn squared_chord(one: [f64; 3], other: [f64; 3]) -> f64 {
+pub(crate) fn squared_chord(one: [f64; 3], other: [f64; 3]) -> f64 {
     one.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
 /// Splits a location into its latitude and longitude texts, each with its sign.
-pub fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     if text.len() > MAX_FIELD_BYTES {
         return None;
     }

@@ -6,7 +6,7 @@
 pub mod command;
 pub mod decimal;
 pub mod digest;
-pub mod fields;
+pub(crate) mod fields;
 pub mod geo;
 pub mod printable;
 pub mod record;

@@ -50,7 +50,7 @@ impl fmt::Display for Printable<'_> {
 /// Displays a client's address like the `Display` of [`SocketAddr`], which takes five times as long,
 /// for the lines that every request logs.
 #[derive(Clone, Copy, Debug)]
-pub struct ClientAddress(pub SocketAddr);
+pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,13 +97,13 @@ const PIECE_BYTES: usize = 512;
 /// Displays a line that was received from or sent to a client, mostly as one piece of text: a logger
 /// passes each piece through several layers.
 #[derive(Clone, Copy, Debug)]
-pub struct LoggedLine<'a> {
+pub(crate) struct LoggedLine<'a> {
     /// Direction: `received from client` or `sent to client`.
-    pub direction: &'static str,
+    pub(crate) direction: &'static str,
     /// The client.
-    pub client: ClientAddress,
+    pub(crate) client: ClientAddress,
     /// The line.
-    pub line: Printable<'a>,
+    pub(crate) line: Printable<'a>,
 }
 
 impl LoggedLine<'_> {

@@ -81,7 +81,7 @@ impl Timestamp {
     }
 
     /// Returns the time since `earlier`, negative if that is later; the protocol's `difference`.
-    pub const fn difference(self, earlier: Timestamp) -> TimeDifference {
+    pub(crate) const fn difference(self, earlier: Timestamp) -> TimeDifference {
         TimeDifference {
             negative: self.0 < earlier.0,
             nanos: self.0.abs_diff(earlier.0),
@@ -98,7 +98,7 @@ pub struct TimeDifference {
 
 impl TimeDifference {
     /// Appends the sign, the whole seconds, the point and nine decimals.
-    pub fn write(self, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
         out.push(if self.negative { b'-' } else { b'+' });
         write_u64(self.nanos / NANOS_PER_SECOND, out);
         out.push(b'.');
@@ -121,7 +121,7 @@ pub struct Tick(u64);
 
 impl Tick {
     /// Returns the moment `span` later.
-    pub fn after(self, span: Duration) -> Tick {
+    pub(crate) fn after(self, span: Duration) -> Tick {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Tick(self.0.saturating_add(millis))
     }
@@ -147,7 +147,7 @@ impl From<Tick> for u64 {
 pub struct CoarseClock(Arc<AtomicU64>);
 
 /// Interval at which the coarse clock is advanced.
-pub const COARSE_STEP: Duration = Duration::from_millis(100);
+pub(crate) const COARSE_STEP: Duration = Duration::from_millis(100);
 
 impl CoarseClock {
     /// Returns the moment that was set last.
@@ -156,14 +156,14 @@ impl CoarseClock {
     }
 
     /// Sets the clock to `since_start`.
-    pub fn set(&self, since_start: Duration) {
+    pub(crate) fn set(&self, since_start: Duration) {
         let tick = Tick::default().after(since_start);
         self.0.store(tick.0, Ordering::Relaxed);
     }
 }
 
 /// Appends `value` in decimal digits; `fmt` takes several times as long, in each reply.
-pub fn write_u64(value: u64, out: &mut Vec<u8>) {
+pub(crate) fn write_u64(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 

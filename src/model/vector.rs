@@ -15,7 +15,7 @@ use crate::model::time::write_u64;
 const ENTRIES_PER_LINE: usize = 64;
 
 /// Maximum length in bytes of a line that [`Vector::write_lines`] writes, its LF included.
-pub const MAX_LINE_BYTES: usize = 16 + ENTRIES_PER_LINE * (MAX_NAME_BYTES + 2 * 20 + 3);
+pub(crate) const MAX_LINE_BYTES: usize = 16 + ENTRIES_PER_LINE * (MAX_NAME_BYTES + 2 * 20 + 3);
 
 /// Maximum number of entries accepted from a neighbor; a vector with more is malformed.
 const MAX_ENTRIES: usize = 65_536;
@@ -52,19 +52,19 @@ impl Vector {
     }
 
     /// Whether every entry of the other vector is covered, so that merging it would change nothing.
-    pub fn includes(&self, other: &Vector) -> bool {
+    pub(crate) fn includes(&self, other: &Vector) -> bool {
         other
             .entries()
             .all(|(origin, epoch, sequence)| self.covers(origin, epoch, sequence))
     }
 
     /// Whether there is more than one start of any server.
-    pub fn has_several_epochs(&self) -> bool {
+    pub(crate) fn has_several_epochs(&self) -> bool {
         self.0.values().any(|epochs| epochs.len() > 1)
     }
 
     /// Removes and returns the entries for whose origin and epoch `removes` returns `true`.
-    pub fn split_off(&mut self, mut removes: impl FnMut(&[u8], u64) -> bool) -> Vector {
+    pub(crate) fn split_off(&mut self, mut removes: impl FnMut(&[u8], u64) -> bool) -> Vector {
         let mut removed = Vector::default();
         for (origin, epochs) in &mut self.0 {
             epochs.retain(|&epoch, &mut sequence| {
@@ -80,7 +80,7 @@ impl Vector {
     }
 
     /// Returns whether there is an entry for that origin and epoch.
-    pub fn has_epoch(&self, origin: &[u8], epoch: u64) -> bool {
+    pub(crate) fn has_epoch(&self, origin: &[u8], epoch: u64) -> bool {
         self.0
             .get(origin)
             .is_some_and(|epochs| epochs.contains_key(&epoch))

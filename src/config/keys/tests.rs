@@ -75,7 +75,7 @@ fn a_written_file_is_read_back() {
     let text = format!("# x\r\n\n herd {HERD} # y\r\nkey\t{ONE}\n previous {TWO}");
     let keys = KeyFile::parse(text.as_bytes()).unwrap();
     assert_eq!(keys.herd().to_hex(), HERD);
-    assert_eq!(keys.rotation(), Rotation::PreviousAccepted);
+    assert_eq!(keys.rotation, Rotation::PreviousAccepted);
     assert_eq!(keys.dialed().bytes()[31], 0xab);
     let accepted: Vec<_> = keys.accepted().map(|key| key.bytes()[0]).collect();
     assert_eq!(accepted, [0x11, 0x22]);
@@ -94,7 +94,7 @@ fn servers_one_step_apart_accept_each_other_and_the_last_step_drops_the_old_key(
         Rotation::Idle,
     ] {
         let after = before.rotated().unwrap();
-        assert_eq!((after.rotation(), after.herd()), (rotation, first.herd()));
+        assert_eq!((after.rotation, after.herd()), (rotation, first.herd()));
         assert!(before.accepted().any(|key| key == after.dialed()));
         assert!(after.accepted().any(|key| key == before.dialed()));
         assert_eq!(
@@ -194,7 +194,7 @@ fn creation_keeps_an_existing_file_and_rotation_replaces_it() {
         assert_eq!(KeyFile::rotate(&path).unwrap(), rotation);
         let loaded = KeyFile::load(&path).unwrap();
         assert_eq!(
-            (loaded.rotation(), loaded.herd()),
+            (loaded.rotation, loaded.herd()),
             (rotation, created.herd())
         );
     }
