@@ -83,8 +83,9 @@ pub(crate) struct ServeArguments {
     #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"data\")")]
     data_dir: PathBuf,
 
-    /// when a report is acknowledged: memory (written to the journal later), journal (written to the
-    /// kernel: survives a crash of the server; the default) or disk (survives the loss of power)
+    /// when a report is acknowledged: memory (written to the journal later), journal (written to
+    /// the kernel: survives a crash of the server; the default) or disk (survives the loss of
+    /// power)
     #[argh(option, arg_name = "memory|journal|disk", default = "Ack::Journal")]
     ack: Ack,
 
@@ -92,12 +93,13 @@ pub(crate) struct ServeArguments {
     #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"logs\")")]
     pub(crate) log_dir: PathBuf,
 
-    /// file with the herd's key, created if it is missing (default: herd.key beside the servers file)
+    /// file with the herd's key, created if it is missing (default: herd.key beside the servers
+    /// file)
     #[argh(option, arg_name = "FILE")]
     key_file: Option<PathBuf>,
 
-    /// how the workers wait for clients: dedicated (a worker keeps a client until it closes) or shared
-    /// (a silent client holds no worker; the default, needs Linux)
+    /// how the workers wait for clients: dedicated (a worker keeps a client until it closes) or
+    /// shared (a silent client holds no worker; the default, needs Linux)
     #[argh(option, arg_name = "dedicated|shared", default = "PoolKind::default()")]
     pool: PoolKind,
 
@@ -123,7 +125,8 @@ pub(crate) struct ServeArguments {
     #[argh(option, arg_name = "URL")]
     places_url: Option<String>,
 
-    /// threads that call the places provider, and so its maximum number of calls at a time (default: 8)
+    /// threads that call the places provider, and so its maximum number of calls at a time
+    /// (default: 8)
     #[argh(
         option,
         arg_name = "N",
@@ -337,8 +340,8 @@ pub(crate) fn parse(
 }
 
 impl ServeArguments {
-    /// Reads the servers file and the key file again. A key file that is missing now is not created:
-    /// the running servers use another one.
+    /// Reads the servers file and the key file again. A key file that is missing now is not
+    /// created: the running servers use another one.
     pub(crate) fn read_again(&self) -> Result<(Topology, KeyFile), String> {
         let topology = load(&self.servers)?;
         let keys = KeyFile::load(&key_file(self.key_file.as_deref(), &self.servers));
@@ -447,8 +450,8 @@ impl ServeArguments {
     }
 }
 
-/// Reads the key for Google. It is in the environment because flags are visible to every user of the
-/// machine.
+/// Reads the key for Google. It is in the environment because flags are visible to every user of
+/// the machine.
 fn api_key() -> Result<ApiKey, String> {
     let text = std::env::var(KEY_VARIABLE).unwrap_or_default();
     ApiKey::new(&text).ok_or_else(|| {

@@ -7,7 +7,7 @@
 //!
 //! - `main` and `cli`, the program: subcommands, flags, signals and exit codes
 //! - [`server`]: start, wiring, reload and stop of one server
-//! - [`listener`] and [`client`]: the accept loop of a port; client connections, sessions and workers
+//! - [`listener`] and [`client`]: the accept loop of a port; connections and sessions of clients
 //! - [`link`]: connections to neighbors: handshake, flood, resync and audit
 //! - [`status`]: the status of the whole herd, for `herd status`
 //! - [`replica`]: the records and the version vector of one server; decides which record wins

@@ -138,16 +138,13 @@ fn run(serve: &ServeArguments) -> Result<(), Failure> {
             .map_err(failed)?;
     }
     let (done, finished) = crossbeam_channel::bounded::<()>(0);
-    let watch = std::thread::Builder::new()
-        .name("stop-watch".to_owned())
-        .spawn(move || {
-            if let Err(crossbeam_channel::RecvTimeoutError::Timeout) =
-                finished.recv_timeout(STOP_LIMIT)
-            {
-                error!("not stopped after {} s; giving up", STOP_LIMIT.as_secs());
-                std::process::exit(1);
-            }
-        });
+    let watch = herd::thread::spawn("stop-watch", move || {
+        if let Err(crossbeam_channel::RecvTimeoutError::Timeout) = finished.recv_timeout(STOP_LIMIT)
+        {
+            error!("not stopped after {} s; giving up", STOP_LIMIT.as_secs());
+            std::process::exit(1);
+        }
+    });
     server.stop();
     drop(done);
     if let Ok(watch) = watch {

@@ -1,7 +1,7 @@
 //! The key file: the herd's id, and the secret by which its servers identify each other.
 //!
-//! The file is text, so that it can be inspected, copied and pasted. Blank lines and text after a `#`
-//! are ignored; numbers are hexadecimal:
+//! The file is text, so that it can be inspected, copied and pasted. Blank lines and text after a
+//! `#` are ignored; numbers are hexadecimal:
 //!
 //! ```text
 //! herd     32 digits        the herd's random id, which never changes
@@ -11,9 +11,9 @@
 //! ```
 //!
 //! At most one of `next` and `previous` is present, and only during a rotation. A rotation takes
-//! three steps, `key` → `key, next` → `key, previous` → `key`, and servers whose files are one
-//! step apart accept the key that the other dials with: so a herd whose servers change their files
-//! one after another is never partitioned. Servers two steps apart do not accept each other, so every
+//! three steps, `key` → `key, next` → `key, previous` → `key`, and servers whose files are one step
+//! apart accept the key that the other dials with: so a herd whose servers change their files one
+//! after another is never partitioned. Servers two steps apart do not accept each other, so every
 //! server must have taken one step before the next.
 //!
 //! Keys appear in no log, no error and no `Debug` output. A server reads its file at its start, and
@@ -56,8 +56,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Id of a herd. It is not the secret that opens a link, but not public either: digests are keyed with
-/// it, so a program that knows it can forge them.
+/// Id of a herd. It is not the secret that opens a link, but not public either: digests are keyed
+/// with it, so a program that knows it can forge them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HerdId([u8; HERD_ID_BYTES]);
 

@@ -9,8 +9,8 @@ use std::fmt;
 /// Memory mappings of one thread: its stack and its signal stack, each with a guard.
 const MAPPINGS_PER_THREAD: u64 = 4;
 
-/// Memory mappings left for everything else: those that the allocator, the journal and places create
-/// while the server runs.
+/// Memory mappings left for everything else: those that the allocator, the journal and places
+/// create while the server runs.
 const SPARE_MAPPINGS: u64 = 1_024;
 
 /// Threads of the whole machine that are left for other processes.

@@ -24,8 +24,8 @@ pub struct Config {
     pub topology: Topology,
     /// The herd's id, and the keys of its servers.
     pub keys: KeyFile,
-    /// Local address on which the server's ports are bound instead of the host of its line; `None` for
-    /// that host.
+    /// Local address on which the server's ports are bound instead of the host of its line; `None`
+    /// for that host.
     pub bind: Option<IpAddr>,
     /// How the pool's workers wait for clients.
     pub pool: PoolKind,
@@ -80,8 +80,8 @@ impl Default for PoolKind {
 /// the others help when it falls behind.
 pub const DEFAULT_WORKERS: usize = 4;
 
-/// Maximum number of workers of a pool. A thread takes four of the 65,530 memory mappings that Linux
-/// allows a process by default; past those the process would be aborted.
+/// Maximum number of workers of a pool. A thread takes four of the 65,530 memory mappings that
+/// Linux allows a process by default; past those the process would be aborted.
 pub const MAX_WORKERS: usize = 8_192;
 
 /// Default maximum number of clients whose location is kept.

@@ -1,8 +1,8 @@
 //! `servers.txt`: the servers of a herd, their addresses and their neighbors.
 //!
-//! One line for each server: `NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR...`, separated by white space;
-//! `#` starts a comment that ends with the line. A file with a fault is refused as a whole, and all of
-//! its faults are reported at once.
+//! One line for each server: `NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR...`, separated by white
+//! space; `#` starts a comment that ends with the line. A file with a fault is refused as a whole,
+//! and all of its faults are reported at once.
 
 use crate::model::fields::MAX_NAME_BYTES;
 use std::collections::HashMap;
@@ -150,8 +150,8 @@ impl Topology {
                 }),
             }
         }
-        // A line with a fault may be the neighbor that other lines name, so neighbors are checked only
-        // if every line is valid by itself.
+        // A line with a fault may be the neighbor that other lines name, so neighbors are checked
+        // only if every line is valid by itself.
         if faults.is_empty() {
             check_consistency(&servers, &mut faults);
         }
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_its_line_and_reason() {
-        check("# nobody\n", &["0: names no server"]);
+        check("# empty\n", &["0: names no server"]);
         check(
             "A h:1\nB\nC h h:1\nD h:0 h:2\nE h:3 h:65536\nF :1 h:1\nG ::1:5 h:1\nH [x]:1 h:1\nI [::1] h:1",
             &[

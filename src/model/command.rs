@@ -159,8 +159,8 @@ fn bound(text: &[u8]) -> Option<u8> {
 }
 
 /// Panics unless writing and parsing are inverse on `line`: a command is written as a line that
-/// parses to the same command, and every field keeps its bytes. Shared by the property tests and the
-/// fuzz target.
+/// parses to the same command, and every field keeps its bytes. Shared by the property tests and
+/// the fuzz target.
 pub fn assert_inverse(line: &[u8]) {
     let Ok(command) = Command::parse(line) else {
         return;

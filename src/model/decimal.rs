@@ -66,8 +66,8 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// Parses a whole number of plain digits, eight of them at a time. Returns `None` for any other text,
-/// and for a number that does not fit.
+/// Parses a whole number of plain digits, eight of them at a time. Returns `None` for any other
+/// text, and for a number that does not fit.
 #[inline]
 pub(crate) fn parse_u64(text: &[u8]) -> Option<u64> {
     // Every number of 19 digits fits.
@@ -116,8 +116,8 @@ fn parse_eight(word: u64) -> Option<u64> {
     Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
-/// Returns the last `N` decimal digits of `value`, with leading zeros: the fraction of a fixed-point
-/// number.
+/// Returns the last `N` decimal digits of `value`, with leading zeros: the fraction of a
+/// fixed-point number.
 pub(crate) fn fixed_digits<const N: usize>(mut value: u64) -> [u8; N] {
     let mut digits = [b'0'; N];
     for digit in digits.iter_mut().rev() {

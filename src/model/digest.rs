@@ -1,9 +1,9 @@
 //! Digests of all records of a server: a few kilobytes that show where two servers differ.
 //!
-//! Clients are distributed over [`BUCKETS`] buckets by a keyed hash, and a bucket's digest is the sum
-//! of the keyed hashes of its records; so it does not depend on the order in which they are stored,
-//! and a difference is located by its bucket. The key is derived from the herd's id: a client that
-//! does not know it cannot choose ids that cancel each other out.
+//! Clients are distributed over [`BUCKETS`] buckets by a keyed hash, and a bucket's digest is the
+//! sum of the keyed hashes of its records; so it does not depend on the order in which they are
+//! stored, and a difference is located by its bucket. The key is derived from the herd's id: a
+//! client that does not know it cannot choose ids that cancel each other out.
 
 use std::hash::Hasher;
 
@@ -51,8 +51,8 @@ impl DigestKey {
     }
 
     fn hash(&self, record: &RecordView<'_>) -> u64 {
-        // The same numbers and texts as a packed record has, in another order. In one piece: the hasher
-        // takes three times as long for the same bytes in twelve pieces.
+        // The same numbers and texts as a packed record has, in another order. In one piece: the
+        // hasher takes three times as long for the same bytes in twelve pieces.
         let mut bytes = ArrayVec::<u8, MAX_PACKED_BYTES>::new();
         let mut add = |part: &[u8]| {
             let added = bytes.try_extend_from_slice(part);
@@ -143,8 +143,8 @@ impl Digest {
 /// The difference of two sums is the sum of the records that only one side has, minus that of the
 /// records that only the other has. So records that both have cancel out, and as long as the same
 /// records are missing the difference stays the same number, whatever else is reported meanwhile.
-/// Records in motion, which one server added before it received a newer one and the other after that,
-/// make a difference too, but a new one each time.
+/// Records in motion, which one server added before it received a newer one and the other after
+/// that, make a difference too, but a new one each time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DigestDifference(Box<[u64; BUCKETS]>);
 
@@ -175,8 +175,8 @@ impl DigestDifference {
 pub struct DigestReader(Option<Digest>);
 
 impl DigestReader {
-    /// Reads one line that [`Digest::write_lines`] wrote. Returns the digest after the last line, and
-    /// `None` before.
+    /// Reads one line that [`Digest::write_lines`] wrote. Returns the digest after the last line,
+    /// and `None` before.
     ///
     /// # Errors
     ///

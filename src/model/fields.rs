@@ -1,4 +1,5 @@
-//! Splits lines into fields: those of clients at any white space, those of servers at single spaces.
+//! Splits lines into fields: those of clients at any white space, those of servers at single
+//! spaces.
 
 /// Maximum length of a server's name in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 64;
@@ -19,9 +20,9 @@ pub(crate) fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|field| !field.is_empty())
 }
 
-/// Splits a line of exactly `N` fields with single spaces between them, as servers write their lines;
-/// takes a third of the time of [`fields`]. Returns `None` for any other line; the contents of the
-/// fields are not checked.
+/// Splits a line of exactly `N` fields with single spaces between them, as servers write their
+/// lines; takes a third of the time of [`fields`]. Returns `None` for any other line; the contents
+/// of the fields are not checked.
 pub(crate) fn split_exactly<const N: usize>(line: &[u8]) -> Option<[&[u8]; N]> {
     let mut split = [&line[..0]; N];
     let mut start = 0;

@@ -1,7 +1,7 @@
 //! Values and their grammar: commands, records, version vectors, digests, times and positions.
 //!
-//! Nothing here does I/O or holds a lock, and only `time` reads a clock, so the build script and the
-//! scheduler of `tests/interleavings` compile these modules as they are.
+//! Nothing here does I/O or holds a lock, and only `time` reads a clock, so the build script and
+//! the scheduler of `tests/interleavings` compile these modules as they are.
 
 pub mod command;
 pub mod decimal;

@@ -10,8 +10,8 @@ use arrayvec::ArrayVec;
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a>(pub &'a [u8]);
 
-/// Returns whether no byte has to be escaped. Checking all bytes without an early exit takes a fraction
-/// of the time.
+/// Returns whether no byte has to be escaped. Checking all bytes without an early exit takes a
+/// fraction of the time.
 fn is_plain(bytes: &[u8]) -> bool {
     bytes
         .iter()
@@ -47,8 +47,8 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// Displays a client's address like the `Display` of [`SocketAddr`], which takes five times as long,
-/// for the lines that every request logs.
+/// Displays a client's address like the `Display` of [`SocketAddr`], which takes five times as
+/// long, for the lines that every request logs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
@@ -90,12 +90,12 @@ fn write_address(address: SocketAddrV4, text: &mut [u8; 21]) -> usize {
     start
 }
 
-/// Maximum length in bytes of a line, with the text before it, that is displayed in one piece; longer
-/// ones are displayed in several.
+/// Maximum length in bytes of a line, with the text before it, that is displayed in one piece;
+/// longer ones are displayed in several.
 const PIECE_BYTES: usize = 512;
 
-/// Displays a line that was received from or sent to a client, mostly as one piece of text: a logger
-/// passes each piece through several layers.
+/// Displays a line that was received from or sent to a client, mostly as one piece of text: a
+/// logger passes each piece through several layers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoggedLine<'a> {
     /// Direction: `received from client` or `sent to client`.
@@ -107,8 +107,8 @@ pub(crate) struct LoggedLine<'a> {
 }
 
 impl LoggedLine<'_> {
-    /// Writes everything to `piece`; returns `false` if that is impossible: the line must be escaped
-    /// or is too long, or the address is not IPv4.
+    /// Writes everything to `piece`; returns `false` if that is impossible: the line must be
+    /// escaped or is too long, or the address is not IPv4.
     fn write_piece(&self, piece: &mut ArrayVec<u8, PIECE_BYTES>) -> bool {
         let SocketAddr::V4(address) = self.client.0 else {
             return false;

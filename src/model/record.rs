@@ -84,8 +84,8 @@ impl<'a> RecordView<'a> {
 
     /// Reads what [`write_line`](Self::write_line) wrote, without its LF.
     ///
-    /// Returns `None` for anything that no server of the herd would have accepted from a client: the
-    /// neighbor that sent it is broken.
+    /// Returns `None` for anything that no server of the herd would have accepted from a client:
+    /// the neighbor that sent it is broken.
     pub fn parse_line(line: &'a [u8]) -> Option<RecordView<'a>> {
         let [
             keyword,
@@ -152,8 +152,8 @@ pub(crate) const MAX_PACKED_BYTES: usize =
 /// The packed form of a record, in the cache and in the journal's frames. A change to it is a new
 /// version of the journal's layout.
 ///
-/// Little-endian: `time`, `received`, `epoch` and `sequence` of 8 bytes each; the lengths of origin,
-/// client, location and time text of one byte each; then those texts.
+/// Little-endian: `time`, `received`, `epoch` and `sequence` of 8 bytes each; the lengths of
+/// origin, client, location and time text of one byte each; then those texts.
 impl<'a> RecordView<'a> {
     /// Bytes that the packed record takes.
     pub fn packed_bytes(&self) -> usize {

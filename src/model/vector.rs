@@ -1,9 +1,10 @@
-//! Version vectors: for each origin and epoch, the sequence number up to which all reports are held.
+//! Version vectors: for each origin and epoch, the sequence number up to which all reports are
+//! held.
 //!
-//! An entry means "of the reports that this origin numbered in this epoch, I hold all up to here, or
-//! newer ones of the same clients". A vector advances by a server's own numbering and by a neighbor's
-//! marker, never by a single record: records of one origin arrive over two paths and may leave gaps.
-//! A missing entry claims nothing, so it can only cost a resend.
+//! An entry means "of the reports that this origin numbered in this epoch, I hold all up to here,
+//! or newer ones of the same clients". A vector advances by a server's own numbering and by a
+//! neighbor's marker, never by a single record: records of one origin arrive over two paths and may
+//! leave gaps. A missing entry claims nothing, so it can only cost a resend.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,8 @@ const MAX_ENTRIES: usize = 65_536;
 pub struct Vector(BTreeMap<Box<[u8]>, BTreeMap<u64, u64>>);
 
 impl Vector {
-    /// Returns whether a record is covered: the vector's owner holds it, or a newer one of its client.
+    /// Returns whether a record is covered: the vector's owner holds it, or a newer one of its
+    /// client.
     pub fn covers(&self, origin: &[u8], epoch: u64, sequence: u64) -> bool {
         self.0
             .get(origin)
@@ -51,14 +53,14 @@ impl Vector {
         }
     }
 
-    /// Whether every entry of the other vector is covered, so that merging it would change nothing.
+    /// Returns whether every entry of `other` is covered, so that merging it would change nothing.
     pub(crate) fn includes(&self, other: &Vector) -> bool {
         other
             .entries()
             .all(|(origin, epoch, sequence)| self.covers(origin, epoch, sequence))
     }
 
-    /// Whether there is more than one start of any server.
+    /// Returns whether any origin has more than one epoch.
     pub(crate) fn has_several_epochs(&self) -> bool {
         self.0.values().any(|epochs| epochs.len() > 1)
     }
@@ -110,8 +112,8 @@ impl Vector {
         }
     }
 
-    /// Adds the entries of one line that [`write_lines`](Self::write_lines) wrote. Returns whether it is
-    /// the last line, or `None` if it is malformed.
+    /// Adds the entries of one line that [`write_lines`](Self::write_lines) wrote. Returns whether
+    /// it is the last line, or `None` if it is malformed.
     pub fn read_line(&mut self, keyword: &str, line: &[u8]) -> Option<bool> {
         let mut fields = fields(line);
         if fields.next()? != keyword.as_bytes() {

@@ -1,5 +1,5 @@
-//! SIGHUP in a running herd of processes: neighbors are added, removed and moved, keys change, and an
-//! invalid file changes nothing.
+//! SIGHUP in a running herd of processes: neighbors are added, removed and moved, keys change, and
+//! an invalid file changes nothing.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

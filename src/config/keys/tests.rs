@@ -193,10 +193,7 @@ fn creation_keeps_an_existing_file_and_rotation_replaces_it() {
     ] {
         assert_eq!(KeyFile::rotate(&path).unwrap(), rotation);
         let loaded = KeyFile::load(&path).unwrap();
-        assert_eq!(
-            (loaded.rotation, loaded.herd()),
-            (rotation, created.herd())
-        );
+        assert_eq!((loaded.rotation, loaded.herd()), (rotation, created.herd()));
     }
     assert_ne!(KeyFile::load(&path).unwrap(), created);
     assert_eq!(names(&directory), ["herd.key"]);
