@@ -1,4 +1,4 @@
-//! Lays the atlas's places out as the static index that is compiled into the server.
+//! Builds the static index of the atlas's places that is compiled into the server.
 
 use std::error::Error;
 use std::io::Read;
@@ -8,9 +8,9 @@ use std::{env, fs};
 #[allow(
     dead_code,
     missing_docs,
-    reason = "the build needs a part of what the server does"
+    reason = "the build needs only a part of these modules"
 )]
-/// Numbers and distances, as the server has them.
+/// Numbers and distances, as in the server.
 #[path = "src/model"]
 pub mod model {
     pub mod decimal;
@@ -23,7 +23,7 @@ mod layout;
 
 const DATA: &str = "src/places/atlas/atlas.tsv.gz";
 
-#[allow(clippy::print_stdout, reason = "cargo listens on standard output")]
+#[allow(clippy::print_stdout, reason = "cargo reads standard output")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={DATA}");
     let mut data = String::new();

@@ -1,12 +1,15 @@
-//! The command line: raw flags in, a checked configuration out, or a sentence on what is wrong.
+//! The command line: converts raw flags to a checked configuration, or to an error for the user.
+//!
+//! The types here hold the flags as `argh` reads them; their doc comments are the text of `--help`.
+//! Defaults and bounds come from the modules that use the values.
 
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use argh::FromArgs;
-use herd::config::keys::{KeyError, KeyErrorKind, KeyFile, Step};
+use argh::{FromArgValue, FromArgs};
+use herd::config::keys::{KeyError, KeyErrorKind, KeyFile, Rotation};
 use herd::config::topology::Topology;
 use herd::config::{
     Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
@@ -24,14 +27,14 @@ use herd::places::upstream::Upstream;
 use herd::status::Survey;
 use log::LevelFilter;
 
-/// The key file, unless told otherwise.
+/// Default name of the key file.
 const KEY_FILE: &str = "herd.key";
 
-/// Holds the key for Google's services.
+/// Environment variable with the API key for Google's services.
 const KEY_VARIABLE: &str = "GOOGLE_PLACES_API_KEY";
 
-/// An application server herd: equal servers that keep the latest location of every client,
-/// flood it to each other, and answer what is near.
+/// An application server herd: equal servers that keep the latest location of every client, flood
+/// it to each other, and list the places near a client.
 #[derive(Debug, FromArgs)]
 #[argh(help_triggers("-h", "--help"))]
 pub(crate) struct Arguments {
@@ -40,21 +43,21 @@ pub(crate) struct Arguments {
     pub(crate) version: bool,
 
     #[argh(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) subcommand: Option<Subcommand>,
 }
 
-/// What is to be done.
+/// The subcommands.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand)]
 #[allow(
     clippy::large_enum_variant,
-    reason = "there is one in a process, and argh makes no boxed one"
+    reason = "a process has one, and argh supports no boxed variants"
 )]
-pub(crate) enum Command {
-    Serve(Serve),
-    Check(Check),
-    Status(Status),
-    Key(Key),
+pub(crate) enum Subcommand {
+    Serve(ServeArguments),
+    Check(CheckArguments),
+    Status(StatusArguments),
+    Key(KeyArguments),
 }
 
 /// Run one server of the herd, until SIGTERM or SIGINT.
@@ -63,49 +66,41 @@ pub(crate) enum Command {
     subcommand,
     name = "serve",
     help_triggers("-h", "--help"),
-    note = "SIGHUP has the servers file and the key file read again: neighbors come, go and move, and new
-links use the new keys. A file that is bad, or changes this server's own addresses, is refused,
-with the reason in the log, and what was read before stays in force."
+    note = "SIGHUP makes the server read the servers file and the key file again: neighbors are added, removed
+and moved, and new links use the new keys. An invalid file, or one that changes this server's own
+addresses, is refused: the log has the reason, and the current configuration stays."
 )]
-pub(crate) struct Serve {
-    /// which server of servers.txt this is
+pub(crate) struct ServeArguments {
+    /// name of the server, as in servers.txt
     #[argh(positional, arg_name = "NAME")]
     name: String,
 
-    /// who the servers are (default: servers.txt)
+    /// file that lists the servers (default: servers.txt)
     #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
     servers: PathBuf,
 
-    /// where the server keeps its records, in DIR/NAME (default: data)
+    /// directory of the server's records, DIR/NAME (default: data)
     #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"data\")")]
     data_dir: PathBuf,
 
-    /// when a report is acknowledged: memory (kept, written later), journal (with the kernel:
-    /// survives a crash of the server; the default) or disk (survives the loss of power)
-    #[argh(
-        option,
-        arg_name = "memory|journal|disk",
-        default = "Ack::Journal",
-        from_str_fn(ack)
-    )]
+    /// when a report is acknowledged: memory (written to the journal later), journal (written to
+    /// the kernel: survives a crash of the server; the default) or disk (survives the loss of
+    /// power)
+    #[argh(option, arg_name = "memory|journal|disk", default = "Ack::Journal")]
     ack: Ack,
 
-    /// where NAME.log is written (default: logs)
+    /// directory of the log, NAME.log (default: logs)
     #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"logs\")")]
     pub(crate) log_dir: PathBuf,
 
-    /// the herd's key, made if it is missing (default: herd.key beside the servers file)
+    /// file with the herd's key, created if it is missing (default: herd.key beside the servers
+    /// file)
     #[argh(option, arg_name = "FILE")]
     key_file: Option<PathBuf>,
 
-    /// how the workers wait for clients: dedicated (a worker keeps a client until it closes) or shared
-    /// (a silent client holds no worker; the default, needs Linux)
-    #[argh(
-        option,
-        arg_name = "dedicated|shared",
-        default = "PoolKind::default()",
-        from_str_fn(discipline)
-    )]
+    /// how the workers wait for clients: dedicated (a worker keeps a client until it closes) or
+    /// shared (a silent client holds no worker; the default, needs Linux)
+    #[argh(option, arg_name = "dedicated|shared", default = "PoolKind::default()")]
     pool: PoolKind,
 
     /// threads that serve clients (default: 4)
@@ -117,21 +112,21 @@ pub(crate) struct Serve {
     )]
     workers: usize,
 
-    /// who is asked what is near: atlas (offline; the default), google (Places API New) or
+    /// provider of nearby places: atlas (offline; the default), google (Places API New) or
     /// google-legacy, both with a key in GOOGLE_PLACES_API_KEY, or overpass (OpenStreetMap)
     #[argh(
         option,
         arg_name = "atlas|google|google-legacy|overpass",
-        default = "Provider::Atlas",
-        from_str_fn(provider)
+        default = "Provider::Atlas"
     )]
     places: Provider,
 
-    /// another endpoint for the places provider: its whole URL (a proxy, a mirror)
+    /// complete URL of another endpoint of the places provider (a proxy or a mirror)
     #[argh(option, arg_name = "URL")]
     places_url: Option<String>,
 
-    /// threads that call the places provider, and so calls at a time (default: 8)
+    /// threads that call the places provider, and so its maximum number of calls at a time
+    /// (default: 8)
     #[argh(
         option,
         arg_name = "N",
@@ -140,19 +135,19 @@ pub(crate) struct Serve {
     )]
     places_workers: usize,
 
-    /// calls to the places provider in a minute at most (default: no cap)
+    /// maximum number of calls to the places provider in a minute (default: no limit)
     #[argh(option, arg_name = "N", from_str_fn(positive))]
     places_calls_per_minute: Option<usize>,
 
-    /// another local address to bind this server's two ports on
+    /// local address on which to bind this server's two ports, instead of those in the servers file
     #[argh(option, arg_name = "IP")]
     bind: Option<IpAddr>,
 
-    /// clients at a time (default: the limit of open files less 256)
+    /// maximum number of clients at a time (default: the limit of open files minus 256)
     #[argh(option, arg_name = "N", from_str_fn(positive))]
     max_clients: Option<usize>,
 
-    /// clients whose location is kept; new ones beyond are refused (default: 10000000)
+    /// maximum number of clients whose location is kept; more are refused (default: 10000000)
     #[argh(
         option,
         arg_name = "N",
@@ -161,7 +156,7 @@ pub(crate) struct Serve {
     )]
     max_records: usize,
 
-    /// seconds after which a silent client is closed (default: 600)
+    /// seconds after which the connection of a silent client is closed (default: 600)
     #[argh(
         option,
         arg_name = "SECONDS",
@@ -170,62 +165,60 @@ pub(crate) struct Serve {
     )]
     idle_timeout: Duration,
 
-    /// how much is logged: error, warn, info (every line received and sent; the default) or debug
-    #[argh(
-        option,
-        arg_name = "error|warn|info|debug",
-        default = "LevelFilter::Info",
-        from_str_fn(level)
-    )]
-    pub(crate) log_level: LevelFilter,
+    /// lowest level that is logged: error, warn, info (with every line received and sent; the
+    /// default) or debug
+    #[argh(option, arg_name = "error|warn|info|debug", default = "LogLevel::Info")]
+    log_level: LogLevel,
 }
 
-/// Check servers.txt and print what it says.
+/// Check servers.txt and print its servers.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand, name = "check", help_triggers("-h", "--help"))]
-pub(crate) struct Check {
-    /// the file to check (default: servers.txt)
+pub(crate) struct CheckArguments {
+    /// file to check (default: servers.txt)
     #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
     servers: PathBuf,
 }
 
-/// Ask every server how it is: records, links, and whether all hold the same.
+/// Print the status of every server: its records, its links, and whether all servers hold the same.
 #[derive(Debug, FromArgs)]
 #[argh(
     subcommand,
     name = "status",
     help_triggers("-h", "--help"),
-    note = "The servers are asked over their peer ports, with the herd's key. Each has 2 s to answer.
+    note = "The status is requested over the servers' peer ports, with the herd's key. Each server has 2 s to
+answer.
 
-Of a link, LAG is how many records the neighbor has yet to apply, as of its last word, which is at
-most a second old; QUEUED are those of them that are not yet sent, BYTES their size; RESYNCS is how
-often the neighbor was sent what it lacked, DIVERGED in how many of 256 parts of the records it was
-found to differ. REFUSED counts connections between servers, in either direction, that a server
-refused or broke off for what came over them. The digest is of the records that were received more than 10 s ago; where
-digests differ the servers are asked twice, and what is changing at that moment does not count.
+For a link, LAG is the number of records that the neighbor has not applied yet, by its last
+acknowledgement, which is at most a second old; QUEUED is the number of those that are not sent
+yet, BYTES their size; RESYNCS counts how often the neighbor was sent the records that it lacked;
+DIVERGED is the number of buckets, of 256, in which its records were found to differ. REFUSED
+counts connections between servers, in either direction, that a server refused or closed for a
+protocol error. The digest covers the records that were received more than 10 s ago; if digests
+differ, the servers are asked twice, and differences that change in between do not count.
 
-Exit codes: 0 all servers are up, linked and equal; 1 they are not; 2 bad usage, or a bad servers
-or key file.",
+Exit codes: 0 all servers are up, linked and equal; 1 they are not; 2 bad usage, or an invalid
+servers or key file.",
     example = "{command_name}\n{command_name} --servers /etc/herd/servers.txt --key-file /etc/herd/herd.key"
 )]
-pub(crate) struct Status {
-    /// who the servers are (default: servers.txt)
+pub(crate) struct StatusArguments {
+    /// file that lists the servers (default: servers.txt)
     #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
     servers: PathBuf,
 
-    /// the herd's key, which must be there (default: herd.key beside the servers file)
+    /// file with the herd's key, which must exist (default: herd.key beside the servers file)
     #[argh(option, arg_name = "FILE")]
     key_file: Option<PathBuf>,
 }
 
-impl Status {
-    /// Asks them.
+impl StatusArguments {
+    /// Requests and compares the status of all servers.
     pub(crate) fn survey(&self) -> Result<Survey, String> {
         let topology = load(&self.servers)?;
         let path = key_file(self.key_file.as_deref(), &self.servers);
         let keys = KeyFile::load(&path).map_err(|error| match error.kind {
             KeyErrorKind::Missing => format!(
-                "{}: there is no such file; the servers answer only who has the key that they run with (see --key-file)",
+                "{}: there is no such file; the servers answer only with the key that they run with (see --key-file)",
                 path.display()
             ),
             _ => error.to_string(),
@@ -234,7 +227,7 @@ impl Status {
     }
 }
 
-/// The key file that is meant: the named one, or the one beside the servers file.
+/// Returns the named key file, or the one beside the servers file.
 fn key_file(named: Option<&Path>, servers: &Path) -> PathBuf {
     match named {
         Some(path) => path.to_owned(),
@@ -242,37 +235,36 @@ fn key_file(named: Option<&Path>, servers: &Path) -> PathBuf {
     }
 }
 
-/// Make or change the key that lets servers speak as servers of one herd. All of them need the
-/// same file, which only its owner may read (mode 600).
+/// Create or change the key by which the servers of a herd identify each other. All of them need
+/// the same file, which only its owner may read (mode 600).
 #[derive(Debug, FromArgs)]
 #[argh(
     subcommand,
     name = "key",
     help_triggers("-h", "--help"),
-    note = "To change a herd's key while it runs, do this three times: {command_name} rotate; give
+    note = "To change the key of a running herd, do this three times: {command_name} rotate; copy
 the file to every server; send each SIGHUP, or restart them one after another. The first time
-makes the new key known, the second takes it into use, the third forgets the old
-one. No link is refused meanwhile, as long as every server has read one file before
-the next is made."
+adds the new key, the second uses it, the third removes the old one. No link is refused meanwhile,
+as long as every server has read one file before the next is created."
 )]
-pub(crate) struct Key {
+pub(crate) struct KeyArguments {
     #[argh(subcommand)]
-    command: KeyCommand,
+    subcommand: KeySubcommand,
 }
 
-/// What is to be done about the key.
+/// The subcommands of `herd key`.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand)]
-enum KeyCommand {
-    New(KeyNew),
-    Rotate(KeyRotate),
+enum KeySubcommand {
+    New(KeyNewArguments),
+    Rotate(KeyRotateArguments),
 }
 
-/// Make a key file for a new herd; an existing file is left as it is.
+/// Create a key file for a new herd; an existing file is left as it is.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand, name = "new", help_triggers("-h", "--help"))]
-struct KeyNew {
-    /// the file to make (default: herd.key)
+struct KeyNewArguments {
+    /// file to create (default: herd.key)
     #[argh(option, arg_name = "FILE", default = "PathBuf::from(KEY_FILE)")]
     key_file: PathBuf,
 }
@@ -280,59 +272,59 @@ struct KeyNew {
 /// Take the next of the three steps that change the key of a running herd.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand, name = "rotate", help_triggers("-h", "--help"))]
-struct KeyRotate {
-    /// the file to change (default: herd.key)
+struct KeyRotateArguments {
+    /// file to change (default: herd.key)
     #[argh(option, arg_name = "FILE", default = "PathBuf::from(KEY_FILE)")]
     key_file: PathBuf,
 }
 
-impl Key {
-    /// Does it, and says what is to be done next.
+impl KeyArguments {
+    /// Creates or rotates the key, and returns a text that says what to do next.
     pub(crate) fn run(&self) -> Result<String, KeyError> {
-        let (path, said) = match &self.command {
-            KeyCommand::New(KeyNew { key_file }) => {
+        let (path, next) = match &self.subcommand {
+            KeySubcommand::New(KeyNewArguments { key_file }) => {
                 KeyFile::create(key_file)?;
-                let said = "a key for a new herd. Copy it to every server's machine, mode 600";
-                (key_file, said)
+                let next = "a key for a new herd. Copy it to every server's machine, mode 600";
+                (key_file, next)
             }
-            KeyCommand::Rotate(KeyRotate { key_file }) => {
-                let said = match KeyFile::rotate(key_file)? {
-                    Step::NextAccepted => {
-                        "step 1 of 3: a new key is accepted beside the old one. Give the file to all servers and send them SIGHUP, then run herd key rotate again"
+            KeySubcommand::Rotate(KeyRotateArguments { key_file }) => {
+                let next = match KeyFile::rotate(key_file)? {
+                    Rotation::NextAccepted => {
+                        "step 1 of 3: a new key is accepted beside the old one. Copy the file to all servers and send them SIGHUP, then run herd key rotate again"
                     }
-                    Step::PreviousAccepted => {
-                        "step 2 of 3: the new key is used, the old one still accepted. Give the file to all servers and send them SIGHUP, then run herd key rotate again"
+                    Rotation::PreviousAccepted => {
+                        "step 2 of 3: the new key is used, the old one still accepted. Copy the file to all servers and send them SIGHUP, then run herd key rotate again"
                     }
-                    Step::One => {
-                        "step 3 of 3: the old key is gone. Give the file to all servers and send them SIGHUP"
+                    Rotation::Idle => {
+                        "step 3 of 3: the old key is removed. Copy the file to all servers and send them SIGHUP"
                     }
                 };
-                (key_file, said)
+                (key_file, next)
             }
         };
-        Ok(format!("{}: {said}\n", path.display()))
+        Ok(format!("{}: {next}\n", path.display()))
     }
 }
 
-/// How reading the command line ended, where not with arguments.
+/// Reasons to end without arguments to act on.
 #[derive(Debug)]
-pub(crate) enum Early {
-    /// Help was asked for; this is it.
+pub(crate) enum EarlyExit {
+    /// Help was requested: its text.
     Help(String),
-    /// It can't be understood; this is why.
+    /// The command line is invalid: the reason.
     Usage(String),
 }
 
-/// Reads the command line.
+/// Parses the command line.
 pub(crate) fn parse(
     arguments: impl Iterator<Item = std::ffi::OsString>,
-) -> Result<Arguments, Early> {
+) -> Result<Arguments, EarlyExit> {
     let mut words = Vec::new();
     for argument in arguments.skip(1) {
         let word = argument
             .into_string()
-            .map_err(|word| Early::Usage(format!("{} is not UTF-8 text", word.display())))?;
-        // `--flag=value` is what many type, and argh only knows two words.
+            .map_err(|word| EarlyExit::Usage(format!("{} is not UTF-8 text", word.display())))?;
+        // `--flag=value` is common, but argh only supports two words.
         match word.split_once('=') {
             Some((flag, value)) if flag.starts_with("--") => {
                 words.extend([flag.to_owned(), value.to_owned()]);
@@ -342,21 +334,21 @@ pub(crate) fn parse(
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     Arguments::from_args(&["herd"], &words).map_err(|early| match early.status {
-        Ok(()) => Early::Help(early.output),
-        Err(()) => Early::Usage(early.output),
+        Ok(()) => EarlyExit::Help(early.output),
+        Err(()) => EarlyExit::Usage(early.output),
     })
 }
 
-impl Serve {
-    /// What the two files say by now. A key file that is missing now is not made: the servers
-    /// that are up have another one.
-    pub(crate) fn reread(&self) -> Result<(Topology, KeyFile), String> {
+impl ServeArguments {
+    /// Reads the servers file and the key file again. A key file that is missing now is not
+    /// created: the running servers use another one.
+    pub(crate) fn read_again(&self) -> Result<(Topology, KeyFile), String> {
         let topology = load(&self.servers)?;
         let keys = KeyFile::load(&key_file(self.key_file.as_deref(), &self.servers));
         Ok((topology, keys.map_err(|error| error.to_string())?))
     }
 
-    /// What the flags come to.
+    /// Returns the checked configuration.
     pub(crate) fn config(&self) -> Result<Config, String> {
         let topology = load(&self.servers)?;
         let Some(server) = topology.server(&self.name) else {
@@ -392,17 +384,37 @@ impl Serve {
     }
 }
 
-/// Where places come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Levels of the log.
+#[derive(Clone, Copy, Debug, FromArgValue)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// Providers of nearby places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromArgValue)]
 enum Provider {
     Atlas,
     Google,
+    #[argh(name = "google-legacy")]
     GoogleLegacy,
     Overpass,
 }
 
-impl Serve {
-    /// The places provider on the network that the flags name, if they name one.
+impl ServeArguments {
+    /// Returns the lowest level that is logged.
+    pub(crate) fn log_level(&self) -> LevelFilter {
+        match self.log_level {
+            LogLevel::Error => LevelFilter::Error,
+            LogLevel::Warn => LevelFilter::Warn,
+            LogLevel::Info => LevelFilter::Info,
+            LogLevel::Debug => LevelFilter::Debug,
+        }
+    }
+
+    /// Returns the places provider on the network that the flags name; `None` for the atlas.
     pub(crate) fn upstream(&self) -> Result<Option<Box<dyn Upstream>>, String> {
         let options = Options {
             url: self.places_url.clone(),
@@ -410,19 +422,21 @@ impl Serve {
         };
         let upstream: Result<Box<dyn Upstream>, SetupError> = match self.places {
             Provider::Atlas if self.places_url.is_some() => {
-                return Err("--places-url has no meaning with --places atlas".to_owned());
+                return Err("--places-url cannot be used with --places atlas".to_owned());
             }
             Provider::Atlas => return Ok(None),
-            Provider::Google => Google::new(key()?, &options).map(|google| Box::new(google) as _),
+            Provider::Google => {
+                Google::new(api_key()?, &options).map(|google| Box::new(google) as _)
+            }
             Provider::GoogleLegacy => {
-                GoogleLegacy::new(key()?, &options).map(|google| Box::new(google) as _)
+                GoogleLegacy::new(api_key()?, &options).map(|google| Box::new(google) as _)
             }
             Provider::Overpass => Overpass::new(&options).map(|overpass| Box::new(overpass) as _),
         };
         upstream.map(Some).map_err(|error| error.to_string())
     }
 
-    /// Who answers what is near; makes the threads that call an upstream.
+    /// Returns the source of nearby places; starts the threads that call an upstream.
     pub(crate) fn places(&self, upstream: Option<Box<dyn Upstream>>) -> io::Result<Places> {
         let Some(upstream) = upstream else {
             return Ok(Places::Atlas(Atlas::new()));
@@ -436,9 +450,9 @@ impl Serve {
     }
 }
 
-/// The key for Google. It is in the environment because flags are shown to every user of the
-/// machine.
-fn key() -> Result<ApiKey, String> {
+/// Reads the key for Google. It is in the environment because flags are visible to every user of
+/// the machine.
+fn api_key() -> Result<ApiKey, String> {
     let text = std::env::var(KEY_VARIABLE).unwrap_or_default();
     ApiKey::new(&text).ok_or_else(|| {
         format!(
@@ -447,8 +461,8 @@ fn key() -> Result<ApiKey, String> {
     })
 }
 
-impl Check {
-    /// What the file says, as text.
+impl CheckArguments {
+    /// Returns the servers of the file as text, with a warning if the topology is partitioned.
     pub(crate) fn report(&self) -> Result<String, String> {
         let topology = load(&self.servers)?;
         let mut report = String::new();
@@ -463,8 +477,9 @@ impl Check {
         let unreachable = topology.unreachable();
         if !unreachable.is_empty() {
             let (first, rest) = (&topology.servers()[0].name, unreachable.join(", "));
-            report +=
-                &format!("warning: no flood from {first} reaches {rest}: the herd is in parts\n");
+            report += &format!(
+                "warning: servers unreachable from {first}: {rest} (the topology is partitioned)\n"
+            );
         }
         report += &format!(
             "{}: good, servers: {}\n",
@@ -479,37 +494,10 @@ fn load(path: &Path) -> Result<Topology, String> {
     Topology::load(path).map_err(|error| error.to_string())
 }
 
-fn discipline(text: &str) -> Result<PoolKind, String> {
-    match text {
-        "dedicated" => Ok(PoolKind::Dedicated),
-        "shared" => Ok(PoolKind::Shared),
-        _ => Err("it is either dedicated or shared".to_owned()),
-    }
-}
-
-fn ack(text: &str) -> Result<Ack, String> {
-    match text {
-        "memory" => Ok(Ack::Memory),
-        "journal" => Ok(Ack::Journal),
-        "disk" => Ok(Ack::Disk),
-        _ => Err("it is one of memory, journal and disk".to_owned()),
-    }
-}
-
 fn workers(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(workers @ 1..=MAX_WORKERS) => Ok(workers),
         _ => Err(format!("it must be a number from 1 to {MAX_WORKERS}")),
-    }
-}
-
-fn provider(text: &str) -> Result<Provider, String> {
-    match text {
-        "atlas" => Ok(Provider::Atlas),
-        "google" => Ok(Provider::Google),
-        "google-legacy" => Ok(Provider::GoogleLegacy),
-        "overpass" => Ok(Provider::Overpass),
-        _ => Err("it is one of atlas, google, google-legacy and overpass".to_owned()),
     }
 }
 
@@ -531,18 +519,8 @@ fn positive(text: &str) -> Result<usize, String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
-        // A year stands for ever here, and keeps sums of times far from their end.
+        // A year is as good as no limit, and sums of times stay far from overflow.
         Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
         _ => Err("it must be a whole number of seconds from 1 to 31536000".to_owned()),
-    }
-}
-
-fn level(text: &str) -> Result<LevelFilter, String> {
-    match text {
-        "error" => Ok(LevelFilter::Error),
-        "warn" => Ok(LevelFilter::Warn),
-        "info" => Ok(LevelFilter::Info),
-        "debug" => Ok(LevelFilter::Debug),
-        _ => Err("it is one of error, warn, info and debug".to_owned()),
     }
 }

@@ -1,4 +1,22 @@
-//! An application server herd on a thread pool.
+//! An application server herd on a thread pool: equal servers keep the latest location of every
+//! client, flood it to each other, and list the places near a client.
+//!
+//! # Layout
+//!
+//! In reading order:
+//!
+//! - `main` and `cli`, the program: subcommands, flags, signals and exit codes
+//! - [`server`]: start, wiring, reload and stop of one server
+//! - [`listener`] and [`client`]: the accept loop of a port; connections and sessions of clients
+//! - [`link`]: connections to neighbors: handshake, flood, resync and audit
+//! - [`status`]: the status of the whole herd, for `herd status`
+//! - [`replica`]: the records and the version vector of one server; decides which record wins
+//! - [`store`]: the journal on disk: writing, recovery and compaction
+//! - [`places`]: providers of nearby places: the compiled-in atlas, Google and Overpass
+//! - [`config`]: settings, `servers.txt`, the key file, and limits of the system
+//! - [`model`]: values and their grammar: commands, records, version vectors, digests, times
+//! - [`logging`], [`mod@thread`] and [`sync`]: the log, starting and stopping threads, and the
+//!   primitives that a test's scheduler replaces
 
 pub mod client;
 pub mod config;

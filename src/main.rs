@@ -1,6 +1,6 @@
-//! The `herd` program: commands, exit codes, and what the user sees.
+//! The `herd` program: subcommands, exit codes, and the texts that the user sees.
 //!
-//! Exit codes: 0 a clean end, 1 a failure, 2 bad usage or a bad configuration.
+//! Exit codes: 0 success, 1 failure, 2 bad usage or bad configuration.
 
 mod cli;
 
@@ -11,24 +11,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cli::{Command, Early, Serve};
+use cli::{EarlyExit, ServeArguments, Subcommand};
 use herd::config::keys::KeyErrorKind;
 use herd::server::{Server, Sockets};
 use log::{error, info};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// A stop that takes longer than this is given up, and the process ends all the same.
+/// Time limit for a stop, after which the process exits with a failure.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
 
-/// Ways for a command to end badly, each with its exit code.
+/// Failures of a subcommand, which determine the exit code.
 enum Failure {
-    /// Bad usage or a bad configuration.
+    /// Bad usage or bad configuration; exit code 2.
     Usage(String),
-    /// Anything else.
-    Failed(String),
-    /// What is wrong has been said on standard output.
-    Said,
+    /// Any other failure; exit code 1.
+    Other(String),
+    /// A failure that standard output already reports; exit code 1.
+    Reported,
 }
 
 fn main() -> ExitCode {
@@ -36,22 +36,22 @@ fn main() -> ExitCode {
         Ok(arguments) if arguments.version => {
             print(&format!("herd {}\n", env!("CARGO_PKG_VERSION")))
         }
-        Ok(arguments) => match arguments.command {
-            Some(Command::Serve(serve)) => run(&serve),
-            Some(Command::Check(check)) => check
+        Ok(arguments) => match arguments.subcommand {
+            Some(Subcommand::Serve(serve)) => run(&serve),
+            Some(Subcommand::Check(check)) => check
                 .report()
                 .map_err(Failure::Usage)
                 .and_then(|report| print(&report)),
-            Some(Command::Status(status)) => match status.survey() {
+            Some(Subcommand::Status(status)) => match status.survey() {
                 Ok(survey) => print(&survey.to_string()).and(if survey.is_whole() {
                     Ok(())
                 } else {
-                    Err(Failure::Said)
+                    Err(Failure::Reported)
                 }),
                 Err(error) => Err(Failure::Usage(error)),
             },
-            Some(Command::Key(key)) => match key.run() {
-                Ok(said) => print(&said),
+            Some(Subcommand::Key(key)) => match key.run() {
+                Ok(next) => print(&next),
                 Err(error) => Err(match error.kind {
                     KeyErrorKind::Write(_) => failed(error),
                     _ => Failure::Usage(error.to_string()),
@@ -61,57 +61,57 @@ fn main() -> ExitCode {
                 "a command is missing; see herd --help".to_owned(),
             )),
         },
-        Err(Early::Help(text)) => print(&(text.trim_end().to_owned() + "\n")),
-        Err(Early::Usage(text)) => Err(Failure::Usage(text.trim_end().to_owned())),
+        Err(EarlyExit::Help(text)) => print(&(text.trim_end().to_owned() + "\n")),
+        Err(EarlyExit::Usage(text)) => Err(Failure::Usage(text.trim_end().to_owned())),
     };
     let (text, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => (text, 2),
-        Err(Failure::Failed(text)) => (text, 1),
-        Err(Failure::Said) => return ExitCode::FAILURE,
+        Err(Failure::Other(text)) => (text, 1),
+        Err(Failure::Reported) => return ExitCode::FAILURE,
     };
-    // With standard error gone there is nobody left to tell.
+    // Without standard error there is nowhere left to report to.
     let _ = writeln!(io::stderr(), "herd: {text}");
     ExitCode::from(code)
 }
 
 fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
-        // Whoever closed the pipe has read enough.
+        // The reader has closed the pipe: it needs no more.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(error)),
         _ => Ok(()),
     }
 }
 
-fn failed(what: impl Display) -> Failure {
-    Failure::Failed(what.to_string())
+fn failed(error: impl Display) -> Failure {
+    Failure::Other(error.to_string())
 }
 
-/// Reads again what may change while the server runs, and says what it changed.
-fn reload(serve: &Serve, server: &mut Server) -> Result<String, String> {
-    let (topology, keys) = serve.reread()?;
+/// Reads the files that may change while the server runs, and returns a summary of the changes.
+fn reload(serve: &ServeArguments, server: &mut Server) -> Result<String, String> {
+    let (topology, keys) = serve.read_again()?;
     let changes = server.reload(&topology, keys);
     changes.map_err(|error| error.to_string())
 }
 
-fn run(serve: &Serve) -> Result<(), Failure> {
+fn run(serve: &ServeArguments) -> Result<(), Failure> {
     let config = serve.config().map_err(Failure::Usage)?;
     let name = &config.server.name;
     let upstream = serve.upstream().map_err(Failure::Usage)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let sockets = Sockets::bind(&config.server, config.bind)
-        .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
-    let _log = herd::logging::start(&serve.log_dir, name, serve.log_level).map_err(|error| {
-        Failure::Failed(format!(
+        .map_err(|error| Failure::Other(format!("{name}: {error}")))?;
+    let _log = herd::logging::start(&serve.log_dir, name, serve.log_level()).map_err(|error| {
+        Failure::Other(format!(
             "cannot log to {}: {error}",
             serve.log_dir.display()
         ))
     })?;
     let places = serve
         .places(upstream)
-        .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
+        .map_err(|error| Failure::Other(format!("{name}: {error}")))?;
     let mut server = Server::start(&config, sockets, places)
-        .map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
+        .map_err(|error| Failure::Other(format!("{name}: {error}")))?;
     print(&format!(
         "{name} is ready: clients {}, peers {}\n",
         server.client_address(),
@@ -124,30 +124,27 @@ fn run(serve: &Serve) -> Result<(), Failure> {
             break;
         }
         match reload(serve, &mut server) {
-            Ok(changes) => info!("servers.txt and the key file read again: {changes}"),
+            Ok(changes) => info!("reloaded: {changes}"),
             Err(reason) => error!(
-                "servers.txt and the key file are not taken over, and what they said before stays in force: {}",
+                "reload failed, keeping the current configuration: {}",
                 reason.replace('\n', "; ")
             ),
         }
     }
-    // Who asks twice does not want to wait.
+    // A second signal ends the process at once.
     let at_once = Arc::new(AtomicBool::new(true));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&at_once))
             .map_err(failed)?;
     }
     let (done, finished) = crossbeam_channel::bounded::<()>(0);
-    let watch = std::thread::Builder::new()
-        .name("stop-watch".to_owned())
-        .spawn(move || {
-            if let Err(crossbeam_channel::RecvTimeoutError::Timeout) =
-                finished.recv_timeout(STOP_LIMIT)
-            {
-                error!("not stopped after {} s; giving up", STOP_LIMIT.as_secs());
-                std::process::exit(1);
-            }
-        });
+    let watch = herd::thread::spawn("stop-watch", move || {
+        if let Err(crossbeam_channel::RecvTimeoutError::Timeout) = finished.recv_timeout(STOP_LIMIT)
+        {
+            error!("not stopped after {} s; giving up", STOP_LIMIT.as_secs());
+            std::process::exit(1);
+        }
+    });
     server.stop();
     drop(done);
     if let Ok(watch) = watch {

@@ -1,40 +1,42 @@
-//! The key file: which herd this is, and the secret that lets a server speak as one of it.
+//! The key file: the herd's id, and the secret by which its servers identify each other.
 //!
-//! The file is text, so that it can be looked at, copied and pasted. Blank lines and what follows
-//! a `#` do not count; numbers are in hexadecimal:
+//! The file is text, so that it can be inspected, copied and pasted. Blank lines and text after a
+//! `#` are ignored; numbers are hexadecimal:
 //!
 //! ```text
-//! herd     32 digits        the herd's random id, the same for ever
-//! key      64 digits        what this server dials with, and accepts
-//! next     64 digits        accepted too: the key to come
-//! previous 64 digits        accepted too: the key before
+//! herd     32 digits        the herd's random id, which never changes
+//! key      64 digits        the key that this server dials with, and accepts
+//! next     64 digits        accepted too: the key of the next step
+//! previous 64 digits        accepted too: the key of the step before
 //! ```
 //!
-//! At most one of `next` and `previous` is there, and only during a rotation. A rotation takes
-//! three steps, `key` → `key, next` → `key, previous` → `key`, and servers whose files are one
-//! step apart accept what the others dial with: so a herd whose servers change theirs one after
-//! another is never split. Two steps apart they are not, so every server must have taken one
-//! step before the next is made.
+//! At most one of `next` and `previous` is present, and only during a rotation. A rotation takes
+//! three steps, `key` → `key, next` → `key, previous` → `key`, and servers whose files are one step
+//! apart accept the key that the other dials with: so a herd whose servers change their files one
+//! after another is never partitioned. Servers two steps apart do not accept each other, so every
+//! server must have taken one step before the next.
 //!
-//! Keys show in no log, no error and no `Debug`. A server reads its file at its start, and again
-//! when it is told to.
+//! Keys appear in no log, no error and no `Debug` output. A server reads its file at its start, and
+//! again at a reload.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a key.
-pub const KEY_BYTES: usize = 32;
+use tempfile::NamedTempFile;
 
-/// Bytes of a herd id.
-pub const HERD_ID_BYTES: usize = 16;
+/// Length of a key in bytes.
+pub(crate) const KEY_BYTES: usize = 32;
 
-/// The largest key file that is read; a longer file is something else.
+/// Length of a herd id in bytes.
+pub(crate) const HERD_ID_BYTES: usize = 16;
+
+/// Maximum length of a key file in bytes; a longer file is refused.
 const MAX_FILE_BYTES: usize = 4096;
 
-/// What the file begins with, for whoever opens it.
-const HEADING: &str = "# The key of a herd. Whoever has it can speak as one of its servers.\n\
+/// First lines of a key file, for a reader.
+const HEADING: &str = "# The key of a herd. Any program that has it can act as one of its servers.\n\
                        # See herd key --help.\n";
 
 /// A secret that servers share.
@@ -42,7 +44,7 @@ const HEADING: &str = "# The key of a herd. Whoever has it can speak as one of i
 pub struct Key([u8; KEY_BYTES]);
 
 impl Key {
-    /// The bytes, for the handshake and nothing else.
+    /// Returns the bytes, for the handshake only.
     pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
@@ -54,25 +56,25 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Which herd this is. Not the secret that opens a link, but not for strangers either: what is
-/// keyed with it, they could forge.
+/// Id of a herd. It is not the secret that opens a link, but not public either: digests are keyed
+/// with it, so a program that knows it can forge them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HerdId([u8; HERD_ID_BYTES]);
 
 impl HerdId {
-    /// Reads 32 hexadecimal digits.
-    pub fn parse(text: &[u8]) -> Option<HerdId> {
+    /// Parses 32 hexadecimal digits.
+    pub(crate) fn parse(text: &[u8]) -> Option<HerdId> {
         parse_hex(text).map(HerdId)
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8; HERD_ID_BYTES] {
         &self.0
     }
 
-    /// 32 hexadecimal digits.
-    pub fn to_hex(self) -> String {
-        hex(&self.0)
+    /// Returns the id as 32 hexadecimal digits.
+    pub(crate) fn to_hex(self) -> String {
+        hex::encode(self.0)
     }
 }
 
@@ -82,63 +84,63 @@ impl fmt::Debug for HerdId {
     }
 }
 
-/// Where a rotation is.
+/// State of a key rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// There is one key, and no rotation under way.
-    One,
-    /// The new key is accepted, the old one dialed with.
+pub enum Rotation {
+    /// There is one key; no rotation is under way.
+    Idle,
+    /// The new key is accepted; the old one is dialed with.
     NextAccepted,
-    /// The new key is dialed with, the old one still accepted.
+    /// The new key is dialed with; the old one is still accepted.
     PreviousAccepted,
 }
 
-/// What a key file says.
+/// Contents of a key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyFile {
     herd: HerdId,
     key: Key,
-    step: Step,
-    /// The key beside the one that is dialed with; there unless the step is [`Step::One`].
+    rotation: Rotation,
+    /// Key that is only accepted; `None` if the rotation is [`Rotation::Idle`].
     second: Option<Key>,
 }
 
-/// What is wrong in a key file's text.
+/// A fault in the text of a key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// The line, counted from 1; `None` if it is the file as a whole.
+    /// Line number, from 1; `None` for the file as a whole.
     pub line: Option<usize>,
-    /// What is wrong, without the text itself: it may be a key.
-    pub what: String,
+    /// Description of the fault, without the text itself, which may be a key.
+    pub message: String,
 }
 
-/// Why there is no key to be had.
+/// An error of reading, creating or changing a key file.
 #[derive(Debug)]
 pub struct KeyError {
-    /// The key file.
+    /// Path of the key file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// Kind of the error.
     pub kind: KeyErrorKind,
 }
 
-/// What is wrong with a key file.
+/// Kinds of errors with a key file.
 #[derive(Debug)]
 pub enum KeyErrorKind {
-    /// There is none.
+    /// The file does not exist.
     Missing,
-    /// There is one already, where a new one was to be made.
+    /// The file that should be created exists.
     Exists,
-    /// It can't be read.
+    /// The file cannot be read.
     Read(io::Error),
-    /// It can't be made or replaced.
+    /// The file cannot be created or replaced.
     Write(io::Error),
-    /// It is a directory, a pipe or the like.
+    /// The path is a directory, a pipe or another kind of file.
     NotAFile,
-    /// Others than its owner can read or change it; its permission bits.
+    /// Other users than its owner have access; its permission bits.
     Exposed(u32),
-    /// Its text is no key file's.
+    /// The text is not that of a key file.
     Malformed(Malformed),
-    /// Another process is changing it.
+    /// Another process is changing the file.
     Busy,
 }
 
@@ -147,7 +149,7 @@ impl fmt::Display for KeyError {
         let path = self.path.display();
         match &self.kind {
             KeyErrorKind::Missing => {
-                write!(f, "{path}: there is no such file; herd key new makes one")
+                write!(f, "{path}: there is no such file; herd key new creates one")
             }
             KeyErrorKind::Exists => write!(
                 f,
@@ -158,13 +160,13 @@ impl fmt::Display for KeyError {
             KeyErrorKind::NotAFile => write!(f, "{path}: not a regular file"),
             KeyErrorKind::Exposed(mode) => write!(
                 f,
-                "{path}: others than its owner have access (mode {mode:04o}); chmod 600 it, and if somebody may have read it, make a new key"
+                "{path}: other users than its owner have access (mode {mode:04o}); chmod 600 it, and if another user may have read it, create a new key"
             ),
-            KeyErrorKind::Malformed(Malformed { line, what }) => match line {
-                Some(line) => write!(f, "{path}:{line}: {what}"),
-                None => write!(f, "{path}: {what}"),
+            KeyErrorKind::Malformed(Malformed { line, message }) => match line {
+                Some(line) => write!(f, "{path}:{line}: {message}"),
+                None => write!(f, "{path}: {message}"),
             },
-            KeyErrorKind::Busy => write!(f, "{path}: another herd key is changing it"),
+            KeyErrorKind::Busy => write!(f, "{path}: another process is changing it"),
         }
     }
 }
@@ -179,61 +181,60 @@ impl std::error::Error for KeyError {
 }
 
 impl KeyFile {
-    /// A new herd with a new key, by the operating system's randomness.
+    /// Generates an id and a key for a new herd from the operating system's randomness.
     pub fn generate() -> io::Result<KeyFile> {
         Ok(KeyFile {
             herd: HerdId(random()?),
             key: Key(random()?),
-            step: Step::One,
+            rotation: Rotation::Idle,
             second: None,
         })
     }
 
-    /// Which herd this is.
+    /// Returns the herd's id.
     pub fn herd(&self) -> HerdId {
         self.herd
     }
 
-    /// The key to dial with.
-    pub fn dialed(&self) -> &Key {
+    /// Returns the key to dial with.
+    pub(crate) fn dialed(&self) -> &Key {
         &self.key
     }
 
-    /// The keys to accept, the likelier one first.
-    pub fn accepted(&self) -> impl Iterator<Item = &Key> {
+    /// Returns the keys to accept, the likelier one first.
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.key).chain(&self.second)
     }
 
-    /// Where a rotation is.
-    pub fn step(&self) -> Step {
-        self.step
-    }
-
-    /// The same herd one step further in a rotation.
+    /// Returns the contents one step further in the rotation.
     pub fn rotated(&self) -> io::Result<KeyFile> {
-        let (key, step, second) = match (self.step, &self.second) {
-            (Step::One, _) | (_, None) => {
-                (self.key.clone(), Step::NextAccepted, Some(Key(random()?)))
-            }
-            (Step::NextAccepted, Some(next)) => {
-                (next.clone(), Step::PreviousAccepted, Some(self.key.clone()))
-            }
-            (Step::PreviousAccepted, Some(_)) => (self.key.clone(), Step::One, None),
+        let (key, rotation, second) = match (self.rotation, &self.second) {
+            (Rotation::Idle, _) | (_, None) => (
+                self.key.clone(),
+                Rotation::NextAccepted,
+                Some(Key(random()?)),
+            ),
+            (Rotation::NextAccepted, Some(next)) => (
+                next.clone(),
+                Rotation::PreviousAccepted,
+                Some(self.key.clone()),
+            ),
+            (Rotation::PreviousAccepted, Some(_)) => (self.key.clone(), Rotation::Idle, None),
         };
         Ok(KeyFile {
             herd: self.herd,
             key,
-            step,
+            rotation,
             second,
         })
     }
 
-    /// Reads what a key file says.
-    pub fn parse(text: &[u8]) -> Result<KeyFile, Malformed> {
+    /// Parses the text of a key file.
+    pub(crate) fn parse(text: &[u8]) -> Result<KeyFile, Malformed> {
         let (mut herd, mut key, mut second) = (None, None, None);
-        let fault = |line, what: &str| Malformed {
+        let fault = |line, message: &str| Malformed {
             line,
-            what: what.to_owned(),
+            message: message.to_owned(),
         };
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let line_number = Some(index + 1);
@@ -251,47 +252,48 @@ impl KeyFile {
             let secret = || {
                 parse_hex(value).map(Key).ok_or_else(|| {
                     let (wanted, got) = (2 * KEY_BYTES, value.len());
-                    let what = format!(
-                        "a key is {wanted} hexadecimal digits; here are {got} bytes that are not"
-                    );
-                    fault(line_number, &what)
+                    let message =
+                        format!("a key is {wanted} hexadecimal digits; these {got} bytes are not");
+                    fault(line_number, &message)
                 })
             };
-            let again = match word {
+            let is_duplicate = match word {
                 b"herd" => {
                     let id = HerdId::parse(value)
                         .ok_or_else(|| fault(line_number, "a herd id is 32 hexadecimal digits"))?;
                     herd.replace(id).is_some()
                 }
                 b"key" => key.replace(secret()?).is_some(),
-                b"next" => second.replace((Step::NextAccepted, secret()?)).is_some(),
+                b"next" => second
+                    .replace((Rotation::NextAccepted, secret()?))
+                    .is_some(),
                 b"previous" => second
-                    .replace((Step::PreviousAccepted, secret()?))
+                    .replace((Rotation::PreviousAccepted, secret()?))
                     .is_some(),
                 _ => {
-                    let what = "a line begins with herd, key, next or previous";
-                    return Err(fault(line_number, what));
+                    let message = "a line begins with herd, key, next or previous";
+                    return Err(fault(line_number, message));
                 }
             };
-            if again {
-                let what =
-                    "one herd, one key, and one next or previous are allowed; this is one more";
-                return Err(fault(line_number, what));
+            if is_duplicate {
+                let message =
+                    "one herd, one key, and one next or previous are allowed; this is another";
+                return Err(fault(line_number, message));
             }
         }
         let herd = herd.ok_or_else(|| fault(None, "it has no line with the herd's id"))?;
         let key = key.ok_or_else(|| fault(None, "it has no line with a key"))?;
-        let (step, second) = match second {
+        let (rotation, second) = match second {
             Some((_, second)) if second == key => {
                 return Err(fault(None, "its two keys are the same"));
             }
-            Some((step, second)) => (step, Some(second)),
-            None => (Step::One, None),
+            Some((rotation, second)) => (rotation, Some(second)),
+            None => (Rotation::Idle, None),
         };
         Ok(KeyFile {
             herd,
             key,
-            step,
+            rotation,
             second,
         })
     }
@@ -300,14 +302,14 @@ impl KeyFile {
         let mut text = format!(
             "{HEADING}herd {}\nkey {}\n",
             self.herd.to_hex(),
-            hex(&self.key.0)
+            hex::encode(self.key.0)
         );
-        let word = match self.step {
-            Step::NextAccepted => "next",
-            Step::One | Step::PreviousAccepted => "previous",
+        let word = match self.rotation {
+            Rotation::NextAccepted => "next",
+            Rotation::Idle | Rotation::PreviousAccepted => "previous",
         };
         if let Some(second) = &self.second {
-            text += &format!("{word} {}\n", hex(&second.0));
+            text += &format!("{word} {}\n", hex::encode(second.0));
         }
         text
     }
@@ -318,13 +320,15 @@ impl KeyFile {
         read().map_err(|kind| at(path, kind))
     }
 
-    /// Makes a key file for a new herd; an error if there is one.
+    /// Creates a key file for a new herd.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`KeyErrorKind::Exists`] if there is a file.
     pub fn create(path: &Path) -> Result<KeyFile, KeyError> {
         let create = || {
             let keys = KeyFile::generate()?;
-            let placing = Placing::write(path, &keys)?;
-            // Unlike a rename, a link fails where there is a file.
-            fs::hard_link(&placing.temporary, path)?;
+            write_temporary(path, &keys)?.persist_noclobber(path)?;
             sync_directory(path)?;
             Ok(keys)
         };
@@ -334,22 +338,26 @@ impl KeyFile {
         })
     }
 
-    /// Reads the key file; where there is none, makes one. Of several servers that start at
-    /// once, one makes it and all read it.
+    /// Reads the key file; creates it if it is missing. Of several servers that start at once, one
+    /// creates it and all read it.
     pub fn load_or_create(path: &Path) -> Result<KeyFile, KeyError> {
         let missing = |error: &KeyError| matches!(error.kind, KeyErrorKind::Missing);
         match KeyFile::load(path) {
             Err(error) if missing(&error) => match KeyFile::create(path) {
                 Err(error) if matches!(error.kind, KeyErrorKind::Exists) => KeyFile::load(path),
-                made => made,
+                created => created,
             },
             loaded => loaded,
         }
     }
 
-    /// Takes the file one step further in a rotation, and says to which. Whoever reads it
-    /// meanwhile gets the old one or the new one.
-    pub fn rotate(path: &Path) -> Result<Step, KeyError> {
+    /// Replaces the file by one that is one step further in a rotation, and returns the new state.
+    /// A reader gets either the old file or the new one.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`KeyErrorKind::Busy`] if another process is changing the file.
+    pub fn rotate(path: &Path) -> Result<Rotation, KeyError> {
         let rotate = || {
             let file = open(path)?;
             file.try_lock().map_err(|error| match error {
@@ -357,16 +365,15 @@ impl KeyFile {
                 TryLockError::Error(error) => KeyErrorKind::Write(error),
             })?;
             let keys = KeyFile::from_file(&file)?;
-            // The lock may be on a file that another process has just replaced.
+            // Another process may have replaced the file that is locked here.
             if KeyFile::from_file(open(path)?)? != keys {
                 return Err(KeyErrorKind::Busy);
             }
             let replace = || {
                 let keys = keys.rotated()?;
-                let placing = Placing::write(path, &keys)?;
-                fs::rename(&placing.temporary, path)?;
+                write_temporary(path, &keys)?.persist(path)?;
                 sync_directory(path)?;
-                Ok(keys.step)
+                Ok(keys.rotation)
             };
             replace().map_err(KeyErrorKind::Write)
         };
@@ -379,8 +386,10 @@ impl KeyFile {
             .read_to_end(&mut text)
             .map_err(KeyErrorKind::Read)?;
         if text.len() > MAX_FILE_BYTES {
-            let what = format!("longer than {MAX_FILE_BYTES} bytes: this is no key file");
-            return Err(KeyErrorKind::Malformed(Malformed { line: None, what }));
+            return Err(KeyErrorKind::Malformed(Malformed {
+                line: None,
+                message: format!("longer than {MAX_FILE_BYTES} bytes: not a key file"),
+            }));
         }
         KeyFile::parse(&text).map_err(KeyErrorKind::Malformed)
     }
@@ -393,15 +402,15 @@ fn at(path: &Path, kind: KeyErrorKind) -> KeyError {
     }
 }
 
-/// Opens a regular file that only its owner can read. What is looked at is what has been opened,
-/// so nobody can exchange it in between.
+/// Opens a regular file that only its owner can read. The checks are made on the open file, so it
+/// cannot be exchanged in between.
 fn open(path: &Path) -> Result<File, KeyErrorKind> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // Opening a pipe would wait for somebody to write.
+        // Without this, opening a pipe would wait for a writer.
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     }
     let file = options.open(path).map_err(|error| match error.kind() {
@@ -423,70 +432,47 @@ fn open(path: &Path) -> Result<File, KeyErrorKind> {
     Ok(file)
 }
 
-/// A finished key file under another name beside the one it is for, so that whoever opens that
-/// one finds all of it. Removed at the end.
-struct Placing {
-    temporary: PathBuf,
+/// Writes a key file under a temporary name in the same directory, so that a reader of `path` finds
+/// either no file or a complete one. Only the owner has access. Removed if it is dropped.
+fn write_temporary(path: &Path, keys: &KeyFile) -> io::Result<NamedTempFile> {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".");
+    // On Unix, its mode is 600.
+    let mut file = tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempfile_in(directory_of(path))?;
+    file.write_all(keys.to_text().as_bytes())?;
+    // A server that lost its key in a power cut would create another herd.
+    file.as_file().sync_all()?;
+    Ok(file)
 }
 
-impl Placing {
-    fn write(path: &Path, keys: &KeyFile) -> io::Result<Placing> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}", hex(&random::<8>()?)));
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            options.mode(0o600);
-        }
-        let temporary = path.with_file_name(name);
-        let mut file = options.open(&temporary)?;
-        let placing = Placing { temporary };
-        file.write_all(keys.to_text().as_bytes())?;
-        // A server that lost its key to a power cut would make another herd.
-        file.sync_all()?;
-        Ok(placing)
-    }
-}
-
-impl Drop for Placing {
-    fn drop(&mut self) {
-        // After a rename it is gone already.
-        let _ = fs::remove_file(&self.temporary);
-    }
-}
-
+/// Makes the new name of a file durable.
 fn sync_directory(path: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
+    File::open(directory_of(path))?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
     match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
     }
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
-        .map_err(|error| io::Error::other(format!("no random numbers to be had: {error}")))?;
+        .map_err(|error| io::Error::other(format!("no random numbers available: {error}")))?;
     Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
+/// Parses exactly `2 * N` hexadecimal digits.
 fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    if text.len() != 2 * N {
-        return None;
-    }
     let mut bytes = [0; N];
-    for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let digit = |at: usize| char::from(digits[at]).to_digit(16);
-        *byte = u8::try_from(16 * digit(0)? + digit(1)?).ok()?;
-    }
+    hex::decode_to_slice(text, &mut bytes).ok()?;
     Some(bytes)
 }
 

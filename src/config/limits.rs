@@ -1,38 +1,38 @@
-//! What this machine gives one process: descriptors and threads.
+//! Limits of the system on one process: descriptors and threads.
 //!
-//! A thread that can't be made would end a server at its start with an error of the system, and
-//! one whose mappings can't be made ends the process at once, without a word. So what the
-//! threads will need is counted first, and compared with every limit that can be read.
+//! If a thread cannot be created, a server fails at its start with an error of the system; if the
+//! memory mappings of a thread cannot be created, the process is aborted without a message. So
+//! the needs of all threads are counted first, and compared with every limit that can be read.
 
 use std::fmt;
 
-/// Mappings of memory that one thread takes: its stack and its signal stack, each with a guard.
+/// Memory mappings of one thread: its stack and its signal stack, each with a guard.
 const MAPPINGS_PER_THREAD: u64 = 4;
 
-/// Mappings left for everything else: what the allocator, the journal and places map while the
-/// server runs.
+/// Memory mappings left for everything else: those that the allocator, the journal and places
+/// create while the server runs.
 const SPARE_MAPPINGS: u64 = 1_024;
 
-/// Threads of the whole machine, or of this user, that are left for others.
+/// Threads of the whole machine that are left for other processes.
 const SPARE_THREADS: u64 = 64;
 
-/// Bytes of address space that one thread takes beside its stack, guards included.
+/// Bytes of address space that one thread takes in addition to its stack, guards included.
 const BYTES_PER_THREAD: u64 = 64 << 10;
 
-/// Bytes of address space left for everything else, above all for the allocator, which sets
-/// aside far more than it uses.
+/// Bytes of address space left for everything else, above all for the allocator, which reserves
+/// far more than it uses.
 const SPARE_BYTES: u64 = 512 << 20;
 
-/// A limit, and how much of it is free for more threads.
+/// A limit, and the number of further threads that it allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Limit {
     name: &'static str,
     limit: u64,
-    /// Threads that it leaves room for.
-    room: u64,
+    /// Number of further threads that it allows.
+    threads: u64,
 }
 
-/// More threads than the machine gives.
+/// The error of needing more threads than a limit of the system allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooManyThreads {
     threads: u64,
@@ -44,24 +44,28 @@ impl fmt::Display for TooManyThreads {
         let TooManyThreads { threads, limit } = self;
         write!(
             f,
-            "{threads} threads are needed, and {} of {} leaves room for {}; lower --workers, or raise that limit",
-            limit.name, limit.limit, limit.room
+            "{threads} threads are needed, and {} of {} allows {} more; lower --workers, or raise that limit",
+            limit.name, limit.limit, limit.threads
         )
     }
 }
 
 impl std::error::Error for TooManyThreads {}
 
-/// Whether so many more threads can be made; where not, the limit that is in the way.
+/// Checks that the limits of the system allow `threads` more threads.
 ///
-/// A limit that can't be read here does not object: making the threads will tell.
-pub fn check_threads(threads: usize) -> Result<(), TooManyThreads> {
+/// Limits that cannot be read are not checked: creating the threads then fails.
+///
+/// # Errors
+///
+/// Returns the limit that allows the fewest.
+pub(crate) fn check_threads(threads: usize) -> Result<(), TooManyThreads> {
     fits(threads as u64, &limits())
 }
 
 fn fits(threads: u64, limits: &[Limit]) -> Result<(), TooManyThreads> {
-    match limits.iter().min_by_key(|limit| limit.room) {
-        Some(limit) if limit.room < threads => Err(TooManyThreads {
+    match limits.iter().min_by_key(|limit| limit.threads) {
+        Some(limit) if limit.threads < threads => Err(TooManyThreads {
             threads,
             limit: limit.clone(),
         }),
@@ -78,8 +82,12 @@ fn limits() -> Vec<Limit> {
     let mut limits = Vec::new();
     let mut limit = |name, limit: Option<u64>, used: u64, each: u64| {
         if let Some(limit) = limit {
-            let room = limit.saturating_sub(used) / each;
-            limits.push(Limit { name, limit, room });
+            let threads = limit.saturating_sub(used) / each;
+            limits.push(Limit {
+                name,
+                limit,
+                threads,
+            });
         }
     };
     let maps = read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count() as u64);
@@ -100,8 +108,8 @@ fn limits() -> Vec<Limit> {
         running + SPARE_THREADS,
         1,
     );
-    // The limit of a user's processes binds everybody but root. How many the user has can't be
-    // read cheaply, so only what is hopeless is refused here.
+    // The limit of a user's processes applies to all users except root. The number that the user
+    // has is costly to read, so only a limit below the need itself is refused here.
     if !geteuid().is_root() {
         let processes = getrlimit(Resource::Nproc).current;
         limit("the limit of user processes (ulimit -u)", processes, 1, 1);
@@ -125,7 +133,7 @@ fn limits() -> Vec<Limit> {
     Vec::new()
 }
 
-/// Raises the descriptor limit as far as it goes, and says where it is then.
+/// Raises the limit of open descriptors to its maximum, and returns the limit in force.
 #[cfg(unix)]
 pub fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -143,7 +151,7 @@ pub fn raise_descriptor_limit() -> usize {
     })
 }
 
-/// What is counted on where there is no such limit to read.
+/// Returns the assumed limit of open descriptors where none can be read.
 #[cfg(not(unix))]
 pub fn raise_descriptor_limit() -> usize {
     16_384
@@ -153,18 +161,22 @@ pub fn raise_descriptor_limit() -> usize {
 mod tests {
     use super::*;
 
-    fn limit(name: &'static str, limit: u64, room: u64) -> Limit {
-        Limit { name, limit, room }
+    fn limit(name: &'static str, limit: u64, threads: u64) -> Limit {
+        Limit {
+            name,
+            limit,
+            threads,
+        }
     }
 
     #[test]
-    fn the_narrowest_limit_speaks() {
+    fn the_lowest_limit_is_reported() {
         let limits = [limit("wide", 65_530, 16_000), limit("narrow", 120, 100)];
         assert_eq!(fits(100, &limits), Ok(()));
         let refused = fits(101, &limits).expect_err("too many");
         assert_eq!(
             refused.to_string(),
-            "101 threads are needed, and narrow of 120 leaves room for 100; \
+            "101 threads are needed, and narrow of 120 allows 100 more; \
              lower --workers, or raise that limit"
         );
         assert_eq!(fits(1_000_000, &[]), Ok(()));
@@ -172,7 +184,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn this_machine_has_room_for_some_and_not_for_any_number() {
+    fn this_machine_allows_ten_threads_and_not_a_hundred_million() {
         assert_eq!(check_threads(10), Ok(()));
         assert!(check_threads(100_000_000).is_err());
     }

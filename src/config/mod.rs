@@ -1,7 +1,8 @@
-//! What a server is started with, checked.
+//! The checked configuration of one server.
 //!
-//! The command line's raw flags are another type (in the program); a value of this one can be
-//! used as it is.
+//! `topology` reads `servers.txt`, `keys` the key file, and `limits` the limits of the system on
+//! threads and descriptors. The raw flags of the command line are types of the program; a
+//! [`Config`] needs no further checks.
 
 pub mod keys;
 pub mod limits;
@@ -12,59 +13,60 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::keys::KeyFile;
-use crate::config::topology::{Server, Topology};
+use crate::config::topology::{ServerEntry, Topology};
 
 /// Settings of one server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This server's line of `servers.txt`.
-    pub server: Server,
-    /// All servers.
+    pub server: ServerEntry,
+    /// All servers of the herd.
     pub topology: Topology,
-    /// Which herd this is, and the keys of its servers.
+    /// The herd's id, and the keys of its servers.
     pub keys: KeyFile,
-    /// Another local address to bind the server's ports on.
+    /// Local address on which the server's ports are bound instead of the host of its line; `None`
+    /// for that host.
     pub bind: Option<IpAddr>,
-    /// How the pool's workers wait.
+    /// How the pool's workers wait for clients.
     pub pool: PoolKind,
-    /// How many workers the pool has.
+    /// Number of workers of the pool, 1 to [`MAX_WORKERS`].
     pub workers: usize,
-    /// Clients at a time; `None` for as many as descriptors allow.
+    /// Maximum number of clients at a time; `None` for as many as descriptors allow.
     pub max_clients: Option<usize>,
-    /// Clients whose location is kept; a new one beyond is refused.
+    /// Maximum number of clients whose location is kept; further ones are refused.
     pub max_records: usize,
-    /// How long a client may say nothing.
+    /// Time after which the connection of a silent client is closed.
     pub idle_timeout: Duration,
-    /// Where the server's durable copy is kept, in a folder of its name; `None` for none.
+    /// Directory of the server's journal, in a subdirectory of its name; `None` for no journal.
     pub data_dir: Option<PathBuf>,
     /// When a report is acknowledged.
     pub ack: Ack,
-    /// How often the cache is compared with the neighbors'.
+    /// Interval at which digests of the records are compared with the neighbors'.
     pub digest_interval: Duration,
 }
 
 /// When a report is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, argh::FromArgValue)]
 pub enum Ack {
-    /// Once the cache has it; the journal follows behind. Survives a clean stop.
+    /// Once the cache has it; the journal is written later. Survives a clean stop.
     Memory,
-    /// Once the kernel has its journal entry. Survives the death of the process.
+    /// Once the kernel has its journal entry. Survives a crash of the process.
     Journal,
     /// Once its journal entry is on disk. Survives the loss of power.
     Disk,
 }
 
-/// How the workers of a pool wait for their clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the workers of a pool wait for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, argh::FromArgValue)]
 pub enum PoolKind {
-    /// A worker keeps a connection, and blocks on it, until it closes.
+    /// Each worker serves one connection, and blocks on it, until it closes.
     Dedicated,
     /// Workers take turns at the kernel's readiness queue.
     Shared,
 }
 
 impl Default for PoolKind {
-    /// The lobby, where the kernel has what it needs.
+    /// Returns `Shared` where it is supported: on Linux.
     fn default() -> PoolKind {
         if cfg!(target_os = "linux") {
             PoolKind::Shared
@@ -74,19 +76,19 @@ impl Default for PoolKind {
     }
 }
 
-/// Workers of a pool, unless told otherwise: one hot worker serves the lobby, and the others
-/// step in when it falls behind.
+/// Default number of workers of a pool: with shared workers one hot worker serves all clients, and
+/// the others help when it falls behind.
 pub const DEFAULT_WORKERS: usize = 4;
 
-/// Most workers of a pool. A thread takes four of the 65,530 mappings that Linux gives a process
-/// by default, and beyond those the process would be aborted.
+/// Maximum number of workers of a pool. A thread takes four of the 65,530 memory mappings that
+/// Linux allows a process by default; past those the process would be aborted.
 pub const MAX_WORKERS: usize = 8_192;
 
-/// Clients whose location is kept, unless told otherwise.
+/// Default maximum number of clients whose location is kept.
 pub const DEFAULT_MAX_RECORDS: usize = 10_000_000;
 
-/// How often the cache is compared with the neighbors', unless a test can't wait so long.
+/// Interval at which digests are compared with the neighbors'; tests use a shorter one.
 pub const DEFAULT_DIGEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a client may say nothing, unless told otherwise.
+/// Default time after which the connection of a silent client is closed.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);

@@ -1,41 +1,41 @@
-//! `servers.txt`: who the servers are, where they listen, and who is whose neighbor.
+//! `servers.txt`: the servers of a herd, their addresses and their neighbors.
 //!
-//! One line a server: `NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR...`, white space between,
-//! `#` to the end of a line is a comment. A file with a fault is refused as a whole, and every
-//! fault in it is reported at once.
+//! One line for each server: `NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR...`, separated by white
+//! space; `#` starts a comment that ends with the line. A file with a fault is refused as a whole,
+//! and all of its faults are reported at once.
 
 use crate::model::fields::MAX_NAME_BYTES;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One server, as its line tells it.
+/// One server's line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Its name: letters, digits, `-`, `_` and `.`, since it names files and is sent in lines.
+pub struct ServerEntry {
+    /// Name: letters, digits, `-`, `_` and `.`, since it names files and is sent in lines.
     pub name: String,
-    /// Where clients connect.
+    /// Address for clients.
     pub client: Address,
-    /// Where neighbors connect.
+    /// Address for neighbors.
     pub peer: Address,
-    /// Names of the servers that it floods to, in the file's order.
+    /// Names of its neighbors, in the order of the line.
     pub neighbors: Vec<String>,
-    /// Its line in the file, from 1.
+    /// Line number in the file, from 1.
     pub line: usize,
 }
 
-/// `HOST:PORT` as others dial it; the host is resolved when it is dialed.
+/// `HOST:PORT`; the host is resolved when a connection is made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
-    /// A name or an IP address; an IPv6 address without its brackets.
+    /// Host name or IP address; an IPv6 address without its brackets.
     pub host: String,
-    /// 1 to 65535.
+    /// Port, 1 to 65535.
     pub port: u16,
 }
 
 impl Address {
     fn parse(text: &str) -> Result<Address, String> {
-        let fault = |what: &str| format!("{text:?} is not an address: {what}");
+        let fault = |reason: &str| format!("{text:?} is not an address: {reason}");
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => rest
                 .split_once("]:")
@@ -50,7 +50,7 @@ impl Address {
             ));
         }
         if text.starts_with('[') && host.parse::<std::net::Ipv6Addr>().is_err() {
-            return Err(fault("what is in the brackets is no IPv6 address"));
+            return Err(fault("the brackets do not contain an IPv6 address"));
         }
         if host.is_empty() {
             return Err(fault("the host is missing"));
@@ -78,18 +78,18 @@ impl fmt::Display for Address {
 /// One fault of a `servers.txt`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The line, from 1; 0 where the file as a whole is meant.
+    /// Line number, from 1; 0 for the file as a whole.
     pub line: usize,
-    /// What is wrong.
-    pub what: String,
+    /// Description of the fault.
+    pub message: String,
 }
 
-/// Why a `servers.txt` can't be used.
+/// Errors of reading `servers.txt`.
 #[derive(Debug)]
 pub enum TopologyError {
-    /// The file can't be read.
+    /// The file cannot be read.
     Unreadable(PathBuf, std::io::Error),
-    /// The file has these faults, in the order of its lines.
+    /// The file has faults, in the order of its lines.
     Faults(PathBuf, Vec<Fault>),
 }
 
@@ -106,7 +106,7 @@ impl fmt::Display for TopologyError {
                     if fault.line > 0 {
                         write!(f, ":{}", fault.line)?;
                     }
-                    write!(f, ": {}", fault.what)?;
+                    write!(f, ": {}", fault.message)?;
                 }
                 Ok(())
             }
@@ -126,34 +126,34 @@ impl std::error::Error for TopologyError {
 /// All servers of a herd, checked: names unique, neighbors known and mutual.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
-    servers: Vec<Server>,
+    servers: Vec<ServerEntry>,
 }
 
 impl Topology {
-    /// Reads and checks a file.
+    /// Reads and checks a `servers.txt`.
     pub fn load(path: &Path) -> Result<Topology, TopologyError> {
         let text = std::fs::read(path)
             .map_err(|error| TopologyError::Unreadable(path.to_owned(), error))?;
         Topology::parse(&text).map_err(|faults| TopologyError::Faults(path.to_owned(), faults))
     }
 
-    /// Checks the text of a `servers.txt`.
+    /// Parses and checks the text of a `servers.txt`.
     pub fn parse(text: &[u8]) -> Result<Topology, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut servers = Vec::new();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             match parse_line(line, index + 1) {
                 Ok(server) => servers.extend(server),
-                Err(what) => faults.push(Fault {
+                Err(message) => faults.push(Fault {
                     line: index + 1,
-                    what,
+                    message,
                 }),
             }
         }
-        // A line that could not be read may well be the neighbor that others name, so who is
-        // whose neighbor is judged only once every line reads.
+        // A line with a fault may be the neighbor that other lines name, so neighbors are checked
+        // only if every line is valid by itself.
         if faults.is_empty() {
-            check_together(&servers, &mut faults);
+            check_consistency(&servers, &mut faults);
         }
         faults.sort_by_key(|fault| fault.line);
         if faults.is_empty() {
@@ -163,18 +163,18 @@ impl Topology {
         }
     }
 
-    /// The servers in the file's order; at least one.
-    pub fn servers(&self) -> &[Server] {
+    /// Returns the servers in the order of the file; at least one.
+    pub fn servers(&self) -> &[ServerEntry] {
         &self.servers
     }
 
-    /// The server of that name, matched exactly.
-    pub fn server(&self, name: &str) -> Option<&Server> {
+    /// Returns the server with that name, matched exactly.
+    pub fn server(&self, name: &str) -> Option<&ServerEntry> {
         self.servers.iter().find(|server| server.name == name)
     }
 
-    /// Servers that no flood from the first server reaches; a herd in parts is allowed, but
-    /// hardly meant.
+    /// Returns the servers that no flood from the first server reaches. A partitioned topology is
+    /// allowed, but hardly intended.
     pub fn unreachable(&self) -> Vec<&str> {
         let mut reached = vec![self.servers[0].name.as_str()];
         let mut next = 0;
@@ -194,7 +194,7 @@ impl Topology {
     }
 }
 
-fn parse_line(line: &[u8], number: usize) -> Result<Option<Server>, String> {
+fn parse_line(line: &[u8], number: usize) -> Result<Option<ServerEntry>, String> {
     let line = std::str::from_utf8(line).map_err(|_| "is not UTF-8 text".to_owned())?;
     let content = line.split('#').next().unwrap_or_default();
     let mut fields = content.split_whitespace();
@@ -202,12 +202,12 @@ fn parse_line(line: &[u8], number: usize) -> Result<Option<Server>, String> {
         return Ok(None);
     };
     check_name(name)?;
-    let mut address = |what: &str| match fields.next() {
+    let mut address = |audience: &str| match fields.next() {
         Some(text) => {
-            Address::parse(text).map_err(|fault| format!("{name}'s {what} address {fault}"))
+            Address::parse(text).map_err(|fault| format!("{name}'s {audience} address {fault}"))
         }
         None => Err(format!(
-            "{name} has no {what} address; a line is NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR..."
+            "{name} has no {audience} address; a line is NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR..."
         )),
     };
     let client = address("client")?;
@@ -222,7 +222,7 @@ fn parse_line(line: &[u8], number: usize) -> Result<Option<Server>, String> {
         }
         neighbors.push(neighbor.to_owned());
     }
-    Ok(Some(Server {
+    Ok(Some(ServerEntry {
         name: name.to_owned(),
         client,
         peer,
@@ -246,21 +246,21 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Faults that only show when the lines are held against each other.
-fn check_together(servers: &[Server], faults: &mut Vec<Fault>) {
+/// Finds the faults between lines: duplicate names and addresses, unknown and one-sided neighbors.
+fn check_consistency(servers: &[ServerEntry], faults: &mut Vec<Fault>) {
     if servers.is_empty() {
         faults.push(Fault {
             line: 0,
-            what: "names no server".to_owned(),
+            message: "names no server".to_owned(),
         });
     }
-    let mut names: HashMap<&str, &Server> = HashMap::new();
+    let mut names: HashMap<&str, &ServerEntry> = HashMap::new();
     let mut addresses: HashMap<&Address, usize> = HashMap::new();
     for server in servers {
-        let mut fault = |what| {
+        let mut fault = |message| {
             faults.push(Fault {
                 line: server.line,
-                what,
+                message,
             })
         };
         if let Some(first) = names.get(server.name.as_str()) {
@@ -286,9 +286,9 @@ fn check_together(servers: &[Server], faults: &mut Vec<Fault>) {
     }
     for server in servers {
         for neighbor in &server.neighbors {
-            let what = match names.get(neighbor.as_str()) {
+            let message = match names.get(neighbor.as_str()) {
                 None => format!(
-                    "{}'s neighbor {neighbor} is no server of this file",
+                    "{}'s neighbor {neighbor} is not a server of this file",
                     server.name
                 ),
                 Some(other) if !other.neighbors.contains(&server.name) => format!(
@@ -299,7 +299,7 @@ fn check_together(servers: &[Server], faults: &mut Vec<Fault>) {
             };
             faults.push(Fault {
                 line: server.line,
-                what,
+                message,
             });
         }
     }
@@ -315,7 +315,7 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(faults) => faults
                 .iter()
-                .map(|fault| format!("{}: {}", fault.line, fault.what))
+                .map(|fault| format!("{}: {}", fault.line, fault.message))
                 .collect(),
         };
         assert_eq!(got, expected, "{text}");
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_which_servers_a_flood_misses() {
+    fn unreachable_servers_are_found() {
         let text = "A h:1 h:2 B\nB h:3 h:4 A\nC h:5 h:6 D\nD h:7 h:8 C\n";
         let topology = Topology::parse(text.as_bytes()).expect("a good file");
         assert_eq!(topology.unreachable(), ["C", "D"]);
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_its_line_and_reason() {
-        check("# nobody\n", &["0: names no server"]);
+        check("# empty\n", &["0: names no server"]);
         check(
             "A h:1\nB\nC h h:1\nD h:0 h:2\nE h:3 h:65536\nF :1 h:1\nG ::1:5 h:1\nH [x]:1 h:1\nI [::1] h:1",
             &[
@@ -372,7 +372,7 @@ mod tests {
             "A h:1 h:2 B C X\nB h:3 h:1\nC h:5 h:5 A\nA h:6 h:7\n",
             &[
                 "1: A names B as a neighbor, but B (line 2) does not name A",
-                "1: A's neighbor X is no server of this file",
+                "1: A's neighbor X is not a server of this file",
                 "2: the address h:1 is taken by line 1",
                 "3: C has one address, h:5, for clients and peers",
                 "4: the name A is taken by line 1",
@@ -383,7 +383,7 @@ mod tests {
             faults,
             [Fault {
                 line: 2,
-                what: "is not UTF-8 text".to_owned()
+                message: "is not UTF-8 text".to_owned()
             }]
         );
     }

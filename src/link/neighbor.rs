@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::link::sender::orders::Request;
-use crate::model::digest::Difference;
+use crate::model::digest::DigestDifference;
 use crate::model::time::Timestamp;
 use crate::replica::outbox::{Depth, Gauge, LinkId};
 
@@ -102,7 +102,7 @@ impl LinkStatus {
 #[derive(Debug)]
 pub(super) struct Comparison {
     pub(super) at: Instant,
-    pub(super) difference: Difference,
+    pub(super) difference: DigestDifference,
 }
 
 /// A neighbor.

@@ -127,7 +127,7 @@ mod tests {
             (&one, &stranger, false),
         ] {
             let opened = shake(dialer, other).is_some_and(understand);
-            assert_eq!(opened, expected, "{:?} {:?}", dialer.step(), other.step());
+            assert_eq!(opened, expected, "{dialer:?} {other:?}");
         }
     }
 

@@ -1,7 +1,7 @@
-//! The client protocol's grammar: one line in, one command out, and back.
+//! The grammar of the client protocol: parses a line to a command, and writes a command as a line.
 //!
-//! Parsing borrows from the line and allocates nothing. What depends on a clock or on stored
-//! data (a time too far ahead, an unknown client) is judged where commands are carried out.
+//! Parsing borrows from the line and allocates nothing. Checks that depend on a clock or on stored
+//! data (a time too far ahead, an unknown client) are made where commands are executed.
 
 use std::fmt;
 
@@ -10,64 +10,64 @@ use crate::model::fields::fields;
 use crate::model::geo::Position;
 use crate::model::time::{Timestamp, write_u64};
 
-/// Bytes a client id may have; a longer one makes its line invalid.
-pub const MAX_CLIENT_BYTES: usize = 255;
+/// Maximum length of a client id in bytes; a longer one makes its line invalid.
+pub(crate) const MAX_CLIENT_BYTES: usize = 255;
 
-/// Greatest radius of a `WHATSAT`, in kilometers.
-pub const MAX_RADIUS_KM: u64 = 50;
+/// Maximum radius of a `WHATSAT` in kilometers.
+pub(crate) const MAX_RADIUS_KM: u64 = 50;
 
-/// Greatest number of places a `WHATSAT` may ask for.
-pub const MAX_BOUND: u64 = 20;
+/// Maximum number of places that a `WHATSAT` can request.
+pub(crate) const MAX_BOUND: u64 = 20;
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Command<'a> {
-    /// A client reports where it is.
+    /// A report of a client's location.
     Iamat(Report<'a>),
-    /// A client asks what is near another.
+    /// An inquiry for the places near a client.
     Whatsat(Inquiry<'a>),
 }
 
-/// The fields of an `IAMAT`, as they came; every one is echoed byte for byte.
+/// The fields of an `IAMAT`, as received; each of them is echoed byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report<'a> {
-    /// The client's id: 1 to 255 bytes that are not white space.
+    /// Client id: 1 to 255 bytes that are not white space.
     pub client: &'a [u8],
     /// Latitude and longitude, as sent.
     pub location: &'a [u8],
-    /// The client's time, as sent.
+    /// Time of the client, as sent.
     pub time_text: &'a [u8],
-    /// The client's time.
+    /// Time of the client.
     pub time: Timestamp,
 }
 
 /// The fields of a `WHATSAT`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Inquiry<'a> {
-    /// Whose surroundings are asked for.
+    /// Id of the client whose surroundings are searched.
     pub client: &'a [u8],
-    /// Kilometers, 0 to 50.
+    /// Radius in kilometers, 0 to 50.
     pub radius: Decimal<'a>,
-    /// Places at most, 0 to 20.
+    /// Maximum number of places, 0 to 20.
     pub bound: u8,
 }
 
-/// Why a line is no command. Clients only see `? ` and their line; this is for the log.
+/// Reasons for which a line is not a command. Clients receive only `? ` and their line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
-    /// The first field is no command's name, or there is none.
+    /// The first field is not the name of a command, or there is none.
     UnknownCommand,
-    /// A command with too few or too many fields.
+    /// The command has too few or too many fields.
     FieldCount,
-    /// A client id of over 255 bytes.
+    /// The client id is longer than 255 bytes.
     Client,
-    /// No ISO 6709 location, or beyond its range.
+    /// The location is not in the form of ISO 6709, or out of range.
     Location,
-    /// No POSIX time with at most nine decimals.
+    /// The time is not a POSIX time with at most nine decimals.
     Time,
-    /// No decimal number from 0 to 50.
+    /// The radius is not a decimal number from 0 to 50.
     Radius,
-    /// No integer from 0 to 20.
+    /// The bound is not an integer from 0 to 20.
     Bound,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for Invalid {
 }
 
 impl<'a> Command<'a> {
-    /// Reads one line, without its ending.
+    /// Parses a line without its ending.
     pub fn parse(line: &'a [u8]) -> Result<Command<'a>, Invalid> {
         let mut fields = fields(line);
         let name = fields.next().ok_or(Invalid::UnknownCommand)?;
@@ -120,7 +120,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Appends the command as a line without its ending, fields one space apart.
+    /// Appends the command as a line without its ending; single spaces separate the fields.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Command::Iamat(report) => {
@@ -143,37 +143,37 @@ impl<'a> Command<'a> {
     }
 }
 
-/// A decimal number of at most `limit`.
+/// Parses a decimal number of at most `limit`.
 fn number(text: &[u8], limit: u64) -> Option<Decimal<'_>> {
     let decimal = Decimal::parse(text)?;
     (text.len() <= MAX_FIELD_BYTES && decimal.at_most(limit)).then_some(decimal)
 }
 
-/// An integer of at most [`MAX_BOUND`].
+/// Parses an integer of at most [`MAX_BOUND`].
 fn bound(text: &[u8]) -> Option<u8> {
-    // The point tells a decimal number from an integer, even with nothing but zeros behind it.
+    // A number with a point is not an integer, even if only zeros follow.
     if text.contains(&b'.') {
         return None;
     }
     u8::try_from(number(text, MAX_BOUND)?.integer_part()?).ok()
 }
 
-/// Panics unless printing and parsing are inverse on `line`: what parses prints to a line that
-/// parses to the same, and every field keeps its bytes. Shared by the property test and the
-/// fuzz target.
+/// Panics unless writing and parsing are inverse on `line`: a command is written as a line that
+/// parses to the same command, and every field keeps its bytes. Shared by the property tests and
+/// the fuzz target.
 pub fn assert_inverse(line: &[u8]) {
     let Ok(command) = Command::parse(line) else {
         return;
     };
-    let mut printed = Vec::with_capacity(line.len());
-    command.write(&mut printed);
-    assert_eq!(Command::parse(&printed), Ok(command));
-    // A bound's leading zeros are the one thing that printing does not keep.
+    let mut written = Vec::with_capacity(line.len());
+    command.write(&mut written);
+    assert_eq!(Command::parse(&written), Ok(command));
+    // The bound comes last, and writing it drops its leading zeros.
     let kept = match command {
         Command::Iamat(_) => 4,
         Command::Whatsat(_) => 3,
     };
-    assert!(fields(line).take(kept).eq(fields(&printed).take(kept)));
+    assert!(fields(line).take(kept).eq(fields(&written).take(kept)));
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_commands() {
+    fn valid_commands_are_parsed_and_written() {
         check(
             b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1479413884.392014450",
             Ok(b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1479413884.392014450"),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn invalid_lines_have_their_reason() {
         check(b"", Err(Invalid::UnknownCommand));
         check(b" \t", Err(Invalid::UnknownCommand));
         check(b"iamat a +0+0 0", Err(Invalid::UnknownCommand));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_id_ends_at_255_bytes() {
+    fn a_client_id_has_at_most_255_bytes() {
         let line = |bytes: usize| [b"WHATSAT ", "x".repeat(bytes).as_bytes(), b" 1 1"].concat();
         assert!(Command::parse(&line(255)).is_ok());
         assert_eq!(Command::parse(&line(256)), Err(Invalid::Client));
@@ -258,7 +258,7 @@ mod tests {
         prop::collection::vec(prop::sample::select(b" \t\r\n\x0b\x0c".to_vec()), 1..4)
     }
 
-    /// Lines that are valid commands, however odd their spacing.
+    /// Valid commands with arbitrary white space.
     fn valid_line() -> impl Strategy<Value = Vec<u8>> {
         let degrees = "[+-][0-8]?[0-9](\\.[0-9]{1,6})?[+-]1?[0-7][0-9](\\.[0-9]{1,6})?";
         let iamat = (Just("IAMAT"), id(), degrees, "[0-9]{1,10}(\\.[0-9]{1,9})?");
@@ -279,20 +279,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_valid_line_parses_and_prints_back(line in valid_line()) {
+        fn every_valid_line_is_parsed_and_written_back(line in valid_line()) {
             prop_assert!(Command::parse(&line).is_ok());
             assert_inverse(&line);
         }
 
         #[test]
-        fn no_bytes_break_the_inverse(mut line in valid_line(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        fn writing_is_the_inverse_of_parsing_for_changed_lines(mut line in valid_line(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let at = at.index(line.len());
             line[at] = byte;
             assert_inverse(&line);
         }
 
         #[test]
-        fn any_bytes_parse_without_a_panic(line in prop::collection::vec(any::<u8>(), 0..5_000)) {
+        fn any_bytes_are_parsed_without_a_panic(line in prop::collection::vec(any::<u8>(), 0..5_000)) {
             assert_inverse(&line);
         }
     }

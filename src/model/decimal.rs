@@ -1,9 +1,10 @@
-//! Unsigned decimal numbers as clients write them: digits with an optional fraction.
+//! Unsigned decimal numbers: those of clients, with an optional fraction, and whole numbers.
 //!
-//! The text is kept and compared digit by digit. A float would round
-//! `90.00000000000000000001` into range, and a limit that rounds is not a limit.
+//! A client's text is kept and compared digit by digit. A float would round
+//! `90.00000000000000000001` into range, so the limit would not be exact. The build script compiles
+//! this module too.
 
-/// Bytes that a field made of numbers may have; a longer one makes its line invalid.
+/// Maximum length of a numeric field in bytes; a longer one makes its line invalid.
 pub const MAX_FIELD_BYTES: usize = 40;
 
 /// An unsigned decimal number, split at its point.
@@ -17,28 +18,28 @@ pub struct Decimal<'a> {
 }
 
 impl<'a> Decimal<'a> {
-    /// Reads `DIGITS` or `DIGITS.DIGITS`; no sign, no exponent, no bare point.
-    pub fn parse(text: &'a [u8]) -> Option<Decimal<'a>> {
+    /// Parses `DIGITS` or `DIGITS.DIGITS`; signs, exponents and bare points are refused.
+    pub(crate) fn parse(text: &'a [u8]) -> Option<Decimal<'a>> {
         let mut point = None;
-        for (place, byte) in text.iter().enumerate() {
+        for (index, byte) in text.iter().enumerate() {
             match byte {
                 b'0'..=b'9' => {}
-                b'.' if point.is_none() => point = Some(place),
+                b'.' if point.is_none() => point = Some(index),
                 _ => return None,
             }
         }
         let end = point.unwrap_or(text.len());
         let fraction = &text[point.map_or(end, |point| point + 1)..];
-        let whole = end > 0 && (point.is_none() || !fraction.is_empty());
-        whole.then_some(Decimal {
+        let valid = end > 0 && (point.is_none() || !fraction.is_empty());
+        valid.then_some(Decimal {
             text,
             integer: &text[..end],
             fraction,
         })
     }
 
-    /// Whether the number is at most `limit`, exactly.
-    pub fn at_most(&self, limit: u64) -> bool {
+    /// Returns whether the number is at most `limit`, compared exactly.
+    pub(crate) fn at_most(&self, limit: u64) -> bool {
         match self.integer_part() {
             Some(integer) if integer < limit => true,
             Some(integer) if integer == limit => self.fraction.iter().all(|&digit| digit == b'0'),
@@ -46,18 +47,18 @@ impl<'a> Decimal<'a> {
         }
     }
 
-    /// The whole part; `None` where it does not fit.
-    pub fn integer_part(&self) -> Option<u64> {
+    /// Returns the integer part; `None` if it does not fit.
+    pub(crate) fn integer_part(&self) -> Option<u64> {
         parse_u64(self.integer)
     }
 
-    /// Appends the number as it was written.
+    /// Appends the number as the client wrote it.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.text);
     }
 
-    /// The nearest float.
-    pub fn to_f64(&self) -> f64 {
+    /// Returns the nearest float.
+    pub(crate) fn to_f64(self) -> f64 {
         std::str::from_utf8(self.text)
             .ok()
             .and_then(|text| text.parse().ok())
@@ -65,11 +66,11 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// Reads a whole number in plain digits, eight of them at a time; `None` for anything else, or
-/// where it does not fit.
+/// Parses a whole number of plain digits, eight of them at a time. Returns `None` for any other
+/// text, and for a number that does not fit.
 #[inline]
-pub fn parse_u64(text: &[u8]) -> Option<u64> {
-    // Of 19 digits none is too great.
+pub(crate) fn parse_u64(text: &[u8]) -> Option<u64> {
+    // Every number of 19 digits fits.
     if text.len() > 19 {
         return parse_long(text);
     }
@@ -88,7 +89,7 @@ pub fn parse_u64(text: &[u8]) -> Option<u64> {
     (!text.is_empty()).then_some(value)
 }
 
-/// The same for any length, digit by digit.
+/// Parses a number of any length digit by digit.
 fn parse_long(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0u64, |value, &byte| {
         let digit = byte.wrapping_sub(b'0');
@@ -99,7 +100,7 @@ fn parse_long(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Eight digits, the first in the lowest byte: pairs are added up, then pairs of pairs.
+/// Parses eight digits, the first in the lowest byte: adds up pairs, then pairs of pairs.
 #[inline]
 fn parse_eight(word: u64) -> Option<u64> {
     const EACH: u64 = u64::MAX / 255;
@@ -113,6 +114,17 @@ fn parse_eight(word: u64) -> Option<u64> {
     let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
     Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
+}
+
+/// Returns the last `N` decimal digits of `value`, with leading zeros: the fraction of a
+/// fixed-point number.
+pub(crate) fn fixed_digits<const N: usize>(mut value: u64) -> [u8; N] {
+    let mut digits = [b'0'; N];
+    for digit in digits.iter_mut().rev() {
+        *digit += (value % 10) as u8;
+        value /= 10;
+    }
+    digits
 }
 
 #[cfg(test)]
@@ -137,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_of_any_length() {
+    fn whole_numbers_of_any_length_are_parsed() {
         for number in [
             0,
             7,
@@ -170,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_plain_number() {
+    fn other_texts_than_plain_numbers_are_refused() {
         for text in [
             "", ".", "1.", ".5", "+1", "-1", "1e3", "1,5", "0x1", "NaN", "inf", "1.2.3", " 1",
         ] {

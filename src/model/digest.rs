@@ -1,35 +1,30 @@
-//! Whether two servers hold the same records, in a few kilobytes.
+//! Digests of all records of a server: a few kilobytes that show where two servers differ.
 //!
-//! The clients are dealt over [`BUCKETS`] buckets by a keyed hash, and a bucket's digest is the
+//! Clients are distributed over [`BUCKETS`] buckets by a keyed hash, and a bucket's digest is the
 //! sum of the keyed hashes of its records; so it does not depend on the order in which they are
-//! stored, and a difference tells in which bucket it is. The key comes from the herd's id: who
-//! does not know it can't choose ids that cancel each other out.
+//! stored, and a difference is located by its bucket. The key is derived from the herd's id: a
+//! client that does not know it cannot choose ids that cancel each other out.
 
 use std::hash::Hasher;
 
 use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher13;
 
-use crate::model::command::MAX_CLIENT_BYTES;
-use crate::model::decimal::{MAX_FIELD_BYTES, parse_u64};
-use crate::model::fields::MAX_NAME_BYTES;
+use crate::model::decimal::parse_u64;
 use crate::model::fields::fields;
-use crate::model::record::RecordView;
+use crate::model::record::{MAX_PACKED_BYTES, RecordView};
 use crate::model::time::{Timestamp, write_u64};
 
-/// Into how many buckets clients are dealt. A power of two.
-pub const BUCKETS: usize = 256;
+/// Number of buckets over which clients are distributed. A power of two.
+pub(crate) const BUCKETS: usize = 256;
 
-/// Buckets that one line carries.
+/// Number of buckets in a line.
 const BUCKETS_PER_LINE: usize = 64;
 
-/// Most bytes of a line that [`Digest::write_lines`] writes, its LF included.
-pub const MAX_LINE_BYTES: usize = 8 + (2 + BUCKETS_PER_LINE) * 21;
+/// Maximum length in bytes of a line that [`Digest::write_lines`] writes, its LF included.
+pub(crate) const MAX_LINE_BYTES: usize = 8 + (2 + BUCKETS_PER_LINE) * 21;
 
-/// Most bytes of a record that are hashed: four numbers, and four texts with their lengths.
-const MAX_RECORD_BYTES: usize = 4 * 8 + 4 + MAX_NAME_BYTES + MAX_CLIENT_BYTES + 2 * MAX_FIELD_BYTES;
-
-/// A key that all servers of a herd have.
+/// Key of the hashes, which all servers of a herd share.
 #[derive(Clone, Copy)]
 pub struct DigestKey(u64, u64);
 
@@ -40,7 +35,7 @@ impl std::fmt::Debug for DigestKey {
 }
 
 impl DigestKey {
-    /// The key of the herd with that id.
+    /// Derives the key of the herd with that id.
     pub fn new(herd_id: &[u8]) -> DigestKey {
         let half = |which: u64| {
             let mut hasher = SipHasher13::new_with_keys(0x6865_7264, which);
@@ -50,14 +45,15 @@ impl DigestKey {
         DigestKey(half(0), half(1))
     }
 
-    /// Which bucket a client is in.
+    /// Returns the index of a client's bucket.
     pub fn bucket(&self, client: &[u8]) -> usize {
         SipHasher13::new_with_keys(self.0, self.1).hash(client) as usize % BUCKETS
     }
 
     fn hash(&self, record: &RecordView<'_>) -> u64 {
-        // In one piece: the hasher takes three times as long for the same bytes in twelve.
-        let mut bytes = ArrayVec::<u8, MAX_RECORD_BYTES>::new();
+        // The same numbers and texts as a packed record has, in another order. In one piece: the
+        // hasher takes three times as long for the same bytes in twelve pieces.
+        let mut bytes = ArrayVec::<u8, MAX_PACKED_BYTES>::new();
         let mut add = |part: &[u8]| {
             let added = bytes.try_extend_from_slice(part);
             debug_assert!(added.is_ok());
@@ -70,7 +66,7 @@ impl DigestKey {
         ] {
             add(&number.to_le_bytes());
         }
-        // A length before each text, so that no two records are the same bytes.
+        // The length before each text makes the bytes of different records differ.
         for text in [
             record.client,
             record.origin,
@@ -84,41 +80,41 @@ impl DigestKey {
     }
 }
 
-/// What a server holds, of the records received up to a moment.
+/// Digest of the records of a server that were received up to a certain time.
 ///
-/// Records younger than that are left out, since they may be on their way still.
+/// Later records are left out, since they may still be on their way to other servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
-    /// Up to when records were received that count.
+    /// Time up to which the covered records were received.
     pub until: Timestamp,
     buckets: Box<[u64; BUCKETS]>,
 }
 
 impl Digest {
-    /// Of no records.
-    pub fn new(until: Timestamp) -> Digest {
+    /// Returns the digest of no records.
+    pub(crate) fn new(until: Timestamp) -> Digest {
         Digest {
             until,
             buckets: Box::new([0; BUCKETS]),
         }
     }
 
-    /// Counts a record in, if it was received early enough.
-    pub fn add(&mut self, key: &DigestKey, record: &RecordView<'_>) {
+    /// Adds a record, if it was received early enough.
+    pub(crate) fn add(&mut self, key: &DigestKey, record: &RecordView<'_>) {
         if record.received <= self.until {
             let bucket = &mut self.buckets[key.bucket(record.client)];
             *bucket = bucket.wrapping_add(key.hash(record));
         }
     }
 
-    /// What this one has in each bucket that another of the same moment has not.
-    pub fn difference(&self, other: &Digest) -> Difference {
-        Difference(Box::new(std::array::from_fn(|bucket| {
+    /// Returns the difference from another digest with the same `until`.
+    pub(crate) fn difference(&self, other: &Digest) -> DigestDifference {
+        DigestDifference(Box::new(std::array::from_fn(|bucket| {
             self.buckets[bucket].wrapping_sub(other.buckets[bucket])
         })))
     }
 
-    /// All buckets in one number, to be shown and compared by eye.
+    /// Returns a hash of all buckets, to be displayed and compared by eye.
     pub fn total(&self) -> u64 {
         let mut hasher = SipHasher13::new();
         for bucket in self.buckets.iter() {
@@ -128,7 +124,7 @@ impl Digest {
     }
 
     /// Appends the digest as lines `DIGEST until first bucket...`.
-    pub fn write_lines(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_lines(&self, out: &mut Vec<u8>) {
         for first in (0..BUCKETS).step_by(BUCKETS_PER_LINE) {
             out.extend_from_slice(b"DIGEST");
             let buckets = &self.buckets[first..first + BUCKETS_PER_LINE];
@@ -142,46 +138,50 @@ impl Digest {
     }
 }
 
-/// By how much two servers' digests differ in each bucket.
+/// Difference of two servers' digests in each bucket.
 ///
-/// The difference of two sums is the sum of what only one side has, less that of what only the
-/// other has. So records on which the servers agree cancel out, and as long as the same
-/// records are missing the difference stays the same number, whatever else is reported
-/// meanwhile. Records in motion, which one server counted before it got a newer one and the other
-/// after that, make a difference too, but another one each time.
+/// The difference of two sums is the sum of the records that only one side has, minus that of the
+/// records that only the other has. So records that both have cancel out, and as long as the same
+/// records are missing the difference stays the same number, whatever else is reported meanwhile.
+/// Records in motion, which one server added before it received a newer one and the other after
+/// that, make a difference too, but a new one each time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference(Box<[u64; BUCKETS]>);
+pub struct DigestDifference(Box<[u64; BUCKETS]>);
 
-impl Difference {
-    /// In how many buckets there is one.
-    pub fn buckets(&self) -> usize {
+impl DigestDifference {
+    /// Returns the number of buckets that differ.
+    pub(crate) fn buckets(&self) -> usize {
         self.0.iter().filter(|&&by| by != 0).count()
     }
 
-    /// The buckets that differ as they did at an earlier comparison: there, records are missing
-    /// that have not been in motion in between.
-    pub fn lasting_since(&self, earlier: &Difference) -> Vec<usize> {
+    /// Returns the buckets whose difference is the same as at an earlier comparison: their missing
+    /// records were not in motion in between.
+    pub(crate) fn lasting_since(&self, earlier: &DigestDifference) -> Vec<usize> {
         (0..BUCKETS)
             .filter(|&bucket| self.0[bucket] != 0 && self.0[bucket] == earlier.0[bucket])
             .collect()
     }
 
-    /// Takes these buckets for equal.
-    pub fn forget(&mut self, buckets: &[usize]) {
+    /// Treats these buckets as equal.
+    pub(crate) fn forget(&mut self, buckets: &[usize]) {
         for &bucket in buckets {
             self.0[bucket] = 0;
         }
     }
 }
 
-/// A digest that comes line by line.
+/// Reads a digest line by line.
 #[derive(Debug, Default)]
 pub struct DigestReader(Option<Digest>);
 
 impl DigestReader {
-    /// Takes one line that [`Digest::write_lines`] wrote; the digest with the last one, `None`
-    /// before that. An error if the line is broken or out of its turn.
-    pub fn read_line(&mut self, line: &[u8]) -> Result<Option<Digest>, BrokenDigest> {
+    /// Reads one line that [`Digest::write_lines`] wrote. Returns the digest after the last line,
+    /// and `None` before.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line is malformed or out of order.
+    pub(crate) fn read_line(&mut self, line: &[u8]) -> Result<Option<Digest>, BrokenDigest> {
         let mut fields = fields(line);
         if fields.next() != Some(b"DIGEST") {
             return Err(BrokenDigest);
@@ -205,7 +205,7 @@ impl DigestReader {
     }
 }
 
-/// A line that is no part of a digest.
+/// The error of a line that is malformed or out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokenDigest;
 
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_shows_in_its_bucket() {
+    fn a_difference_is_located_in_its_bucket() {
         let one = digest(&[record("a", 1), record("b", 2)]);
         let other = digest(&[record("a", 1), record("b", 3)]);
         let difference = one.difference(&other);
@@ -260,9 +260,9 @@ mod tests {
     }
 
     #[test]
-    fn what_lasts_is_told_from_what_is_in_motion() {
+    fn lasting_differences_are_distinguished_from_records_in_motion() {
         // Only one server has "a"; "b" is reported again and again, and the servers are compared
-        // while the newest report is known to one of them.
+        // while only one of them has the newest report.
         let difference = |time| {
             let (b, newer) = (record("b", time), record("b", time + 1));
             digest(&[record("a", 1), b]).difference(&digest(&[newer]))
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn it_survives_its_lines() {
+    fn a_digest_is_read_back_from_its_lines() {
         let sent = digest(&[record("a", 1), record("b", 2)]);
         let mut text = Vec::new();
         sent.write_lines(&mut text);

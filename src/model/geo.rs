@@ -1,10 +1,13 @@
-//! Where on earth: latitude and longitude, and the ISO 6709 text that carries them.
+//! Positions on the earth: latitude and longitude, their ISO 6709 text, and distances.
+//!
+//! Distances are compared as chords through the unit sphere. The build script compiles this module
+//! too.
 
 use crate::model::decimal::{Decimal, MAX_FIELD_BYTES};
 use std::f64::consts::FRAC_PI_2;
 
 /// Mean radius of the earth in kilometers (IUGG R1).
-pub const EARTH_RADIUS_KM: f64 = 6371.0088;
+pub(crate) const EARTH_RADIUS_KM: f64 = 6371.0088;
 
 /// A point on the earth in decimal degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +19,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Reads a client's location field: two signed decimals with nothing between them
+    /// Parses a client's location field: two signed decimals with nothing between them
     /// (ISO 6709, decimal degrees), `+34.068930-118.445127`.
     pub fn parse(text: &[u8]) -> Option<Position> {
         let (latitude, longitude) = split(text)?;
@@ -26,18 +29,18 @@ impl Position {
         })
     }
 
-    /// Whether [`parse`](Self::parse) would read this. Floats are half of its cost, and who only
-    /// keeps the text does without them.
-    pub fn is_valid(text: &[u8]) -> bool {
+    /// Returns whether [`parse`](Self::parse) accepts the text. Conversion to floats is half of its
+    /// cost, and unnecessary if only the text is kept.
+    pub(crate) fn is_valid(text: &[u8]) -> bool {
         split(text).is_some_and(|(latitude, longitude)| {
             magnitude(latitude, 90).is_some() && magnitude(longitude, 180).is_some()
         })
     }
 
-    /// The point as a vector on the unit sphere: x to 0°E, y to 90°E, z to the north pole.
+    /// Returns the point as a vector on the unit sphere: x to 0°E, y to 90°E, z to the north pole.
     ///
     /// Distances between such vectors need no special case at the poles or at ±180°.
-    pub fn unit_vector(&self) -> [f64; 3] {
+    pub(crate) fn unit_vector(&self) -> [f64; 3] {
         let (sin_latitude, cos_latitude) = self.latitude.to_radians().sin_cos();
         let (sin_longitude, cos_longitude) = self.longitude.to_radians().sin_cos();
         [
@@ -48,19 +51,19 @@ impl Position {
     }
 }
 
-/// How far apart, in a straight line through the unit sphere, two points are that lie this many
-/// kilometers apart on the ground. Half way around is as far as it gets.
-pub fn chord(kilometers: f64) -> f64 {
+/// Returns the length of the chord through the unit sphere between two points that are `kilometers`
+/// apart on the ground; at most that of half the circumference.
+pub(crate) fn chord(kilometers: f64) -> f64 {
     2.0 * (kilometers / (2.0 * EARTH_RADIUS_KM)).min(FRAC_PI_2).sin()
 }
 
-/// The square of the straight line between two points.
-pub fn squared_chord(one: [f64; 3], other: [f64; 3]) -> f64 {
+/// Returns the square of the chord between two points.
+pub(crate) fn squared_chord(one: [f64; 3], other: [f64; 3]) -> f64 {
     one.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
 /// Splits a location into its latitude and longitude texts, each with its sign.
-pub fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     if text.len() > MAX_FIELD_BYTES {
         return None;
     }
@@ -71,14 +74,14 @@ pub fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some(text.split_at(second))
 }
 
-/// A signed decimal of at most `limit` degrees either way.
+/// Parses a signed decimal from `-limit` to `limit` degrees.
 fn degrees(text: &[u8], limit: u64) -> Option<f64> {
     let (negative, magnitude) = magnitude(text, limit)?;
     let degrees = magnitude.to_f64();
     Some(if negative { -degrees } else { degrees })
 }
 
-/// Whether it is negative, and how far from zero.
+/// Parses the sign, `true` if negative, and the magnitude of at most `limit`.
 fn magnitude(text: &[u8], limit: u64) -> Option<(bool, Decimal<'_>)> {
     let (sign, digits) = text.split_first()?;
     let magnitude = Decimal::parse(digits)?;
@@ -99,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_iso_6709() {
+    fn iso_6709_locations_are_parsed() {
         check("+34.068930-118.445127", Some((34.068930, -118.445127)));
         check("+34-118", Some((34.0, -118.0)));
         check("-90-180", Some((-90.0, -180.0)));
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest() {
+    fn other_texts_are_refused() {
         for text in [
             "",
             "+",
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn chords_span_the_ground() {
+    fn chords_match_distances_on_the_ground() {
         let place = |latitude, longitude| Position {
             latitude,
             longitude,

@@ -1,12 +1,12 @@
-//! Values and their grammar: what a command, a record, a version vector or a digest is.
+//! Values and their grammar: commands, records, version vectors, digests, times and positions.
 //!
-//! Nothing here does I/O, reads a clock or holds a lock, so the build script and the model of the
-//! scheduler in `tests/interleavings` compile it as it is.
+//! Nothing here does I/O or holds a lock, and only `time` reads a clock, so the build script and
+//! the scheduler of `tests/interleavings` compile these modules as they are.
 
 pub mod command;
 pub mod decimal;
 pub mod digest;
-pub mod fields;
+pub(crate) mod fields;
 pub mod geo;
 pub mod printable;
 pub mod record;

@@ -1,17 +1,17 @@
-//! Bytes and addresses of strangers, made safe and cheap for a log line.
+//! Untrusted bytes and addresses, formatted for a log line: safely, and at low cost.
 
 use std::fmt::{self, Write};
 use std::net::{SocketAddr, SocketAddrV4};
 
 use arrayvec::ArrayVec;
 
-/// Shows bytes as text with everything outside printable ASCII, and the backslash, escaped; so
-/// nothing that a client sends can forge a log line, and every byte can be told.
+/// Displays bytes as text, with backslashes and all bytes outside printable ASCII escaped: so no
+/// client can forge a log line, and every byte can be recovered.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a>(pub &'a [u8]);
 
-/// Whether no byte has to be escaped. Looking at all, not at each up to the first that has to be,
-/// takes a fraction of the time.
+/// Returns whether no byte has to be escaped. Checking all bytes without an early exit takes a
+/// fraction of the time.
 fn is_plain(bytes: &[u8]) -> bool {
     bytes
         .iter()
@@ -25,7 +25,7 @@ fn is_printable(&byte: &u8) -> bool {
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0;
-        // Nearly all lines are.
+        // Nearly all lines are plain.
         if is_plain(rest) {
             return f.write_str(std::str::from_utf8(rest).unwrap_or_default());
         }
@@ -47,24 +47,24 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// Shows a client's address as its own `Display` does, for the lines that every request logs: that
-/// takes five times as long.
+/// Displays a client's address like the `Display` of [`SocketAddr`], which takes five times as
+/// long, for the lines that every request logs.
 #[derive(Clone, Copy, Debug)]
-pub struct Client(pub SocketAddr);
+pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
-impl fmt::Display for Client {
+impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SocketAddr::V4(address) = self.0 else {
             return self.0.fmt(f);
         };
-        // From its end: `255.255.255.255:65535` at most.
+        // Written from its end; `255.255.255.255:65535` is the longest.
         let mut text = [0; 21];
         let start = write_address(address, &mut text);
         f.write_str(std::str::from_utf8(&text[start..]).unwrap_or_default())
     }
 }
 
-/// Writes an address to the end of `text`, and says where it begins.
+/// Writes an address to the end of `text`, and returns the index of its first byte.
 fn write_address(address: SocketAddrV4, text: &mut [u8; 21]) -> usize {
     let mut start = text.len();
     let mut number = |mut value: u16, before: u8| {
@@ -90,40 +90,42 @@ fn write_address(address: SocketAddrV4, text: &mut [u8; 21]) -> usize {
     start
 }
 
-/// Bytes of a line, and of what is said before it, that are shown in one piece; longer ones come in several.
+/// Maximum length in bytes of a line, with the text before it, that is displayed in one piece;
+/// longer ones are displayed in several.
 const PIECE_BYTES: usize = 512;
 
-/// Shows a line with whom it came from or went to, mostly as one piece of text: a logger passes
-/// each piece on through several layers.
+/// Displays a line that was received from or sent to a client, mostly as one piece of text: a
+/// logger passes each piece through several layers.
 #[derive(Clone, Copy, Debug)]
-pub struct Exchange<'a> {
-    /// What the line did: `received from client`.
-    pub what: &'static str,
-    /// Who was on the other side.
-    pub client: Client,
+pub(crate) struct LoggedLine<'a> {
+    /// Direction: `received from client` or `sent to client`.
+    pub(crate) direction: &'static str,
+    /// The client.
+    pub(crate) client: ClientAddress,
     /// The line.
-    pub line: Printable<'a>,
+    pub(crate) line: Printable<'a>,
 }
 
-impl Exchange<'_> {
-    /// Writes all of it to `piece`, unless it has to be escaped or is too long.
+impl LoggedLine<'_> {
+    /// Writes everything to `piece`; returns `false` if that is impossible: the line must be
+    /// escaped or is too long, or the address is not IPv4.
     fn write_piece(&self, piece: &mut ArrayVec<u8, PIECE_BYTES>) -> bool {
         let SocketAddr::V4(address) = self.client.0 else {
             return false;
         };
         let line = self.line.0;
-        if !is_plain(line) || self.what.len() + line.len() > PIECE_BYTES - 24 {
+        if !is_plain(line) || self.direction.len() + line.len() > PIECE_BYTES - 24 {
             return false;
         }
         let mut text = [0; 21];
         let start = write_address(address, &mut text);
-        [self.what.as_bytes(), b" ", &text[start..], b": ", line]
+        [self.direction.as_bytes(), b" ", &text[start..], b": ", line]
             .iter()
             .all(|part| piece.try_extend_from_slice(part).is_ok())
     }
 }
 
-impl fmt::Display for Exchange<'_> {
+impl fmt::Display for LoggedLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut piece = ArrayVec::new();
         if self.write_piece(&mut piece)
@@ -131,7 +133,7 @@ impl fmt::Display for Exchange<'_> {
         {
             return f.write_str(piece);
         }
-        write!(f, "{} {}: {}", self.what, self.client, self.line)
+        write!(f, "{} {}: {}", self.direction, self.client, self.line)
     }
 }
 
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_look_as_ever() {
+    fn addresses_are_displayed_like_those_of_the_standard_library() {
         for text in [
             "0.0.0.0:0",
             "127.0.0.1:12000",
@@ -149,27 +151,31 @@ mod tests {
             "[::1]:12000",
         ] {
             let address: SocketAddr = text.parse().expect("an address");
-            assert_eq!(Client(address).to_string(), address.to_string());
+            assert_eq!(ClientAddress(address).to_string(), address.to_string());
         }
     }
 
     #[test]
-    fn an_exchange_in_one_piece_looks_like_one_in_many() {
+    fn lines_are_the_same_in_one_piece_and_in_several() {
         let long = [b'x'; PIECE_BYTES];
         for address in ["10.20.100.9:80", "[::1]:12000"] {
-            let client = Client(address.parse().expect("an address"));
+            let client = ClientAddress(address.parse().expect("an address"));
             for line in [b"IAMAT kiwi".as_slice(), b"", b"\\ \n", &long, &long[50..]] {
-                let what = "sent to client";
+                let direction = "sent to client";
                 let line = Printable(line);
-                let exchange = Exchange { what, client, line };
-                let expected = format!("{what} {address}: {line}");
-                assert_eq!(exchange.to_string(), expected);
+                let logged = LoggedLine {
+                    direction,
+                    client,
+                    line,
+                };
+                let expected = format!("{direction} {address}: {line}");
+                assert_eq!(logged.to_string(), expected);
             }
         }
     }
 
     #[test]
-    fn shows_every_byte_and_forges_no_line() {
+    fn every_byte_is_displayed_and_no_line_can_be_forged() {
         let shown = Printable(b"a \"b\"\\\n\r\0\xff\xf0\x9f~").to_string();
         assert_eq!(shown, r#"a "b"\\\n\r\x00\xff\xf0\x9f~"#);
         assert_eq!(Printable(b"").to_string(), "");

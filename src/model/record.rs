@@ -14,7 +14,7 @@ use crate::model::time::{Timestamp, write_u64};
 
 /// Maximum seconds by which a client's time may be ahead of the clock that judges it. One poisoned
 /// date would shut a client out of its own record for ever.
-pub const MAX_AHEAD_SECONDS: u64 = 300;
+pub(crate) const MAX_AHEAD_SECONDS: u64 = 300;
 
 /// Maximum bytes of a record's line, its LF included.
 pub const MAX_LINE_BYTES: usize =
@@ -84,8 +84,8 @@ impl<'a> RecordView<'a> {
 
     /// Reads what [`write_line`](Self::write_line) wrote, without its LF.
     ///
-    /// Returns `None` for anything that no server of the herd would have accepted from a client: the
-    /// neighbor that sent it is broken.
+    /// Returns `None` for anything that no server of the herd would have accepted from a client:
+    /// the neighbor that sent it is broken.
     pub fn parse_line(line: &'a [u8]) -> Option<RecordView<'a>> {
         let [
             keyword,
@@ -146,14 +146,14 @@ impl<'a> RecordView<'a> {
 const PACKED_HEADER_BYTES: usize = 4 * 8 + 4;
 
 /// Maximum bytes of a packed record.
-pub const MAX_PACKED_BYTES: usize =
+pub(crate) const MAX_PACKED_BYTES: usize =
     PACKED_HEADER_BYTES + MAX_NAME_BYTES + MAX_CLIENT_BYTES + 2 * MAX_FIELD_BYTES;
 
 /// The packed form of a record, in the cache and in the journal's frames. A change to it is a new
 /// version of the journal's layout.
 ///
-/// Little-endian: `time`, `received`, `epoch` and `sequence` of 8 bytes each; the lengths of origin,
-/// client, location and time text of one byte each; then those texts.
+/// Little-endian: `time`, `received`, `epoch` and `sequence` of 8 bytes each; the lengths of
+/// origin, client, location and time text of one byte each; then those texts.
 impl<'a> RecordView<'a> {
     /// Bytes that the packed record takes.
     pub fn packed_bytes(&self) -> usize {
@@ -170,7 +170,7 @@ impl<'a> RecordView<'a> {
 
     /// Writes the packed record to the beginning of `bytes`, which must have room for it. Its texts
     /// must be within their limits, which parsing ensures.
-    pub fn pack_into(&self, bytes: &mut [u8]) {
+    pub(crate) fn pack_into(&self, bytes: &mut [u8]) {
         let (header, mut rest) = bytes.split_at_mut(PACKED_HEADER_BYTES);
         header.copy_from_slice(&self.packed_header());
         for text in self.texts() {
@@ -203,7 +203,7 @@ impl<'a> RecordView<'a> {
     /// The client of the packed record at the beginning of `bytes`: a table is searched by it.
     ///
     /// Panics if there is no packed record.
-    pub fn packed_client(bytes: &'a [u8]) -> &'a [u8] {
+    pub(crate) fn packed_client(bytes: &'a [u8]) -> &'a [u8] {
         let start = PACKED_HEADER_BYTES + usize::from(bytes[32]);
         &bytes[start..start + usize::from(bytes[33])]
     }

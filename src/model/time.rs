@@ -1,18 +1,18 @@
-//! Points in time as whole nanoseconds, and how the protocol writes them.
+//! Points in time as whole nanoseconds, their text in the protocol, and the clock of deadlines.
 //!
-//! Never a float: an `f64` of seconds steps by 238 ns at today's dates, so two reports that
-//! differ could compare as equal, and a time would not come back as it was sent.
+//! Floats are not used: an `f64` of seconds steps by 238 ns at today's dates, so two different
+//! times could compare as equal, and a time would not be echoed as it was sent.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::model::decimal::{MAX_FIELD_BYTES, parse_u64};
+use crate::model::decimal::{MAX_FIELD_BYTES, fixed_digits, parse_u64};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Digits of a second's fraction that a time may have.
+/// Maximum number of digits of a second's fraction.
 const FRACTION_DIGITS: usize = 9;
 
 /// Nanoseconds since the Unix epoch. Holds dates up to the year 2554.
@@ -32,7 +32,7 @@ const FRACTION_DIGITS: usize = 9;
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The wall clock. Only the outer layers call this; below them time is an argument.
+    /// Reads the wall clock. Only the outer layers call this; below them time is an argument.
     pub fn now() -> Timestamp {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -40,17 +40,17 @@ impl Timestamp {
         Timestamp(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// The time `nanos` nanoseconds after the epoch.
+    /// Returns the time `nanos` nanoseconds after the epoch.
     pub const fn from_nanos(nanos: u64) -> Timestamp {
         Timestamp(nanos)
     }
 
-    /// Nanoseconds since the epoch.
+    /// Returns the nanoseconds since the epoch.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Reads POSIX seconds with an optional fraction of up to nine digits.
+    /// Parses POSIX seconds with an optional fraction of up to nine digits.
     ///
     /// A time past the year 2554 does not fit and is refused; it would be refused as too far
     /// ahead of the clock in any case.
@@ -75,14 +75,14 @@ impl Timestamp {
             .map(Timestamp)
     }
 
-    /// Whether this is more than `seconds` later than `clock`.
+    /// Returns whether this is more than `seconds` later than `clock`.
     pub const fn is_ahead_of(self, clock: Timestamp, seconds: u64) -> bool {
         self.0 > clock.0.saturating_add(seconds * NANOS_PER_SECOND)
     }
 
-    /// How much later this is than `earlier`; the protocol's `difference`.
-    pub const fn difference(self, earlier: Timestamp) -> Difference {
-        Difference {
+    /// Returns the time since `earlier`, negative if that is later; the protocol's `difference`.
+    pub(crate) const fn difference(self, earlier: Timestamp) -> TimeDifference {
+        TimeDifference {
             negative: self.0 < earlier.0,
             nanos: self.0.abs_diff(earlier.0),
         }
@@ -91,28 +91,23 @@ impl Timestamp {
 
 /// A signed span of time, written as `+0.263873386`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct TimeDifference {
     negative: bool,
     nanos: u64,
 }
 
-impl Difference {
+impl TimeDifference {
     /// Appends the sign, the whole seconds, the point and nine decimals.
-    pub fn write(self, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
         out.push(if self.negative { b'-' } else { b'+' });
         write_u64(self.nanos / NANOS_PER_SECOND, out);
-        let mut fraction = [b'0'; 1 + FRACTION_DIGITS];
-        fraction[0] = b'.';
-        let mut rest = self.nanos % NANOS_PER_SECOND;
-        for digit in fraction[1..].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
+        out.push(b'.');
+        let fraction: [u8; FRACTION_DIGITS] = fixed_digits(self.nanos % NANOS_PER_SECOND);
         out.extend_from_slice(&fraction);
     }
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for TimeDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.negative { '-' } else { '+' };
         let (seconds, nanos) = (self.nanos / NANOS_PER_SECOND, self.nanos % NANOS_PER_SECOND);
@@ -120,13 +115,13 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Milliseconds since the server's start: what deadlines are counted in.
+/// Milliseconds since the server's start, the unit of deadlines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(u64);
 
 impl Tick {
-    /// The moment `span` later.
-    pub fn after(self, span: Duration) -> Tick {
+    /// Returns the moment `span` later.
+    pub(crate) fn after(self, span: Duration) -> Tick {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Tick(self.0.saturating_add(millis))
     }
@@ -144,31 +139,31 @@ impl From<Tick> for u64 {
     }
 }
 
-/// A clock for deadlines that costs a memory access to read; one thread moves it on.
+/// A clock for deadlines whose reading costs a memory access; one thread advances it.
 ///
-/// Deadlines are seconds, so its steps of [`COARSE_STEP`] are fine enough, and no request pays
-/// for reading a real clock.
+/// Deadlines are in seconds, so steps of [`COARSE_STEP`] are fine enough, and no request pays for
+/// reading a real clock.
 #[derive(Clone, Debug, Default)]
 pub struct CoarseClock(Arc<AtomicU64>);
 
-/// How often the coarse clock is moved on.
-pub const COARSE_STEP: Duration = Duration::from_millis(100);
+/// Interval at which the coarse clock is advanced.
+pub(crate) const COARSE_STEP: Duration = Duration::from_millis(100);
 
 impl CoarseClock {
-    /// The last moment that was set.
+    /// Returns the moment that was set last.
     pub fn now(&self) -> Tick {
         Tick(self.0.load(Ordering::Relaxed))
     }
 
-    /// Moves the clock to `since_start`.
-    pub fn set(&self, since_start: Duration) {
+    /// Sets the clock to `since_start`.
+    pub(crate) fn set(&self, since_start: Duration) {
         let tick = Tick::default().after(since_start);
         self.0.store(tick.0, Ordering::Relaxed);
     }
 }
 
-/// Appends `value` in decimal digits; `fmt` takes several times as long, once per reply.
-pub fn write_u64(value: u64, out: &mut Vec<u8>) {
+/// Appends `value` in decimal digits; `fmt` takes several times as long, in each reply.
+pub(crate) fn write_u64(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -186,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_posix_seconds() {
+    fn posix_seconds_are_parsed() {
         check_parse("0", Some(0));
         check_parse("1479413884.392014450", Some(1_479_413_884_392_014_450));
         check_parse("1479413884", Some(1_479_413_884_000_000_000));
@@ -196,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_poisoned_times() {
+    fn other_texts_are_refused() {
         for text in [
             "",
             "-1",
@@ -228,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_sign_and_nine_decimals() {
+    fn a_difference_has_a_sign_and_nine_decimals() {
         check_difference(
             1_479_413_884_655_887_836,
             1_479_413_884_392_014_450,
@@ -240,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn ahead_is_exact() {
+    fn times_ahead_are_compared_exactly() {
         let clock = Timestamp(1_000);
         assert!(!Timestamp(300 * NANOS_PER_SECOND + 1_000).is_ahead_of(clock, 300));
         assert!(Timestamp(300 * NANOS_PER_SECOND + 1_001).is_ahead_of(clock, 300));

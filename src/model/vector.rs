@@ -1,32 +1,33 @@
-//! Version vectors: for every start of every server, up to which report one holds everything.
+//! Version vectors: for each origin and epoch, the sequence number up to which all reports are
+//! held.
 //!
-//! A vector says "of the reports that this origin numbered in this epoch, I hold all up to
-//! here, or something newer". It advances by a server's own numbering and by a neighbor's
-//! marker, never by a single record: records of one origin come over two paths and may leave
-//! gaps. Leaving an entry out claims nothing, so it can only cost a resend.
+//! An entry means "of the reports that this origin numbered in this epoch, I hold all up to here,
+//! or newer ones of the same clients". A vector advances by a server's own numbering and by a
+//! neighbor's marker, never by a single record: records of one origin arrive over two paths and may
+//! leave gaps. A missing entry claims nothing, so it can only cost a resend.
 
 use std::collections::BTreeMap;
 
 use crate::model::decimal::parse_u64;
-use crate::model::fields::MAX_NAME_BYTES;
-use crate::model::fields::fields;
+use crate::model::fields::{MAX_NAME_BYTES, fields};
 use crate::model::time::write_u64;
 
-/// Entries that one line carries; a longer vector takes several lines.
+/// Maximum number of entries in a line; a longer vector takes several lines.
 const ENTRIES_PER_LINE: usize = 64;
 
-/// Most bytes of a line that [`Vector::write_lines`] writes, its LF included.
-pub const MAX_LINE_BYTES: usize = 16 + ENTRIES_PER_LINE * (MAX_NAME_BYTES + 2 * 20 + 3);
+/// Maximum length in bytes of a line that [`Vector::write_lines`] writes, its LF included.
+pub(crate) const MAX_LINE_BYTES: usize = 16 + ENTRIES_PER_LINE * (MAX_NAME_BYTES + 2 * 20 + 3);
 
-/// Entries that are taken from a neighbor; one that sends more is broken.
+/// Maximum number of entries accepted from a neighbor; a vector with more is malformed.
 const MAX_ENTRIES: usize = 65_536;
 
-/// Up to which sequence everything is held, by origin and epoch.
+/// Sequence number up to which all reports are held, by origin and epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vector(BTreeMap<Box<[u8]>, BTreeMap<u64, u64>>);
 
 impl Vector {
-    /// Whether a record is covered: the vector's owner holds it, or something newer.
+    /// Returns whether a record is covered: the vector's owner holds it, or a newer one of its
+    /// client.
     pub fn covers(&self, origin: &[u8], epoch: u64, sequence: u64) -> bool {
         self.0
             .get(origin)
@@ -34,7 +35,7 @@ impl Vector {
             .is_some_and(|&held| sequence <= held)
     }
 
-    /// Raises one entry; a lower sequence than the held one changes nothing.
+    /// Raises one entry; a sequence number below the entry's changes nothing.
     pub fn advance(&mut self, origin: &[u8], epoch: u64, sequence: u64) {
         if !self.0.contains_key(origin) {
             self.0.insert(origin.into(), BTreeMap::new());
@@ -45,43 +46,43 @@ impl Vector {
         }
     }
 
-    /// Raises every entry to the other's.
+    /// Raises every entry to that of `other`.
     pub fn merge(&mut self, other: &Vector) {
         for (origin, epoch, sequence) in other.entries() {
             self.advance(origin, epoch, sequence);
         }
     }
 
-    /// Whether every entry of the other vector is covered, so that merging it would change nothing.
-    pub fn includes(&self, other: &Vector) -> bool {
+    /// Returns whether every entry of `other` is covered, so that merging it would change nothing.
+    pub(crate) fn includes(&self, other: &Vector) -> bool {
         other
             .entries()
             .all(|(origin, epoch, sequence)| self.covers(origin, epoch, sequence))
     }
 
-    /// Whether there is more than one start of any server.
-    pub fn has_several_epochs(&self) -> bool {
+    /// Returns whether any origin has more than one epoch.
+    pub(crate) fn has_several_epochs(&self) -> bool {
         self.0.values().any(|epochs| epochs.len() > 1)
     }
 
-    /// Takes those entries out that `leaves` names by origin and epoch, and hands them out.
-    pub fn split_off(&mut self, mut leaves: impl FnMut(&[u8], u64) -> bool) -> Vector {
-        let mut gone = Vector::default();
+    /// Removes and returns the entries for whose origin and epoch `removes` returns `true`.
+    pub(crate) fn split_off(&mut self, mut removes: impl FnMut(&[u8], u64) -> bool) -> Vector {
+        let mut removed = Vector::default();
         for (origin, epochs) in &mut self.0 {
             epochs.retain(|&epoch, &mut sequence| {
-                let leaves = leaves(origin, epoch);
-                if leaves {
-                    gone.advance(origin, epoch, sequence);
+                let is_removed = removes(origin, epoch);
+                if is_removed {
+                    removed.advance(origin, epoch, sequence);
                 }
-                !leaves
+                !is_removed
             });
         }
         self.0.retain(|_, epochs| !epochs.is_empty());
-        gone
+        removed
     }
 
-    /// Whether there is an entry for a server's start.
-    pub fn has_epoch(&self, origin: &[u8], epoch: u64) -> bool {
+    /// Returns whether there is an entry for that origin and epoch.
+    pub(crate) fn has_epoch(&self, origin: &[u8], epoch: u64) -> bool {
         self.0
             .get(origin)
             .is_some_and(|epochs| epochs.contains_key(&epoch))
@@ -111,8 +112,8 @@ impl Vector {
         }
     }
 
-    /// Adds the entries of one line that [`write_lines`](Self::write_lines) wrote. Says whether
-    /// it was the last, or `None` if the line is broken.
+    /// Adds the entries of one line that [`write_lines`](Self::write_lines) wrote. Returns whether
+    /// it is the last line, or `None` if it is malformed.
     pub fn read_line(&mut self, keyword: &str, line: &[u8]) -> Option<bool> {
         let mut fields = fields(line);
         if fields.next()? != keyword.as_bytes() {
@@ -136,12 +137,12 @@ impl Vector {
         Some(last)
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.0.values().map(BTreeMap::len).sum()
     }
 
-    /// Whether nothing is claimed.
+    /// Returns whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn covers_up_to_the_highest_and_no_other_epoch() {
+    fn a_vector_covers_up_to_its_highest_sequence_and_no_other_epoch() {
         let mut vector = Vector::default();
         vector.advance(b"Ball", 7, 5);
         vector.advance(b"Ball", 7, 3);
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_entries_survives_its_lines() {
+    fn any_number_of_entries_is_read_back_from_its_lines() {
         for entries in [0, 1, 64, 65, 200] {
             let mut vector = Vector::default();
             for epoch in 0..entries {
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_lines_are_refused() {
+    fn malformed_lines_are_refused() {
         for line in [
             "",
             "VECTOR",
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn merging_takes_the_higher_of_each() {
+    fn merging_keeps_the_higher_of_each_entry() {
         let (mut a, mut b) = (Vector::default(), Vector::default());
         a.advance(b"x", 1, 5);
         b.advance(b"x", 1, 4);

@@ -24,7 +24,7 @@ use crate::client::pool::Pool;
 use crate::client::services::Services;
 use crate::config::Config;
 use crate::config::limits::{check_threads, raise_descriptor_limit};
-use crate::config::topology::{Address, Server as Entry};
+use crate::config::topology::{Address, ServerEntry};
 use crate::link::keyring::Keyring;
 use crate::link::neighbor::LinkStatus;
 use crate::link::{self, Links};
@@ -62,7 +62,7 @@ pub struct Sockets {
 
 impl Sockets {
     /// Binds a server's own two addresses, or their ports on another local address.
-    pub fn bind(entry: &Entry, on: Option<IpAddr>) -> Result<Sockets, StartError> {
+    pub fn bind(entry: &ServerEntry, on: Option<IpAddr>) -> Result<Sockets, StartError> {
         let bind = |audience, address: &Address| {
             let resolved = match on {
                 Some(ip) => SocketAddr::new(ip, address.port),
@@ -92,7 +92,7 @@ fn resolve(address: &Address) -> Result<SocketAddr, StartError> {
 #[derive(Debug)]
 pub struct Server {
     /// Its own line of `servers.txt`, as it was at the start.
-    entry: Entry,
+    entry: ServerEntry,
     services: Arc<Services>,
     replica: Arc<Replica>,
     clients: Listener,

@@ -3,7 +3,7 @@
 use super::Server;
 use super::error::ReloadError;
 use crate::config::keys::KeyFile;
-use crate::config::topology::{Server as Entry, Topology};
+use crate::config::topology::{ServerEntry, Topology};
 use crate::link;
 
 impl Server {
@@ -18,7 +18,7 @@ impl Server {
         let Some(entry) = topology.server(name) else {
             return Err(ReloadError::NotNamed(name.clone()));
         };
-        let addresses = |entry: &Entry| [entry.client.clone(), entry.peer.clone()];
+        let addresses = |entry: &ServerEntry| [entry.client.clone(), entry.peer.clone()];
         let (old, new) = (addresses(&self.entry), addresses(entry));
         if old != new {
             return Err(ReloadError::OwnAddress(Box::new([old, new])));

@@ -4,7 +4,7 @@
 //! All servers are asked at the same time for a digest of the same moment. While reports come in,
 //! even servers that agree differ in the records that are just being replaced; so where digests
 //! differ they are asked once more, and only a bucket that differs in the same way again is wrong
-//! ([`Difference`](crate::model::digest::Difference)).
+//! ([`DigestDifference`](crate::model::digest::DigestDifference)).
 
 mod table;
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use crate::config::keys::KeyFile;
-use crate::config::topology::{Server, Topology};
+use crate::config::topology::{ServerEntry, Topology};
 use crate::link::audit::settled;
 use crate::link::handshake::HandshakeError;
 use crate::link::neighbor::LinkPhase;
@@ -60,7 +60,8 @@ impl Survey {
         let (mut differing, mut moving) = (Vec::new(), 0);
         if differences(&first).iter().any(|(_, buckets)| *buckets > 0) {
             std::thread::sleep(SECOND_LOOK);
-            let with_digest = |server: &&Server| first.iter().any(|(name, _)| *name == server.name);
+            let with_digest =
+                |server: &&ServerEntry| first.iter().any(|(name, _)| *name == server.name);
             let again: Vec<_> = servers.iter().copied().filter(with_digest).collect();
             let second = ask_all(&again, &keys);
             (differing, moving) = lasting(&first, &digests(&second));
@@ -125,7 +126,7 @@ impl Answer {
 }
 
 /// Asks servers, all at once. Returns their answers in the servers' order.
-fn ask_all(servers: &[&Server], keys: &Arc<KeyFile>) -> Vec<Answer> {
+fn ask_all(servers: &[&ServerEntry], keys: &Arc<KeyFile>) -> Vec<Answer> {
     let until = settled(Timestamp::now());
     let deadline = Instant::now() + ANSWER_LIMIT;
     let (answered, answers) = bounded(servers.len());
@@ -147,7 +148,7 @@ fn ask_all(servers: &[&Server], keys: &Arc<KeyFile>) -> Vec<Answer> {
     while let Ok((index, result)) = answers.recv_deadline(deadline) {
         results[index] = result;
     }
-    let answer = |(server, result): (&&Server, _)| Answer {
+    let answer = |(server, result): (&&ServerEntry, _)| Answer {
         name: server.name.clone(),
         result,
     };

@@ -1,4 +1,4 @@
-//! The program as a process: what it prints, how it ends, what it logs.
+//! The program as a process: its output, exit codes and log.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -12,15 +12,15 @@ use crate::support::{Client, report};
 
 #[track_caller]
 fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
-    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (got_out, got_err) = (shown(&output.stdout), shown(&output.stderr));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (got_out, got_err) = (text(&output.stdout), text(&output.stderr));
     assert!(got_out.contains(stdout), "{stdout:?} is not in {got_out:?}");
     assert!(got_err.contains(stderr), "{stderr:?} is not in {got_err:?}");
     assert_eq!(output.status.code(), Some(code), "{got_err}");
 }
 
 #[test]
-fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
+fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
     let directory = Directory::new("usage");
     let run = |arguments: &[&str]| herd(&directory, arguments).output().unwrap();
     check(&run(&[]), 2, "", "a command is missing");
@@ -40,6 +40,13 @@ fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
         "",
         "servers.txt:2: Alford's client address \"127.0.0.1\" is not",
     );
+    directory.servers("Ball 127.0.0.1:1 127.0.0.1:2\nWelsh 127.0.0.1:3 127.0.0.1:4\n");
+    check(
+        &run(&["check"]),
+        0,
+        "warning: servers unreachable from Ball: Welsh (the topology is partitioned)\n",
+        "",
+    );
     directory.servers("Ball 127.0.0.1:1 127.0.0.1:2 # alone\n");
     check(
         &run(&["check"]),
@@ -54,14 +61,23 @@ fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
         "names no server Welsh; it names Ball",
     );
     for (flag, value, reason) in [
-        ("--pool", "sofa", "either dedicated or shared"),
+        ("--pool", "sofa", r#"expected "dedicated" or "shared""#),
+        (
+            "--ack",
+            "never",
+            r#"expected "memory", "journal" or "disk""#,
+        ),
         ("--workers", "0", "from 1 to 8192"),
         ("--workers", "many", "from 1 to 8192"),
         ("--max-clients", "0", "greater than 0"),
         ("--max-records", "-1", "greater than 0"),
         ("--idle-timeout", "0", "seconds from 1"),
         ("--bind", "here", "invalid IP address"),
-        ("--log-level", "loud", "one of error, warn, info and debug"),
+        (
+            "--log-level",
+            "loud",
+            r#"expected "error", "warn", "info" or "debug""#,
+        ),
         ("--no-such-flag", "1", "--no-such-flag"),
     ] {
         check(&run(&["serve", "Ball", flag, value]), 2, "", reason);
@@ -91,7 +107,7 @@ fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
         &run(&["serve", "Ball", "--places", "yellow-pages"]),
         2,
         "",
-        "one of atlas, google",
+        r#"expected "atlas", "google", "google-legacy" or "overpass""#,
     );
     check(
         &run(&["serve", "Ball", "--places-workers", "0"]),
@@ -103,7 +119,7 @@ fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
         &run(&["serve", "Ball", "--places-url", "http://x/"]),
         2,
         "",
-        "no meaning with --places atlas",
+        "--places-url cannot be used with --places atlas",
     );
     let bad_url = ["--places", "overpass", "--places-url", "ftp://x/"];
     check(
@@ -123,7 +139,7 @@ fn bad_usage_and_bad_files_end_with_2_and_a_reason() {
 }
 
 #[test]
-fn what_is_not_to_be_had_ends_with_1_and_a_reason() {
+fn unavailable_resources_exit_with_1_and_a_reason() {
     let directory = Directory::new("taken");
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let held = holder.local_addr().unwrap();
@@ -137,7 +153,7 @@ fn what_is_not_to_be_had_ends_with_1_and_a_reason() {
     let expected =
         format!("Ball: cannot listen for clients on {held}: another program has that port");
     check(&run(&[]), 1, "", &expected);
-    // An address of the block for documentation is no machine's own.
+    // An address of the block for documentation, which no machine has.
     check(
         &run(&["--bind", "192.0.2.1"]),
         1,
@@ -154,7 +170,7 @@ fn log(directory: &Path) -> String {
 }
 
 #[test]
-fn a_signal_under_load_ends_it_cleanly_and_the_log_tells_all() {
+fn a_signal_under_load_ends_the_server_cleanly_and_the_log_is_complete() {
     for name in ["TERM", "INT"] {
         let directory = Directory::new(&format!("signal-{name}"));
         let (mut server, address) = start(&directory, &[]);
@@ -202,7 +218,7 @@ fn a_signal_under_load_ends_it_cleanly_and_the_log_tells_all() {
 }
 
 #[test]
-fn a_log_line_is_on_file_within_a_second() {
+fn a_log_line_is_written_within_a_second() {
     let directory = Directory::new("log");
     let (_server, address) = start(&directory, &["--log-level", "info"]);
     let mut client = Client::connect(address);
@@ -211,7 +227,7 @@ fn a_log_line_is_on_file_within_a_second() {
     while !log(&directory.0).contains("find me") {
         assert!(
             asked.elapsed() < Duration::from_secs(1),
-            "not on file after a second"
+            "not written after a second"
         );
         std::thread::yield_now();
     }
@@ -228,10 +244,10 @@ fn lines_in_and_out_are_not_logged_at_warn() {
 }
 
 #[test]
-fn the_key_is_made_beside_the_servers_file_and_only_for_its_owner() {
-    let directory = Directory::new("key-made");
+fn the_key_file_is_created_beside_the_servers_file_for_its_owner_only() {
+    let directory = Directory::new("key-created");
     let (mut server, _) = start(&directory, &[]);
-    let made = std::fs::read_to_string(directory.0.join("herd.key")).unwrap();
+    let created = std::fs::read_to_string(directory.0.join("herd.key")).unwrap();
     let mode = std::fs::metadata(directory.0.join("herd.key"))
         .unwrap()
         .permissions()
@@ -239,16 +255,16 @@ fn the_key_is_made_beside_the_servers_file_and_only_for_its_owner() {
     assert_eq!(mode & 0o777, 0o600);
     signal(&server, "TERM");
     assert_eq!(wait(&mut server), Some(0));
-    // Another start keeps it, and another file may be named.
+    // A second start keeps it, and another file can be named.
     let (_server, _) = start(&directory, &[]);
     let (_other, _) = start(
         &directory,
         &["--key-file", "other.key", "--data-dir", "other"],
     );
     let read = |name: &str| std::fs::read_to_string(directory.0.join(name)).unwrap();
-    assert_eq!(read("herd.key"), made);
-    assert_ne!(read("other.key"), made);
-    let secret = made
+    assert_eq!(read("herd.key"), created);
+    assert_ne!(read("other.key"), created);
+    let secret = created
         .lines()
         .find_map(|line| line.strip_prefix("key "))
         .unwrap();
@@ -257,7 +273,7 @@ fn the_key_is_made_beside_the_servers_file_and_only_for_its_owner() {
 }
 
 #[test]
-fn keys_are_made_and_rotated_by_command() {
+fn keys_are_created_and_rotated_by_subcommands() {
     let directory = Directory::new("key");
     directory.servers("Ball 127.0.0.1:1 127.0.0.1:2\n");
     let run = |arguments: &[&str]| herd(&directory, arguments).output().unwrap();
@@ -266,7 +282,7 @@ fn keys_are_made_and_rotated_by_command() {
         &run(&["key", "rotate"]),
         2,
         "",
-        "herd.key: there is no such file; herd key new makes one",
+        "herd.key: there is no such file; herd key new creates one",
     );
     check(
         &run(&["key", "new"]),
@@ -295,7 +311,7 @@ fn keys_are_made_and_rotated_by_command() {
     let serve = ["serve", "Ball"];
     let path = directory.0.join("herd.key");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let exposed = "herd.key: others than its owner have access (mode 0640); chmod 600 it";
+    let exposed = "herd.key: other users than its owner have access (mode 0640); chmod 600 it";
     check(&run(&serve), 2, "", exposed);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&path, "herd 1\n").unwrap();

@@ -1,5 +1,5 @@
-//! SIGHUP in a running herd, with real processes: neighbors come, go and move, keys change, and
-//! a bad file changes nothing.
+//! SIGHUP in a running herd of processes: neighbors are added, removed and moved, keys change, and
+//! an invalid file changes nothing.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::process::{Directory, Running, free_addresses, herd, signal, start_named};
 use crate::support::{Client, PATIENCE, report};
 
-/// What a `servers.txt` says of one server.
+/// One server's line of `servers.txt`.
 #[derive(Clone)]
 struct Entry {
     name: &'static str,
@@ -24,15 +24,15 @@ fn entry(name: &'static str, neighbors: &'static str) -> Entry {
 }
 
 /// Servers that run in one directory, and so with one `servers.txt`.
-struct Replica {
+struct Herd {
     directory: Directory,
     entries: Vec<Entry>,
     servers: Vec<(&'static str, Running)>,
 }
 
-impl Replica {
-    fn start(name: &str, entries: Vec<Entry>) -> Replica {
-        let mut herd = Replica {
+impl Herd {
+    fn start(name: &str, entries: Vec<Entry>) -> Herd {
+        let mut herd = Herd {
             directory: Directory::new(name),
             entries,
             servers: Vec::new(),
@@ -73,15 +73,15 @@ impl Replica {
         String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
     }
 
-    /// How often the log says it.
-    fn said(&self, name: &str, text: &str) -> usize {
+    /// Counts the occurrences of a text in a server's log.
+    fn count_logged(&self, name: &str, text: &str) -> usize {
         self.log(name).matches(text).count()
     }
 
     #[track_caller]
     fn await_log(&self, name: &str, text: &str, times: usize) {
         let deadline = Instant::now() + PATIENCE;
-        while self.said(name, text) < times {
+        while self.count_logged(name, text) < times {
             assert!(
                 Instant::now() < deadline,
                 "{text:?} not in {}",
@@ -91,10 +91,10 @@ impl Replica {
         }
     }
 
-    /// Has a server read its files again, and waits until its log says what came of it.
+    /// Makes a server reload, and waits until its log has the outcome.
     #[track_caller]
     fn reload(&self, name: &str, outcome: &str) {
-        let times = self.said(name, outcome) + 1;
+        let times = self.count_logged(name, outcome) + 1;
         signal(self.process(name), "HUP");
         self.await_log(name, outcome, times);
     }
@@ -104,7 +104,7 @@ impl Replica {
         Client::connect(entry.unwrap().addresses[0])
     }
 
-    /// Reports at one server, and waits until the others say the same.
+    /// Reports at one server, and waits until the others answer with the same record.
     #[track_caller]
     fn flood(&self, client: &str, from: &str, to: &[&str]) {
         let reply = self.client(from).ask(&report(client, "+1+1"));
@@ -119,7 +119,7 @@ impl Replica {
         entry.unwrap().neighbors = neighbors;
     }
 
-    /// The names of a server's threads for that neighbor.
+    /// Returns the names of a server's threads for a neighbor.
     fn threads(&self, name: &str, neighbor: &str) -> Vec<String> {
         let tasks = format!("/proc/{}/task", self.process(name).0.id());
         let mut names: Vec<_> = std::fs::read_dir(tasks)
@@ -146,8 +146,8 @@ impl Replica {
 }
 
 #[test]
-fn a_neighbor_comes_and_goes_and_comes_again() {
-    let mut herd = Replica::start(
+fn a_neighbor_is_added_removed_and_added_again() {
+    let mut herd = Herd::start(
         "reload-neighbor",
         vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
     );
@@ -166,18 +166,18 @@ fn a_neighbor_comes_and_goes_and_comes_again() {
         herd.threads("Ball", "Zed"),
         ["link-reader-Zed", "link-sender-Zed"]
     );
-    // Also what was reported before it came.
+    // It receives earlier reports too.
     let known = herd.client("Ball").whatsat("before");
     herd.client("Zed").await_whatsat("before", &known);
     herd.flood("from-alford", "Alford", &["Ball", "Zed"]);
     herd.flood("from-zed", "Zed", &["Ball", "Alford"]);
     herd.await_whole();
 
-    // Ball is told, Zed is not: both of its connections are closed with the reason.
+    // Ball reloads, Zed does not: both connections to Zed are closed with the reason.
     herd.set_neighbors("Ball", "Alford");
     herd.set_neighbors("Zed", "");
     herd.write();
-    let lost = herd.said("Alford", "lost");
+    let lost = herd.count_logged("Alford", "lost");
     herd.reload("Ball", "neighbors: gone: Zed");
     assert!(herd.threads("Ball", "Zed").is_empty());
     let reason = "servers.txt there no longer names this server a neighbor";
@@ -194,12 +194,12 @@ fn a_neighbor_comes_and_goes_and_comes_again() {
         "? WHATSAT without-zed 0 0"
     );
     assert_eq!(
-        herd.said("Alford", "lost"),
+        herd.count_logged("Alford", "lost"),
         lost,
-        "a link that stays was cut"
+        "a link that was kept was lost"
     );
 
-    // And back, with what it has missed.
+    // Added again, it receives the reports that it has missed.
     herd.set_neighbors("Ball", "Alford Zed");
     herd.set_neighbors("Zed", "Ball");
     herd.write();
@@ -212,12 +212,12 @@ fn a_neighbor_comes_and_goes_and_comes_again() {
 
 #[test]
 fn a_neighbor_that_moves_is_dialed_at_its_new_address() {
-    let mut herd = Replica::start(
+    let mut herd = Herd::start(
         "reload-moved",
         vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
     );
     herd.flood("before", "Alford", &["Ball"]);
-    // At first the old one goes on: it is left for nobody at the new address.
+    // The old server keeps running, so there is none at the new address yet.
     let old = std::mem::replace(&mut herd.entries[1].addresses, free_addresses());
     herd.write();
     herd.reload("Alford", "neighbors: moved: Ball");
@@ -236,14 +236,14 @@ fn a_neighbor_that_moves_is_dialed_at_its_new_address() {
 }
 
 #[test]
-fn a_bad_file_is_refused_with_its_reason_and_the_old_one_stays_in_force() {
-    let mut herd = Replica::start(
+fn an_invalid_file_is_refused_with_its_reason_and_the_configuration_stays() {
+    let mut herd = Herd::start(
         "reload-bad",
         vec![entry("Alford", "Ball"), entry("Ball", "Alford")],
     );
     herd.flood("before", "Alford", &["Ball"]);
-    let refused = "not taken over, and what they said before stays in force: ";
-    let lost = herd.said("Alford", "lost");
+    let refused = "reload failed, keeping the current configuration: ";
+    let lost = herd.count_logged("Alford", "lost");
     let good = herd.entries.clone();
 
     std::fs::remove_file(herd.directory.path().join("servers.txt")).unwrap();
@@ -277,7 +277,7 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_one_stays_in_force() {
 
     herd.flood("after", "Alford", &["Ball"]);
     herd.flood("and-back", "Ball", &["Alford"]);
-    assert_eq!(herd.said("Alford", "lost"), lost, "a link was cut");
+    assert_eq!(herd.count_logged("Alford", "lost"), lost, "a link was lost");
     herd.reload(
         "Alford",
         "neighbors: the same as before; keys: the same as before",
@@ -286,7 +286,7 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_one_stays_in_force() {
 
 #[test]
 fn keys_are_rotated_without_a_restart() {
-    let mut herd = Replica::start(
+    let mut herd = Herd::start(
         "reload-keys",
         vec![
             entry("Alford", "Ball Welsh"),
@@ -304,13 +304,13 @@ fn keys_are_rotated_without_a_restart() {
         }
         herd.await_whole();
     }
-    assert_eq!(herd.said("Alford", "lost"), 0, "a link was cut");
-    // A server that starts now has only the new key, and the others let it in.
+    assert_eq!(herd.count_logged("Alford", "lost"), 0, "a link was lost");
+    // A server that starts now has only the new key, and is accepted.
     assert_ne!(std::fs::read(&key).unwrap(), first);
     herd.servers.retain(|(name, _)| *name != "Welsh");
     herd.run("Welsh");
     herd.flood("with-the-new-key", "Welsh", &["Alford", "Ball"]);
-    // And not one that has the old one.
+    // One that has only the old key is refused.
     std::fs::write(&key, first).unwrap();
     herd.servers.retain(|(name, _)| *name != "Welsh");
     herd.run("Welsh");

@@ -1,39 +1,26 @@
-//! Key files: made once, read back, rotated, and refused where they are not as they must be.
+//! Key files are created once, read back and rotated; unsafe and malformed ones are refused.
 
 use super::*;
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use tempfile::TempDir;
 
 const HERD: &str = "000102030405060708090a0b0c0d0e0f";
 const ONE: &str = "11111111111111111111111111111111111111111111111111111111111111aB";
 const TWO: &str = "2222222222222222222222222222222222222222222222222222222222222222";
 
-/// A directory of its own, removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Directory {
-        let name = format!("herd-keys-{}", hex(&random::<8>().unwrap()));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Directory(path)
-    }
-
-    fn key_file(&self) -> PathBuf {
-        self.0.join("herd.key")
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
-    }
+/// Creates a directory, and returns it with the path of a key file in it.
+fn directory() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("herd.key");
+    (directory, path)
 }
 
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn names(directory: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(directory.path()).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 #[track_caller]
@@ -45,7 +32,7 @@ fn check_text(text: &str, expected: &str) {
 }
 
 #[test]
-fn faults_in_the_text_are_told_without_the_text() {
+fn faults_are_reported_without_the_text_of_the_file() {
     check_text("", "f: it has no line with the herd's id");
     check_text(&format!("herd {HERD}\n"), "f: it has no line with a key");
     check_text(
@@ -60,9 +47,9 @@ fn faults_in_the_text_are_told_without_the_text() {
         &format!("herd {TWO}"),
         "f:1: a herd id is 32 hexadecimal digits",
     );
-    let short = "a key is 64 hexadecimal digits; here are 63 bytes that are not";
+    let short = "a key is 64 hexadecimal digits; these 63 bytes are not";
     check_text(&format!("# a\nkey {}", &ONE[1..]), &format!("f:2: {short}"));
-    let dots = "a key is 64 hexadecimal digits; here are 64 bytes that are not";
+    let dots = "a key is 64 hexadecimal digits; these 64 bytes are not";
     check_text(
         &format!("key {}", ONE.replace('a', "+")),
         &format!("f:1: {dots}"),
@@ -71,7 +58,7 @@ fn faults_in_the_text_are_told_without_the_text() {
         &format!("key {ONE} {TWO}"),
         "f:1: more than a word and a number",
     );
-    let more = "one herd, one key, and one next or previous are allowed; this is one more";
+    let more = "one herd, one key, and one next or previous are allowed; this is another";
     check_text(&format!("key {ONE}\nkey {TWO}"), &format!("f:2: {more}"));
     check_text(
         &format!("next {ONE}\nprevious {TWO}"),
@@ -84,11 +71,11 @@ fn faults_in_the_text_are_told_without_the_text() {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn a_written_file_is_read_back() {
     let text = format!("# x\r\n\n herd {HERD} # y\r\nkey\t{ONE}\n previous {TWO}");
     let keys = KeyFile::parse(text.as_bytes()).unwrap();
     assert_eq!(keys.herd().to_hex(), HERD);
-    assert_eq!(keys.step(), Step::PreviousAccepted);
+    assert_eq!(keys.rotation, Rotation::PreviousAccepted);
     assert_eq!(keys.dialed().bytes()[31], 0xab);
     let accepted: Vec<_> = keys.accepted().map(|key| key.bytes()[0]).collect();
     assert_eq!(accepted, [0x11, 0x22]);
@@ -98,12 +85,16 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn servers_one_step_apart_accept_each_other_and_the_end_knows_no_old_key() {
+fn servers_one_step_apart_accept_each_other_and_the_last_step_drops_the_old_key() {
     let mut before = KeyFile::generate().unwrap();
     let first = before.clone();
-    for step in [Step::NextAccepted, Step::PreviousAccepted, Step::One] {
+    for rotation in [
+        Rotation::NextAccepted,
+        Rotation::PreviousAccepted,
+        Rotation::Idle,
+    ] {
         let after = before.rotated().unwrap();
-        assert_eq!((after.step(), after.herd()), (step, first.herd()));
+        assert_eq!((after.rotation, after.herd()), (rotation, first.herd()));
         assert!(before.accepted().any(|key| key == after.dialed()));
         assert!(after.accepted().any(|key| key == before.dialed()));
         assert_eq!(
@@ -115,18 +106,17 @@ fn servers_one_step_apart_accept_each_other_and_the_end_knows_no_old_key() {
     assert!(before.accepted().all(|key| key != first.dialed()));
 }
 
-/// What reading says of a file that `make` has put there.
+/// Checks the error of reading a file that `make` creates.
 #[track_caller]
 fn check_file(make: impl FnOnce(&Path), expected: &str) {
-    let directory = Directory::new();
-    let path = directory.key_file();
+    let (_directory, path) = directory();
     make(&path);
     let shown = KeyFile::load_or_create(&path).unwrap_err().to_string();
     assert_eq!(shown.replace(&*path.to_string_lossy(), "f"), expected);
 }
 
 #[test]
-fn files_that_are_not_safe_or_not_files_are_refused() {
+fn unsafe_files_and_other_kinds_of_files_are_refused() {
     let put = |path: &Path, text: &str, mode: u32| {
         fs::write(path, text).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -134,7 +124,7 @@ fn files_that_are_not_safe_or_not_files_are_refused() {
     let good = KeyFile::generate().unwrap().to_text();
     for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610] {
         let expected = format!(
-            "f: others than its owner have access (mode {mode:04o}); chmod 600 it, and if somebody may have read it, make a new key"
+            "f: other users than its owner have access (mode {mode:04o}); chmod 600 it, and if another user may have read it, create a new key"
         );
         check_file(|path| put(path, &good, mode), &expected);
     }
@@ -144,7 +134,7 @@ fn files_that_are_not_safe_or_not_files_are_refused() {
     );
     check_file(
         |path| put(path, &" ".repeat(MAX_FILE_BYTES + 1), 0o600),
-        "f: longer than 4096 bytes: this is no key file",
+        "f: longer than 4096 bytes: not a key file",
     );
     check_file(
         |path| fs::create_dir(path).unwrap(),
@@ -165,32 +155,30 @@ fn files_that_are_not_safe_or_not_files_are_refused() {
 }
 
 #[test]
-fn a_key_is_made_once_however_many_servers_start() {
-    let directory = Directory::new();
-    let path = directory.key_file();
-    let made: Vec<_> = std::thread::scope(|scope| {
+fn servers_that_start_at_once_create_one_key() {
+    let (directory, path) = directory();
+    let keys: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| KeyFile::load_or_create(&path).unwrap()))
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
-    assert!(made.iter().all(|keys| *keys == made[0]));
-    assert_eq!(KeyFile::load(&path).unwrap(), made[0]);
+    assert!(keys.iter().all(|each| *each == keys[0]));
+    assert_eq!(KeyFile::load(&path).unwrap(), keys[0]);
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
-    assert_eq!(directory.names(), ["herd.key"]);
+    assert_eq!(names(&directory), ["herd.key"]);
 }
 
 #[test]
-fn a_new_key_replaces_none_and_a_rotation_replaces_the_file() {
-    let directory = Directory::new();
-    let path = directory.key_file();
+fn creation_keeps_an_existing_file_and_rotation_replaces_it() {
+    let (directory, path) = directory();
     let kind = KeyFile::rotate(&path).unwrap_err().kind;
     assert!(matches!(kind, KeyErrorKind::Missing));
-    let made = KeyFile::create(&path).unwrap();
+    let created = KeyFile::create(&path).unwrap();
     let kind = KeyFile::create(&path).unwrap_err().kind;
     assert!(matches!(kind, KeyErrorKind::Exists));
-    assert_eq!(KeyFile::load(&path).unwrap(), made);
+    assert_eq!(KeyFile::load(&path).unwrap(), created);
 
     let held = open(&path).unwrap();
     held.lock().unwrap();
@@ -198,11 +186,15 @@ fn a_new_key_replaces_none_and_a_rotation_replaces_the_file() {
     assert!(matches!(kind, KeyErrorKind::Busy));
     drop(held);
 
-    for step in [Step::NextAccepted, Step::PreviousAccepted, Step::One] {
-        assert_eq!(KeyFile::rotate(&path).unwrap(), step);
+    for rotation in [
+        Rotation::NextAccepted,
+        Rotation::PreviousAccepted,
+        Rotation::Idle,
+    ] {
+        assert_eq!(KeyFile::rotate(&path).unwrap(), rotation);
         let loaded = KeyFile::load(&path).unwrap();
-        assert_eq!((loaded.step(), loaded.herd()), (step, made.herd()));
+        assert_eq!((loaded.rotation, loaded.herd()), (rotation, created.herd()));
     }
-    assert_ne!(KeyFile::load(&path).unwrap(), made);
-    assert_eq!(directory.names(), ["herd.key"]);
+    assert_ne!(KeyFile::load(&path).unwrap(), created);
+    assert_eq!(names(&directory), ["herd.key"]);
 }

@@ -15,6 +15,8 @@ mod search;
 
 use super::Query;
 use super::answer::{Answer, write_zero_results};
+use crate::model::decimal::fixed_digits;
+use crate::model::time::write_u64;
 use format::Class;
 use hits::Hit;
 use search::Index;
@@ -83,7 +85,7 @@ fn write_result(index: &Index<'_>, hit: &Hit, out: &mut Vec<u8>) {
     out.extend_from_slice(index.text(place.name));
     out.extend_from_slice(br#"","place_id":""#);
     out.extend_from_slice(source);
-    write_integer(place.id, out);
+    write_u64(u64::from(place.id), out);
     out.extend_from_slice(br#"","scope":"APP","types":["#);
     out.extend_from_slice(types);
     out.extend_from_slice(br#"],"vicinity":""#);
@@ -96,30 +98,11 @@ fn write_degrees(microdegrees: i32, out: &mut Vec<u8>) {
     if microdegrees < 0 {
         out.push(b'-');
     }
-    write_integer(microdegrees.unsigned_abs() / 1_000_000, out);
-    let mut rest = microdegrees.unsigned_abs() % 1_000_000;
-    let mut decimals = *b".000000";
-    for digit in decimals[1..].iter_mut().rev() {
-        *digit += (rest % 10) as u8;
-        rest /= 10;
-    }
-    let needed = decimals[2..].iter().rposition(|&digit| digit != b'0');
-    out.extend_from_slice(&decimals[..needed.map_or(2, |last| last + 3)]);
-}
-
-/// Writes an integer in decimal; `write!` would take several times as long.
-fn write_integer(mut value: u32, out: &mut Vec<u8>) {
-    let mut digits = [0; 10];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
+    write_u64(u64::from(microdegrees.unsigned_abs() / 1_000_000), out);
+    out.push(b'.');
+    let decimals: [u8; 6] = fixed_digits(u64::from(microdegrees.unsigned_abs() % 1_000_000));
+    let last = decimals.iter().rposition(|&digit| digit != b'0');
+    out.extend_from_slice(&decimals[..=last.unwrap_or(0)]);
 }
 
 #[cfg(test)]

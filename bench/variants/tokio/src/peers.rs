@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BytesMut};
-use herd::replica::outbox::{LinkId, Outlet, Queued};
+use herd::replica::outbox::{LinkId, OutboxReceiver, Queued};
 use herd::model::record::{MAX_LINE_BYTES, RecordView};
 use herd::config::topology::Address;
 use herd::model::vector::Vector;
@@ -55,7 +55,7 @@ impl Link {
 }
 
 /// Keeps a neighbor fed for as long as the server runs.
-pub(crate) async fn feed(shared: Arc<Shared>, index: usize, outlet: Outlet, address: Address) {
+pub(crate) async fn feed(shared: Arc<Shared>, index: usize, outlet: OutboxReceiver, address: Address) {
     let link = &shared.links[index];
     let mut pause = BACK_OFF.0;
     loop {
@@ -76,7 +76,7 @@ pub(crate) async fn feed(shared: Arc<Shared>, index: usize, outlet: Outlet, addr
 async fn converse(
     shared: &Arc<Shared>,
     link: &Link,
-    outlet: &Outlet,
+    outlet: &OutboxReceiver,
     stream: TcpStream,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -100,7 +100,7 @@ async fn end(reader: &mut OwnedReadHalf) -> io::Result<()> {
 async fn send(
     shared: &Arc<Shared>,
     link: &Link,
-    outlet: &Outlet,
+    outlet: &OutboxReceiver,
     writer: &mut OwnedWriteHalf,
 ) -> io::Result<()> {
     loop {
