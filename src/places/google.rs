@@ -320,5 +320,4 @@ fn price_level(level: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-#[path = "google_tests.rs"]
 mod tests;

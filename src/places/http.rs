@@ -248,5 +248,4 @@ pub(super) fn write_url_encoded(bytes: &[u8], out: &mut String) {
 }
 
 #[cfg(test)]
-#[path = "http_tests.rs"]
 mod tests;

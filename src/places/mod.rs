@@ -8,8 +8,6 @@ pub mod atlas;
 pub mod breaker;
 pub mod cache;
 pub mod failure;
-#[cfg(test)]
-mod fake;
 pub mod google;
 pub mod google_legacy;
 pub mod http;

@@ -1,5 +1,7 @@
 //! Calls over real sockets, to a server that behaves well or badly.
 
+mod fake;
+
 use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::sync::{Arc, Once};
@@ -12,16 +14,16 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 use crate::places::answer::PlacesStatus;
-use crate::places::fake::{Fake, Manner};
 use crate::places::google::Google;
 use crate::places::google_legacy::GoogleLegacy;
 use crate::places::key::ApiKey;
 use crate::places::overpass::Overpass;
 use crate::places::upstream::{Request, Upstream};
+use fake::{Fake, Manner};
 
-const LEGACY_OK: &str = include_str!("../../tests/fixtures/places/google_legacy_ok.json");
-const NEW_OK: &str = include_str!("../../tests/fixtures/places/google_new_ok.json");
-const OVERPASS_OK: &str = include_str!("../../tests/fixtures/places/overpass_ok.json");
+const LEGACY_OK: &str = include_str!("../../../tests/fixtures/places/google_legacy_ok.json");
+const NEW_OK: &str = include_str!("../../../tests/fixtures/places/google_new_ok.json");
+const OVERPASS_OK: &str = include_str!("../../../tests/fixtures/places/overpass_ok.json");
 const KEY: &str = "SECRET-KEY+0001";
 
 /// Time for calls that are expected to answer at once.

@@ -3,10 +3,10 @@
 use super::*;
 use serde_json::{Value, json};
 
-const OK: &str = include_str!("../../tests/fixtures/places/google_new_ok.json");
-const BAD_KEY: &str = include_str!("../../tests/fixtures/places/google_new_badkey.json");
-const NO_MASK: &str = include_str!("../../tests/fixtures/places/google_new_nomask.json");
-const REQUEST: &str = include_str!("../../tests/fixtures/places/google_new_request.json");
+const OK: &str = include_str!("../../../tests/fixtures/places/google_new_ok.json");
+const BAD_KEY: &str = include_str!("../../../tests/fixtures/places/google_new_badkey.json");
+const NO_MASK: &str = include_str!("../../../tests/fixtures/places/google_new_nomask.json");
+const REQUEST: &str = include_str!("../../../tests/fixtures/places/google_new_request.json");
 
 fn read(status: u16, body: &str, request: &Request) -> Result<Vec<u8>, Failure> {
     let body = body.as_bytes().to_vec();
