@@ -10,7 +10,7 @@ use super::format::{NODE_BYTES, Node, PLACE_BYTES, Place, UNITS_PER_RADIUS, midd
 use super::hits::{Hit, Hits};
 use crate::model::geo::{Position, chord, squared_chord};
 
-/// Units by which the rounding of a node's vector may change a distance: at most √3⁄2.
+/// Upper bound, in units, on how far rounding a node's vector changes a distance: √3⁄2 and a margin.
 const SLACK: f64 = 2.0;
 
 /// The arrays that `build.rs` laid out; see [`super::format`].
