@@ -16,11 +16,11 @@ const MAX_QUOTED_CHARS: usize = 400;
 pub enum Failure {
     /// The provider rejects this server: no key, an invalid one, or one without access to the interface.
     Denied(String),
-    /// The provider's quota is used up.
+    /// A quota of the provider, or a limit of this server on calls to it, is used up.
     Quota(String),
     /// The provider rejected the request as invalid.
     BadRequest(String),
-    /// The provider reported a failure on its side.
+    /// The provider reported a failure on its side, or keeps failing and is not called.
     Reported(String),
     /// No complete response within the timeout.
     Timeout,

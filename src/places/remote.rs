@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{debug, warn};
 use parking_lot::Mutex;
 
-use super::answer::{PlacesStatus, write_failure};
+use super::answer::write_failure;
 use super::breaker::{CircuitBreaker, RateLimit};
 use super::cache::Cache;
 use super::failure::Failure;
@@ -135,17 +135,17 @@ impl Remote {
         };
         let queue = self.queue.lock();
         let rejected = match &*queue {
-            Some(queue) => queue.try_send(job).is_err().then_some((
-                PlacesStatus::OverQueryLimit,
-                "Too many searches are waiting for the places provider. Try again in a moment."
-                    .to_owned(),
-            )),
-            None => Some((Failure::Stopped.status(), Failure::Stopped.message())),
+            Some(queue) => queue.try_send(job).is_err().then(|| {
+                Failure::Quota(
+                    "Too many searches are waiting for the places provider. Try again in a moment."
+                        .to_owned(),
+                )
+            }),
+            None => Some(Failure::Stopped),
         };
         drop(queue);
-        if let Some((status, message)) = rejected {
-            self.shared
-                .complete(&request, &failure_answer(status, &message));
+        if let Some(failure) = rejected {
+            self.shared.complete(&request, Err(failure));
         }
     }
 
@@ -163,83 +163,63 @@ impl Remote {
 impl Shared {
     fn work(&self, jobs: &Receiver<Job>) {
         for job in jobs {
-            let call = || self.answer(&job.request, job.deadline);
+            let call = || self.call(&job.request, job.deadline);
             // Waiting clients get an answer even if a provider's response makes our code panic.
-            let answer = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
-                answer_of(&Failure::Malformed("internal error while handling it"))
-            });
-            self.complete(&job.request, &answer);
+            let result = catch_unwind(AssertUnwindSafe(call))
+                .unwrap_or(Err(Failure::Malformed("internal error while handling it")));
+            self.complete(&job.request, result);
         }
     }
 
     /// Passes the answer to all callbacks of the request.
-    fn complete(&self, request: &Request, answer: &[u8]) {
+    fn complete(&self, request: &Request, result: Result<Vec<u8>, Failure>) {
+        let answer = result.unwrap_or_else(|failure| {
+            let mut out = Vec::new();
+            write_failure(failure.status(), &failure.message(), &mut out);
+            out
+        });
         let callbacks = self.in_flight.lock().remove(request);
         for on_answer in callbacks.into_iter().flatten() {
-            on_answer(answer);
+            on_answer(&answer);
         }
     }
 
-    /// Calls the provider, unless the deadline, the rate limit or the breaker forbids it, and returns
-    /// the answer.
-    fn answer(&self, request: &Request, deadline: Instant) -> Vec<u8> {
+    /// Calls the provider, unless the deadline, the rate limit or the breaker forbids it.
+    fn call(&self, request: &Request, deadline: Instant) -> Result<Vec<u8>, Failure> {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
-            return answer_of(&Failure::Timeout);
+            return Err(Failure::Timeout);
         }
-        if self
-            .rate_limit
-            .as_ref()
-            .is_some_and(|limit| !limit.lock().admit(now))
+        if let Some(limit) = &self.rate_limit
+            && !limit.lock().admit(now)
         {
-            return failure_answer(
-                PlacesStatus::OverQueryLimit,
-                "This server has reached its limit of places calls per minute. Try again in a minute, or raise --places-calls-per-minute.",
-            );
+            return Err(Failure::Quota(
+                "This server has reached its limit of places calls per minute. Try again in a minute, or raise --places-calls-per-minute."
+                    .to_owned(),
+            ));
         }
         if let Err(wait) = self.breaker.lock().admit(now) {
-            let seconds = wait.as_secs() + 1;
-            let message = format!(
-                "The places provider keeps failing, so calls to it are suspended. Try again in {seconds} s."
-            );
-            return failure_answer(PlacesStatus::UnknownError, &message);
+            return Err(Failure::Reported(format!(
+                "The places provider keeps failing, so calls to it are suspended. Try again in {} s.",
+                wait.as_secs() + 1
+            )));
         }
-        match self.upstream.fetch(request, left) {
+        let result = self.upstream.fetch(request, left);
+        let now = Instant::now();
+        let counts = result.as_ref().is_err_and(Failure::counts_against_breaker);
+        let opened = self.breaker.lock().report(counts, now);
+        match &result {
             Ok(answer) => {
-                self.breaker.lock().report(false, Instant::now());
                 if let Some(cache) = &self.cache {
-                    cache
-                        .lock()
-                        .insert(request.clone(), &answer, Instant::now());
+                    cache.lock().insert(request.clone(), answer, now);
                 }
-                answer
             }
-            Err(error) => {
-                let opened = self
-                    .breaker
-                    .lock()
-                    .report(error.counts_against_breaker(), Instant::now());
-                if opened {
-                    warn!(
-                        "the places provider keeps failing, so calls to it are suspended: {error}"
-                    );
-                } else {
-                    debug!("places: {error}");
-                }
-                answer_of(&error)
+            Err(error) if opened => {
+                warn!("the places provider keeps failing, so calls to it are suspended: {error}");
             }
+            Err(error) => debug!("places: {error}"),
         }
+        result
     }
-}
-
-/// Returns the answer for a failed call.
-fn answer_of(failure: &Failure) -> Vec<u8> {
-    failure_answer(failure.status(), &failure.message())
-}
-
-fn failure_answer(status: PlacesStatus, message: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    write_failure(status, message, &mut out);
-    out
 }
