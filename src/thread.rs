@@ -23,9 +23,18 @@ pub fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
+    spawn_with_stack(name, STACK_BYTES, run)
+}
+
+/// Starts a named thread whose stack has `stack_bytes`.
+pub(crate) fn spawn_with_stack<T: Send + 'static>(
+    name: impl Into<String>,
+    stack_bytes: usize,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     thread::Builder::new()
         .name(name.into())
-        .stack_size(STACK_BYTES)
+        .stack_size(stack_bytes)
         .spawn(run)
 }
 

@@ -1,22 +1,22 @@
-//! The one shape of every answer: that of Google's Places Nearby Search, which clients parse
-//! whatever the provider.
+//! The JSON shape of every answer: that of Google's Places Nearby Search, so that clients need not
+//! know the provider.
 //!
-//! Written straight into the reply, since a tree of JSON values would sort keys and rewrite
-//! numbers. Two newlines end a reply, so nothing here writes two in a row, and what comes from a
-//! provider loses its own.
+//! Answers are written straight into the reply, since a tree of JSON values would sort keys and
+//! rewrite numbers. Two newlines end a reply, so nothing here writes two in a row, and runs of
+//! newlines in a provider's JSON are collapsed.
 
-/// How a search went, in Google's words.
+/// Outcome of a search, as one of Google's status words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlacesStatus {
+pub(super) enum PlacesStatus {
     /// There are results.
     Ok,
     /// The search succeeded and found nothing.
     ZeroResults,
-    /// The provider could not read the request.
+    /// The provider rejected the request as invalid.
     InvalidRequest,
-    /// The provider answers no more for now.
+    /// A quota or a limit on calls is used up.
     OverQueryLimit,
-    /// The provider does not answer us, mostly for a key that it does not accept.
+    /// The provider rejected this server, mostly for its API key.
     RequestDenied,
     /// The provider failed, or could not be reached.
     UnknownError,
@@ -32,8 +32,8 @@ impl PlacesStatus {
         PlacesStatus::UnknownError,
     ];
 
-    /// The status as it is sent.
-    pub const fn text(self) -> &'static str {
+    /// Returns the status as it is sent.
+    pub(super) const fn text(self) -> &'static str {
         match self {
             PlacesStatus::Ok => "OK",
             PlacesStatus::ZeroResults => "ZERO_RESULTS",
@@ -44,53 +44,53 @@ impl PlacesStatus {
         }
     }
 
-    /// Reads a status as it is sent.
-    pub fn parse(text: &str) -> Option<PlacesStatus> {
+    /// Parses a status as it is sent.
+    pub(super) fn parse(text: &str) -> Option<PlacesStatus> {
         PlacesStatus::ALL
             .into_iter()
             .find(|status| status.text() == text)
     }
 }
 
-/// What comes before the text of the list of credits.
+/// The text before the list of credits.
 const HEAD: &[u8] = br#"{"html_attributions":"#;
 
-/// What comes between the credits and the first result.
+/// The text between the credits and the first result.
 const RESULTS: &[u8] = b",\n\"results\":[";
 
-/// The list of credits where nobody is owed any.
+/// The list of credits of an answer without results.
 const NO_CREDIT: &[u8] = b"[]";
 
 /// Writes an answer into a reply, result by result.
 #[derive(Debug)]
-pub struct Answer<'a> {
+pub(super) struct AnswerWriter<'a> {
     out: &'a mut Vec<u8>,
     is_empty: bool,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> AnswerWriter<'a> {
     /// Begins an answer. `credit` is the text of a JSON list, which becomes `html_attributions`
-    /// as it is: a list of a provider's goes through [`write_normalized`] first.
-    pub fn begin(credit: &[u8], out: &'a mut Vec<u8>) -> Answer<'a> {
+    /// unchanged: a provider's list has to go through [`write_normalized`] first.
+    pub(super) fn begin(credit: &[u8], out: &'a mut Vec<u8>) -> AnswerWriter<'a> {
         out.extend_from_slice(HEAD);
         out.extend_from_slice(credit);
         out.extend_from_slice(RESULTS);
-        Answer {
+        AnswerWriter {
             out,
             is_empty: true,
         }
     }
 
-    /// Begins the next result, and gives the output that the caller appends its JSON text to.
-    pub fn result(&mut self) -> &mut Vec<u8> {
+    /// Begins the next result and returns the output, to which the caller appends its JSON text.
+    pub(super) fn result(&mut self) -> &mut Vec<u8> {
         let separator: &[u8] = if self.is_empty { b"\n" } else { b",\n" };
         self.out.extend_from_slice(separator);
         self.is_empty = false;
         self.out
     }
 
-    /// Ends an answer that succeeded, which may hold a message all the same.
-    pub fn end(self, message: Option<&str>) {
+    /// Ends the answer of a search that succeeded, with the provider's message if it sent one.
+    pub(super) fn finish(self, message: Option<&str>) {
         let status = if self.is_empty {
             PlacesStatus::ZeroResults
         } else {
@@ -112,13 +112,13 @@ fn write_end(status: PlacesStatus, message: Option<&str>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends the answer to a search that found nothing, which owes nobody credit.
-pub fn write_zero_results(out: &mut Vec<u8>) {
-    Answer::begin(NO_CREDIT, out).end(None);
+/// Appends the answer of a search that found nothing.
+pub(super) fn write_zero_results(out: &mut Vec<u8>) {
+    AnswerWriter::begin(NO_CREDIT, out).finish(None);
 }
 
-/// Appends the answer to a search that failed. The message tells the client what to do.
-pub fn write_failure(status: PlacesStatus, message: &str, out: &mut Vec<u8>) {
+/// Appends the answer of a search that failed. The message says what the client can do.
+pub(super) fn write_failure(status: PlacesStatus, message: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(HEAD);
     out.extend_from_slice(NO_CREDIT);
     out.extend_from_slice(RESULTS);
@@ -126,17 +126,17 @@ pub fn write_failure(status: PlacesStatus, message: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends a text as a JSON string.
-pub fn write_string(text: &str, out: &mut Vec<u8>) {
-    // A string always has a JSON text, and writing to memory does not fail.
+pub(super) fn write_string(text: &str, out: &mut Vec<u8>) {
+    // Every string has a JSON text, and writing to memory does not fail.
     let _ = serde_json::to_writer(out, text);
 }
 
-/// Appends a provider's JSON text with one newline where there was a run of them, and none at
-/// either end.
+/// Appends a provider's JSON text with each run of newlines collapsed into one, and none at either
+/// end.
 ///
-/// No string is changed by that: within JSON strings newlines are escaped. A carriage return
-/// before a newline belongs to it.
-pub fn write_normalized(json: &[u8], out: &mut Vec<u8>) {
+/// This changes no string: newlines are escaped within JSON strings. A carriage return before a
+/// newline is part of it.
+pub(super) fn write_normalized(json: &[u8], out: &mut Vec<u8>) {
     let lines = json
         .split(|&byte| byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
@@ -151,22 +151,23 @@ pub fn write_normalized(json: &[u8], out: &mut Vec<u8>) {
 
 /// Writes one JSON object field by field, in the order of the calls.
 #[derive(Debug)]
-pub(super) struct Object<'a> {
+pub(super) struct ObjectWriter<'a> {
     out: &'a mut Vec<u8>,
     is_empty: bool,
 }
 
-impl<'a> Object<'a> {
-    pub(super) fn begin(out: &'a mut Vec<u8>) -> Object<'a> {
+impl<'a> ObjectWriter<'a> {
+    /// Begins an object.
+    pub(super) fn begin(out: &'a mut Vec<u8>) -> ObjectWriter<'a> {
         out.push(b'{');
-        Object {
+        ObjectWriter {
             out,
             is_empty: true,
         }
     }
 
-    /// Begins a field, and gives the output that the caller appends its value to. The name goes
-    /// out as it is, without escapes.
+    /// Begins a field and returns the output, to which the caller appends its value. The name is
+    /// written without escapes.
     pub(super) fn field(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.is_empty {
             self.out.push(b',');
@@ -178,16 +179,18 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    /// Writes a field whose value is a JSON text of the provider's.
+    /// Writes a field whose value is a JSON text from the provider.
     pub(super) fn json(&mut self, name: &str, json: &str) {
         write_normalized(json.as_bytes(), self.field(name));
     }
 
+    /// Writes a field whose value is a string.
     pub(super) fn string(&mut self, name: &str, text: &str) {
         write_string(text, self.field(name));
     }
 
-    pub(super) fn end(self) {
+    /// Ends the object.
+    pub(super) fn finish(self) {
         self.out.push(b'}');
     }
 }
@@ -215,19 +218,19 @@ mod tests {
         );
         check(
             |out| {
-                let mut answer = Answer::begin(b"[\"A\"]", out);
+                let mut answer = AnswerWriter::begin(b"[\"A\"]", out);
                 answer.result().extend_from_slice(b"{\"name\":1}");
                 answer.result().extend_from_slice(b"{\"name\":2}");
-                answer.end(None);
+                answer.finish(None);
             },
             "{\"html_attributions\":[\"A\"],\n\"results\":[\n{\"name\":1},\n{\"name\":2}\n],\n\"status\":\"OK\"}",
             &json!({"html_attributions": ["A"], "results": [{"name": 1}, {"name": 2}], "status": "OK"}),
         );
         check(
             |out| {
-                let mut answer = Answer::begin(b"[]", out);
+                let mut answer = AnswerWriter::begin(b"[]", out);
                 answer.result().extend_from_slice(b"{}");
-                answer.end(Some("Old API."));
+                answer.finish(Some("Old API."));
             },
             "{\"html_attributions\":[],\n\"results\":[\n{}\n],\n\"status\":\"OK\",\n\"error_message\":\"Old API.\"}",
             &json!({"html_attributions": [], "results": [{}], "status": "OK", "error_message": "Old API."}),
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_newlines_become_one() {
+    fn runs_of_newlines_are_collapsed() {
         for (json, expected) in [
             ("", ""),
             ("\n\n", ""),
@@ -268,11 +271,11 @@ mod tests {
     #[test]
     fn objects_keep_the_order_of_their_fields() {
         let mut out = Vec::new();
-        let mut object = Object::begin(&mut out);
+        let mut object = ObjectWriter::begin(&mut out);
         object.string("name", "a \"b\"");
         object.json("types", "[\n\n1]");
-        Object::begin(object.field("geometry")).end();
-        object.end();
+        ObjectWriter::begin(object.field("geometry")).finish();
+        object.finish();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "{\"name\":\"a \\\"b\\\"\",\"types\":[\n1],\"geometry\":{}}"

@@ -1,23 +1,23 @@
-//! When not to call: a circuit breaker for a provider that fails, and a cap on what it costs.
+//! The reasons not to call a provider: an open circuit breaker, and a limit on calls per minute.
 //!
-//! Values in, values out: the time is an argument.
+//! Neither reads a clock: the time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Calls that are looked back on.
+/// Number of most recent calls that are considered.
 const WINDOW: usize = 20;
 
-/// Failures among them at which the breaker opens.
+/// Number of failures among them at which the breaker opens.
 const FAILURES: usize = WINDOW / 2;
 
-/// How long it stays open before one call is tried.
-const OPEN: Duration = Duration::from_secs(5);
+/// Time for which the breaker stays open before a trial call.
+const OPEN_TIME: Duration = Duration::from_secs(5);
 
-/// Refuses calls to a provider of whose last 20 calls half have failed: for 5 s, then lets one
-/// through, whose success closes it.
+/// A circuit breaker: opens for 5 s when half of the last 20 calls failed, then admits one trial
+/// call, whose success closes it.
 #[derive(Debug, Default)]
-pub struct Breaker {
-    /// Outcomes of the last calls, `true` for a failure; a ring once it is full.
+pub(super) struct CircuitBreaker {
+    /// Outcomes of the most recent calls, `true` for a failure; a ring buffer once it is full.
     failed: Vec<bool>,
     next: usize,
     state: State,
@@ -27,36 +27,36 @@ pub struct Breaker {
 enum State {
     #[default]
     Closed,
-    /// Calls are refused until then.
+    /// Calls are rejected until this time.
     Open(Instant),
-    /// One call is under way, and decides. Should it never report, another is tried then.
+    /// A trial call is in flight. If it never reports, another is admitted at this time.
     Trial(Instant),
 }
 
-impl Breaker {
-    /// Whether a call may be made now; if not, how long until one may.
-    pub fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+impl CircuitBreaker {
+    /// Admits a call. The error is the time until the next call may be admitted.
+    pub(super) fn admit(&mut self, now: Instant) -> Result<(), Duration> {
         match self.state {
             State::Closed => Ok(()),
             State::Open(until) | State::Trial(until) if now < until => Err(until - now),
             State::Open(_) | State::Trial(_) => {
-                self.state = State::Trial(now + OPEN);
+                self.state = State::Trial(now + OPEN_TIME);
                 Ok(())
             }
         }
     }
 
-    /// Takes the outcome of a call that was admitted. Says whether the breaker has just opened.
-    pub fn report(&mut self, failed: bool, now: Instant) -> bool {
+    /// Records the outcome of an admitted call. Returns whether the breaker opened because of it.
+    pub(super) fn report(&mut self, failed: bool, now: Instant) -> bool {
         match self.state {
-            // A call that began before it opened says nothing new.
+            // The call began before the breaker opened, and gives no new information.
             State::Open(_) => false,
             State::Trial(_) if failed => {
-                self.state = State::Open(now + OPEN);
+                self.state = State::Open(now + OPEN_TIME);
                 false
             }
             State::Trial(_) => {
-                *self = Breaker::default();
+                *self = CircuitBreaker::default();
                 false
             }
             State::Closed => {
@@ -69,7 +69,7 @@ impl Breaker {
                 let failures = self.failed.iter().filter(|&&failed| failed).count();
                 let opens = self.failed.len() == WINDOW && failures >= FAILURES;
                 if opens {
-                    self.state = State::Open(now + OPEN);
+                    self.state = State::Open(now + OPEN_TIME);
                 }
                 opens
             }
@@ -77,36 +77,36 @@ impl Breaker {
     }
 }
 
-/// So many calls a minute, and no more: what a provider can cost at most.
+/// A token bucket that limits the calls per minute, and so the cost of a provider.
 #[derive(Debug)]
-pub struct CallRate {
+pub(super) struct RateLimit {
     per_minute: u32,
-    /// Calls that may be made at once, refilled as time passes.
-    saved: f64,
+    /// Calls that may be made at once, refilled over time.
+    tokens: f64,
     last: Instant,
 }
 
-impl CallRate {
-    /// `per_minute` calls at once, and as many in each minute after.
-    pub fn new(per_minute: u32, now: Instant) -> CallRate {
-        CallRate {
+impl RateLimit {
+    /// Creates a limit that admits `per_minute` calls at once, and as many in each minute after.
+    pub(super) fn new(per_minute: u32, now: Instant) -> RateLimit {
+        RateLimit {
             per_minute,
-            saved: f64::from(per_minute),
+            tokens: f64::from(per_minute),
             last: now,
         }
     }
 
-    /// Takes a call, if there is one left.
-    pub fn take(&mut self, now: Instant) -> bool {
+    /// Admits a call if a token is left, and consumes the token.
+    pub(super) fn admit(&mut self, now: Instant) -> bool {
         let limit = f64::from(self.per_minute);
         let refill = now.saturating_duration_since(self.last).as_secs_f64() / 60.0 * limit;
-        self.saved = (self.saved + refill).min(limit);
+        self.tokens = (self.tokens + refill).min(limit);
         self.last = now;
-        let left = self.saved >= 1.0;
-        if left {
-            self.saved -= 1.0;
+        let admitted = self.tokens >= 1.0;
+        if admitted {
+            self.tokens -= 1.0;
         }
-        left
+        admitted
     }
 }
 
@@ -116,8 +116,9 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn opened(start: Instant) -> Breaker {
-        let mut breaker = Breaker::default();
+    /// Returns a breaker that opened at `start`.
+    fn opened(start: Instant) -> CircuitBreaker {
+        let mut breaker = CircuitBreaker::default();
         for call in 0..WINDOW {
             assert_eq!(breaker.admit(start), Ok(()));
             let opens = breaker.report(call % 2 == 0, start);
@@ -127,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_full_window_opens_it() {
+    fn failure_of_half_the_window_opens_the_breaker() {
         let start = Instant::now();
         assert_eq!(opened(start).admit(start + SECOND), Err(4 * SECOND));
-        let mut breaker = Breaker::default();
+        let mut breaker = CircuitBreaker::default();
         for call in 0..1_000 {
             breaker.report(call % WINDOW < FAILURES - 1, start);
             assert_eq!(breaker.admit(start), Ok(()), "call {call}");
@@ -138,40 +139,40 @@ mod tests {
     }
 
     #[test]
-    fn one_trial_decides() {
+    fn the_trial_call_decides() {
         let start = Instant::now();
         let mut breaker = opened(start);
-        let later = start + OPEN;
+        let later = start + OPEN_TIME;
         assert_eq!(breaker.admit(later), Ok(()));
         assert!(
             breaker.admit(later).is_err(),
-            "a second call beside the trial"
+            "a second call during the trial"
         );
         breaker.report(true, later);
         assert_eq!(breaker.admit(later + 4 * SECOND), Err(SECOND));
-        assert_eq!(breaker.admit(later + OPEN), Ok(()));
-        breaker.report(false, later + OPEN);
+        assert_eq!(breaker.admit(later + OPEN_TIME), Ok(()));
+        breaker.report(false, later + OPEN_TIME);
         for _ in 0..WINDOW - 1 {
-            assert_eq!(breaker.admit(later + OPEN), Ok(()));
-            breaker.report(true, later + OPEN);
+            assert_eq!(breaker.admit(later + OPEN_TIME), Ok(()));
+            breaker.report(true, later + OPEN_TIME);
         }
     }
 
     #[test]
-    fn a_trial_that_never_reports_does_not_shut_it_for_ever() {
+    fn a_trial_that_never_reports_is_followed_by_another() {
         let start = Instant::now();
         let mut breaker = opened(start);
-        assert_eq!(breaker.admit(start + OPEN), Ok(()));
-        assert_eq!(breaker.admit(start + 2 * OPEN), Ok(()));
+        assert_eq!(breaker.admit(start + OPEN_TIME), Ok(()));
+        assert_eq!(breaker.admit(start + 2 * OPEN_TIME), Ok(()));
     }
 
     #[test]
-    fn calls_are_capped_by_the_minute() {
+    fn calls_per_minute_are_limited() {
         let start = Instant::now();
-        let mut rate = CallRate::new(3, start);
-        let taken = |rate: &mut CallRate, now| (0..10).filter(|_| rate.take(now)).count();
-        assert_eq!(taken(&mut rate, start), 3);
-        assert_eq!(taken(&mut rate, start + 20 * SECOND), 1);
-        assert_eq!(taken(&mut rate, start + 600 * SECOND), 3);
+        let mut limit = RateLimit::new(3, start);
+        let admitted = |limit: &mut RateLimit, now| (0..10).filter(|_| limit.admit(now)).count();
+        assert_eq!(admitted(&mut limit, start), 3);
+        assert_eq!(admitted(&mut limit, start + 20 * SECOND), 1);
+        assert_eq!(admitted(&mut limit, start + 600 * SECOND), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Answers that may be given again for a while: bounded in time and in bytes.
+//! A cache of answers, bounded in time and in bytes, for providers whose terms permit it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -6,25 +6,25 @@ use std::time::{Duration, Instant};
 
 use super::upstream::Request;
 
-/// Bytes of answers that are kept; past this the oldest go.
+/// Maximum bytes of cached answers; past this the oldest are dropped.
 const MAX_BYTES: usize = 16 << 20;
 
-/// Bytes that an answer costs beside its own.
+/// Bytes counted for each answer in addition to its own.
 const OVERHEAD: usize = 256;
 
-/// Answers by request, the oldest of which go first.
+/// Answers by request; the oldest are dropped first.
 #[derive(Debug)]
-pub struct Cache {
+pub(super) struct Cache {
     time_to_live: Duration,
     answers: HashMap<Request, Arc<[u8]>>,
-    /// In the order in which they will have to go.
+    /// Expiry times, earliest first.
     expiry: VecDeque<(Instant, Request)>,
     bytes: usize,
 }
 
 impl Cache {
-    /// An empty cache, whose answers live for `time_to_live`.
-    pub fn new(time_to_live: Duration) -> Cache {
+    /// Creates an empty cache whose answers expire after `time_to_live`.
+    pub(super) fn new(time_to_live: Duration) -> Cache {
         Cache {
             time_to_live,
             answers: HashMap::new(),
@@ -33,8 +33,8 @@ impl Cache {
         }
     }
 
-    /// The answer to an equal request, if there is one that is young enough.
-    pub fn get(&mut self, request: &Request, now: Instant) -> Option<Arc<[u8]>> {
+    /// Returns the answer to an equal request, if it is cached and not expired.
+    pub(super) fn get(&mut self, request: &Request, now: Instant) -> Option<Arc<[u8]>> {
         while self
             .expiry
             .front()
@@ -45,8 +45,8 @@ impl Cache {
         self.answers.get(request).cloned()
     }
 
-    /// Keeps an answer; one that is there already stays.
-    pub fn put(&mut self, request: Request, answer: &[u8], now: Instant) {
+    /// Adds an answer; an existing answer to an equal request stays.
+    pub(super) fn insert(&mut self, request: Request, answer: &[u8], now: Instant) {
         let bytes = answer.len() + OVERHEAD;
         if bytes > MAX_BYTES || self.answers.contains_key(&request) {
             return;
@@ -81,11 +81,11 @@ mod tests {
     }
 
     #[test]
-    fn answers_live_for_their_time() {
+    fn answers_expire_after_their_time_to_live() {
         let start = Instant::now();
         let mut cache = Cache::new(MINUTE);
-        cache.put(request(1, "+1+1"), b"one", start);
-        cache.put(request(2, "+1+1"), b"two", start + MINUTE / 2);
+        cache.insert(request(1, "+1+1"), b"one", start);
+        cache.insert(request(2, "+1+1"), b"two", start + MINUTE / 2);
         let get = |cache: &mut Cache, bound, now| {
             cache
                 .get(&request(bound, "+1+1"), now)
@@ -102,12 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_there_is_no_room() {
+    fn the_oldest_are_dropped_at_capacity() {
         let start = Instant::now();
         let mut cache = Cache::new(MINUTE);
         let answer = vec![b'x'; MAX_BYTES / 10];
         for number in 0..20 {
-            cache.put(request(1, &format!("+{number}+1")), &answer, start);
+            cache.insert(request(1, &format!("+{number}+1")), &answer, start);
             assert!(cache.bytes <= MAX_BYTES);
         }
         let kept = (0..20).filter(|number| {
@@ -116,7 +116,7 @@ mod tests {
                 .is_some()
         });
         assert!(kept.eq(11..20));
-        cache.put(request(1, "+50+1"), &vec![b'x'; MAX_BYTES + 1], start);
+        cache.insert(request(1, "+50+1"), &vec![b'x'; MAX_BYTES + 1], start);
         assert!(cache.get(&request(1, "+50+1"), start).is_none());
         assert_eq!(iter::repeat_with(|| cache.drop_oldest()).take(9).count(), 9);
         assert_eq!(cache.bytes, 0);

@@ -1,46 +1,47 @@
-//! Why a call to a places provider brought no answer, and what a client is told of it.
+//! The failures of a call to a places provider, and the messages that clients get for them.
 //!
-//! Variants are what callers branch on: what to reply, and whether the provider is unwell, which
-//! opens the circuit breaker. No text here ever holds the API key.
+//! A variant determines the status of the reply, and whether the failure counts toward opening the
+//! circuit breaker. No text here ever contains the API key.
 
 use std::fmt;
 
-use super::answer::{PlacesStatus, write_failure};
+use super::answer::PlacesStatus;
 use super::key::ApiKey;
 
-/// Characters of a provider's own words that a client gets to see; the rest is cut off.
+/// Maximum number of characters of a provider's own message in a reply; the rest is cut off.
 const MAX_QUOTED_CHARS: usize = 400;
 
-/// Why a call brought no answer. Texts are whole sentences, fit for a client.
+/// A failed call. Texts are complete sentences for the client unless noted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The provider refuses us: no key, a bad one, or one that may not use this interface.
+    /// The provider rejects this server: no key, an invalid one, or one without access to the interface.
     Denied(String),
-    /// The provider's quota is used up.
+    /// A quota of the provider, or a limit of this server on calls to it, is used up.
     Quota(String),
-    /// The provider could not make sense of the request.
+    /// The provider rejected the request as invalid.
     BadRequest(String),
-    /// The provider says that it failed.
+    /// The provider reported a failure on its side, or keeps failing and is not called.
     Reported(String),
-    /// No answer within the time given.
+    /// No complete response within the timeout.
     Timeout,
-    /// No connection: name lookup, refusal, no route, TLS. Says which; no whole sentence.
+    /// No connection: name lookup, refusal, no route, TLS. The text is the cause, not a sentence.
     Connect(String),
-    /// The connection ended before the answer did.
+    /// The connection or the JSON text ended before the response was complete.
     Truncated,
-    /// The answer is longer than is read, [`MAX_ANSWER_BYTES`](super::http::MAX_ANSWER_BYTES).
+    /// The response is longer than 2 MiB.
     TooLarge,
-    /// An HTTP status that says no more: redirects, which are not followed, 404, 5xx.
+    /// An HTTP status without further information: redirects, which are not followed, 404, 5xx.
     Http(u16),
-    /// The answer is not JSON, or not in the provider's format. Says which; no whole sentence.
-    Garbage(&'static str),
-    /// The server stops, and ended the call.
+    /// The response is not JSON, or not in the provider's format. The text is the cause, not a
+    /// sentence.
+    Malformed(&'static str),
+    /// The server is stopping and aborted the call.
     Stopped,
 }
 
 impl Failure {
-    /// The `status` of the reply.
-    pub fn status(&self) -> PlacesStatus {
+    /// Returns the `status` of the reply.
+    pub(super) fn status(&self) -> PlacesStatus {
         match self {
             Failure::Denied(_) => PlacesStatus::RequestDenied,
             Failure::Quota(_) => PlacesStatus::OverQueryLimit,
@@ -49,8 +50,8 @@ impl Failure {
         }
     }
 
-    /// The `error_message` of the reply: what happened and what to do.
-    pub fn message(&self) -> String {
+    /// Returns the `error_message` of the reply: the cause and what to do.
+    pub(super) fn message(&self) -> String {
         match self {
             Failure::Denied(text)
             | Failure::Quota(text)
@@ -60,14 +61,16 @@ impl Failure {
                 "The places provider did not answer in time. Try again later.".to_owned()
             }
             Failure::Connect(why) => format!(
-                "The places provider can't be reached: {why}. Try again later; if it stays, check the server's network and --places-url."
+                "The places provider can't be reached: {why}. Try again later; if the problem persists, check the server's network and --places-url."
             ),
-            Failure::Truncated => "The places provider's answer broke off. Try again.".to_owned(),
+            Failure::Truncated => {
+                "The places provider's answer was incomplete. Try again.".to_owned()
+            }
             Failure::TooLarge => {
                 "The places provider's answer is too long. Try a smaller radius.".to_owned()
             }
             Failure::Http(status @ 300..=399) => format!(
-                "The places provider redirects (HTTP {status}), which is not followed. Set --places-url to where it is."
+                "The places provider answered with a redirect (HTTP {status}), which is not followed. Set --places-url to its new location."
             ),
             Failure::Http(status @ 400..=499) => format!(
                 "The places provider refused the request (HTTP {status}). Check --places-url."
@@ -75,32 +78,27 @@ impl Failure {
             Failure::Http(status) => {
                 format!("The places provider failed (HTTP {status}). Try again later.")
             }
-            Failure::Garbage(why) => format!(
-                "The places provider's answer can't be read: {why}. Try again later; if it stays, check --places-url."
+            Failure::Malformed(why) => format!(
+                "The places provider's answer can't be read: {why}. Try again later; if the problem persists, check --places-url."
             ),
             Failure::Stopped => "This server is stopping. Ask another one.".to_owned(),
         }
     }
 
-    /// Whether the failure tells that the provider is unwell. Refusals and quotas do not: it
-    /// answers, and would go on so.
-    pub fn counts_against_breaker(&self) -> bool {
+    /// Returns whether the failure counts toward opening the circuit breaker. Denials, quotas and
+    /// bad requests do not: the provider works, and would answer the same again.
+    pub(super) fn counts_against_breaker(&self) -> bool {
         !matches!(
             self,
             Failure::Denied(_) | Failure::Quota(_) | Failure::BadRequest(_) | Failure::Stopped
         )
     }
 
-    /// Appends the reply's JSON text.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        write_failure(self.status(), &self.message(), out);
-    }
-
-    /// What a bare HTTP status means, where the body does not say.
+    /// Returns the failure for an HTTP status whose body gives no reason.
     pub(super) fn from_http(status: u16) -> Failure {
         match status {
             400 => Failure::BadRequest(
-                "The places provider calls the request bad (HTTP 400). Check --places and --places-url."
+                "The places provider rejected the request as invalid (HTTP 400). Check --places and --places-url."
                     .to_owned(),
             ),
             401 | 403 => Failure::Denied(format!(
@@ -113,7 +111,7 @@ impl Failure {
         }
     }
 
-    /// The same with the key blotted out, should the provider have repeated it.
+    /// Returns the failure with the key replaced, in case the provider repeated it.
     pub(super) fn redacted(self, key: &ApiKey) -> Failure {
         match self {
             Failure::Denied(text) => Failure::Denied(key.redact(&text)),
@@ -133,20 +131,20 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// A provider's own words as a sentence, or the given ones where it has none, then what to do.
-pub(super) fn sentence(words: Option<&str>, otherwise: &str, advice: &str) -> String {
-    let words = words.map(str::trim).filter(|words| !words.is_empty());
-    let words: String = words
-        .unwrap_or(otherwise)
+/// Returns a provider's message, or `default` if it sent none, as a sentence, followed by advice.
+pub(super) fn sentence(message: Option<&str>, default: &str, advice: &str) -> String {
+    let message = message.map(str::trim).filter(|text| !text.is_empty());
+    let message: String = message
+        .unwrap_or(default)
         .chars()
         .take(MAX_QUOTED_CHARS)
         .collect();
-    let end = if words.ends_with(['.', '!', '?']) {
+    let end = if message.ends_with(['.', '!', '?']) {
         ""
     } else {
         "."
     };
-    format!("{words}{end} {advice}")
+    format!("{message}{end} {advice}")
 }
 
 #[cfg(test)]
@@ -155,21 +153,15 @@ mod tests {
     use PlacesStatus::*;
 
     #[track_caller]
-    fn check(failure: Failure, status: PlacesStatus, unwell: bool, message: &str) {
+    fn check(failure: Failure, status: PlacesStatus, counts: bool, message: &str) {
         assert_eq!(failure.message(), message);
         assert_eq!(failure.to_string(), message);
         assert_eq!(failure.status(), status, "{message}");
-        assert_eq!(failure.counts_against_breaker(), unwell, "{message}");
-        let mut out = Vec::new();
-        failure.write(&mut out);
-        let reply: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(reply["status"], status.text());
-        assert_eq!(reply["error_message"], message);
-        assert_eq!(reply["results"], serde_json::json!([]));
+        assert_eq!(failure.counts_against_breaker(), counts, "{message}");
     }
 
     #[test]
-    fn clients_are_told_what_to_do() {
+    fn messages_say_what_to_do() {
         check(
             Failure::Denied("No. Check it.".into()),
             RequestDenied,
@@ -199,13 +191,13 @@ mod tests {
             Failure::Connect("connection refused".into()),
             UnknownError,
             true,
-            "The places provider can't be reached: connection refused. Try again later; if it stays, check the server's network and --places-url.",
+            "The places provider can't be reached: connection refused. Try again later; if the problem persists, check the server's network and --places-url.",
         );
         check(
             Failure::Truncated,
             UnknownError,
             true,
-            "The places provider's answer broke off. Try again.",
+            "The places provider's answer was incomplete. Try again.",
         );
         check(
             Failure::TooLarge,
@@ -217,7 +209,7 @@ mod tests {
             Failure::Http(302),
             UnknownError,
             true,
-            "The places provider redirects (HTTP 302), which is not followed. Set --places-url to where it is.",
+            "The places provider answered with a redirect (HTTP 302), which is not followed. Set --places-url to its new location.",
         );
         check(
             Failure::Http(404),
@@ -232,10 +224,10 @@ mod tests {
             "The places provider failed (HTTP 504). Try again later.",
         );
         check(
-            Failure::Garbage("it is HTML"),
+            Failure::Malformed("it is HTML"),
             UnknownError,
             true,
-            "The places provider's answer can't be read: it is HTML. Try again later; if it stays, check --places-url.",
+            "The places provider's answer can't be read: it is HTML. Try again later; if the problem persists, check --places-url.",
         );
         check(
             Failure::Stopped,
@@ -246,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_http_statuses_have_a_meaning() {
+    fn http_statuses_map_to_places_statuses() {
         for (status, expected) in [
             (400, InvalidRequest),
             (401, RequestDenied),
@@ -262,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn a_providers_words_become_a_sentence() {
-        for (words, expected) in [
+    fn a_providers_message_becomes_a_sentence() {
+        for (message, expected) in [
             (Some("The key is invalid. "), "The key is invalid. Do."),
             (Some("runtime error"), "runtime error. Do."),
             (Some(" "), "It failed. Do."),
             (None, "It failed. Do."),
         ] {
-            assert_eq!(sentence(words, "It failed", "Do."), expected);
+            assert_eq!(sentence(message, "It failed", "Do."), expected);
         }
         let long = sentence(Some(&"é".repeat(3_000_000)), "", "Do.");
         assert_eq!(long.chars().count(), MAX_QUOTED_CHARS + ". Do.".len());

@@ -1,28 +1,34 @@
 //! Google's Places API (New): Nearby Search, mapped to the shape of the legacy one.
 //!
-//! Numbers and texts go out as Google wrote them; only their names and their nesting change.
-//! The field mask decides what a call costs: rating, price level and opening hours put it among
-//! the dearer ones ("Enterprise"), as they are part of the legacy shape.
+//! Numbers and texts keep Google's bytes; only field names and nesting change. The field mask
+//! determines the price of a call: rating, price level and opening hours, which are part of the
+//! legacy shape, put it into a more expensive class ("Enterprise").
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Answer, Object};
-use super::failure::{Failure, sentence};
+use super::answer::{AnswerWriter, ObjectWriter, PlacesStatus};
+use super::failure::Failure;
+use super::google_common::{Interface, parse};
 use super::http::{Client, Options, Response, SetupError};
 use super::key::ApiKey;
 use super::upstream::{Circle, Request, Upstream, without_leading_zeros};
 
-/// Where Google serves it.
-pub const URL: &str = "https://places.googleapis.com/v1/places:searchNearby";
+/// Google's own endpoint.
+const URL: &str = "https://places.googleapis.com/v1/places:searchNearby";
 
-/// The fields asked for; without a mask Google refuses the request.
+/// Requested fields; Google rejects a request without a mask.
 const FIELD_MASK: &str = "places.id,places.displayName,places.location,places.viewport,\
     places.types,places.businessStatus,places.plusCode,places.shortFormattedAddress,\
     places.formattedAddress,places.iconMaskBaseUri,places.iconBackgroundColor,places.rating,\
     places.userRatingCount,places.priceLevel,places.currentOpeningHours.openNow";
+
+const NEW: Interface = Interface {
+    name: "Places API (New)",
+    retry_advice: "Try again later.",
+};
 
 /// Google's Places API (New).
 #[derive(Debug)]
@@ -32,7 +38,7 @@ pub struct Google {
 }
 
 impl Google {
-    /// The provider.
+    /// Creates the provider. Opens no connection yet.
     pub fn new(key: ApiKey, options: &Options) -> Result<Google, SetupError> {
         let client = Client::new(URL, options)?;
         Ok(Google { client, key })
@@ -47,20 +53,21 @@ impl Upstream for Google {
             ("X-Goog-FieldMask", FIELD_MASK),
         ];
         let response = self.client.post(&headers, &query(request), timeout)?;
-        answer(&response, request).map_err(|failure| failure.redacted(&self.key))
+        read_answer(&response, request).map_err(|failure| failure.redacted(&self.key))
     }
 
-    fn cut(&self) {
-        self.client.cut();
+    fn abort(&self) {
+        self.client.abort();
     }
 
-    /// Google's terms bar keeping content.
+    /// Google's terms forbid storing content.
     fn may_cache(&self) -> bool {
         false
     }
 }
 
-/// The request's body. Popularity is the order closest to the legacy interface's prominence.
+/// Returns the body of a request. Popularity is the order closest to the legacy interface's
+/// prominence.
 fn query(request: &Request) -> String {
     format!(
         r#"{{"maxResultCount":{},"rankPreference":"POPULARITY","locationRestriction":{{"circle":{{"center":{{"latitude":{},"longitude":{}}},"radius":{}}}}}}}"#,
@@ -71,17 +78,17 @@ fn query(request: &Request) -> String {
     )
 }
 
-/// An answer or an error; with no place near it is `{}`.
+/// A successful response or an error; `{}` if there is no place within the radius.
 #[derive(Deserialize)]
 struct Page<'a> {
     #[serde(borrow, default)]
     places: Vec<Place<'a>>,
-    error: Option<Refusal>,
+    error: Option<ApiError>,
 }
 
-/// <https://cloud.google.com/apis/design/errors>
+/// An error in the format of <https://cloud.google.com/apis/design/errors>.
 #[derive(Deserialize)]
-struct Refusal {
+struct ApiError {
     code: u16,
     message: Option<String>,
     #[serde(default)]
@@ -133,7 +140,7 @@ struct Text<'a> {
     text: Option<&'a RawValue>,
 }
 
-/// Google leaves out what is zero: a place on the equator has no latitude.
+/// Coordinates. Google omits a zero: a place on the equator has no latitude.
 #[derive(Deserialize)]
 struct Point<'a> {
     #[serde(borrow)]
@@ -166,66 +173,46 @@ struct OpeningHours<'a> {
     open_now: Option<&'a RawValue>,
 }
 
-fn answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failure> {
-    let page: Page<'_> = match response.json() {
-        Ok(page) => page,
-        Err(failure) if response.status == 200 => return Err(failure),
-        Err(_) => return Err(Failure::from_http(response.status)),
-    };
+fn read_answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failure> {
+    let page: Page<'_> = parse(response)?;
     if let Some(error) = page.error {
-        return Err(refusal(&error));
+        let status = error.status().ok_or(Failure::Http(error.code))?;
+        NEW.check(status, error.message.as_deref())?;
     }
     if response.status != 200 {
         return Err(Failure::from_http(response.status));
     }
     let circle = request.circle();
     let mut out = Vec::with_capacity(response.body.len());
-    let mut answer = Answer::begin(b"[]", &mut out);
+    let mut answer = AnswerWriter::begin(b"[]", &mut out);
     let near = page.places.iter().filter(|place| is_near(place, &circle));
     for place in near.take(request.bound()) {
         write_place(place, answer.result());
     }
-    answer.end(None);
+    answer.finish(None);
     Ok(out)
 }
 
-fn refusal(error: &Refusal) -> Failure {
-    let message = error.message.as_deref();
-    let is_key_bad = error
-        .details
-        .iter()
-        .any(|detail| detail.reason.as_deref() == Some("API_KEY_INVALID"));
-    match error.code {
-        401 | 403 => Failure::Denied(denial(message)),
-        400 if is_key_bad => Failure::Denied(denial(message)),
-        429 => Failure::Quota(sentence(
-            message,
-            "Google's quota is used up.",
-            "Try again later, or raise the project's quota.",
-        )),
-        400 => Failure::BadRequest(sentence(
-            message,
-            "Google calls the request invalid.",
-            "Check --places-url.",
-        )),
-        500..=599 => Failure::Reported(sentence(
-            message,
-            "Google could not process the request.",
-            "Try again later.",
-        )),
-        code => Failure::Http(code),
+impl ApiError {
+    /// Returns the legacy interface's status for the error; `None` if there is none.
+    fn status(&self) -> Option<PlacesStatus> {
+        let is_key_invalid = || {
+            self.details
+                .iter()
+                .any(|detail| detail.reason.as_deref() == Some("API_KEY_INVALID"))
+        };
+        match self.code {
+            401 | 403 => Some(PlacesStatus::RequestDenied),
+            400 if is_key_invalid() => Some(PlacesStatus::RequestDenied),
+            400 => Some(PlacesStatus::InvalidRequest),
+            429 => Some(PlacesStatus::OverQueryLimit),
+            500..=599 => Some(PlacesStatus::UnknownError),
+            _ => None,
+        }
     }
 }
 
-fn denial(message: Option<&str>) -> String {
-    sentence(
-        message,
-        "Google denied the request.",
-        "Check the API key, and that its project may use the Places API (New).",
-    )
-}
-
-/// Whether a place tells where it is and lies within the radius.
+/// Returns whether a place has a location within the radius.
 fn is_near(place: &Place<'_>, circle: &Circle) -> bool {
     let degrees = |number: &str| number.parse().unwrap_or(f64::NAN);
     place.location.as_ref().is_some_and(|location| {
@@ -237,7 +224,7 @@ fn is_near(place: &Place<'_>, circle: &Circle) -> bool {
 }
 
 impl Point<'_> {
-    /// Latitude and longitude as Google wrote them.
+    /// Returns latitude and longitude with Google's bytes.
     fn texts(&self) -> (&str, &str) {
         (
             self.latitude.map_or("0", RawValue::get),
@@ -247,32 +234,32 @@ impl Point<'_> {
 
     fn write(&self, out: &mut Vec<u8>) {
         let (latitude, longitude) = self.texts();
-        let mut point = Object::begin(out);
+        let mut point = ObjectWriter::begin(out);
         point.json("lat", latitude);
         point.json("lng", longitude);
-        point.end();
+        point.finish();
     }
 }
 
-/// Writes a place with the legacy interface's names, in its order.
+/// Writes a place with the field names of the legacy interface, in its order.
 fn write_place(place: &Place<'_>, out: &mut Vec<u8>) {
-    let mut result = Object::begin(out);
-    let optional = |result: &mut Object<'_>, name, json: Option<&RawValue>| {
+    let mut result = ObjectWriter::begin(out);
+    let optional = |result: &mut ObjectWriter<'_>, name, json: Option<&RawValue>| {
         if let Some(json) = json {
             result.json(name, json.get());
         }
     };
     optional(&mut result, "business_status", place.business_status);
     if let Some(location) = &place.location {
-        let mut geometry = Object::begin(result.field("geometry"));
+        let mut geometry = ObjectWriter::begin(result.field("geometry"));
         location.write(geometry.field("location"));
         if let Some(viewport) = &place.viewport {
-            let mut corners = Object::begin(geometry.field("viewport"));
+            let mut corners = ObjectWriter::begin(geometry.field("viewport"));
             viewport.high.write(corners.field("northeast"));
             viewport.low.write(corners.field("southwest"));
-            corners.end();
+            corners.finish();
         }
-        geometry.end();
+        geometry.finish();
     }
     optional(
         &mut result,
@@ -284,16 +271,16 @@ fn write_place(place: &Place<'_>, out: &mut Vec<u8>) {
     optional(&mut result, "name", name);
     let open_now = place.current_opening_hours.as_ref();
     if let Some(open_now) = open_now.and_then(|hours| hours.open_now) {
-        let mut hours = Object::begin(result.field("opening_hours"));
+        let mut hours = ObjectWriter::begin(result.field("opening_hours"));
         hours.json("open_now", open_now.get());
-        hours.end();
+        hours.finish();
     }
     optional(&mut result, "place_id", place.id);
     if let Some(code) = &place.plus_code {
-        let mut codes = Object::begin(result.field("plus_code"));
+        let mut codes = ObjectWriter::begin(result.field("plus_code"));
         optional(&mut codes, "compound_code", code.compound_code);
         optional(&mut codes, "global_code", code.global_code);
-        codes.end();
+        codes.finish();
     }
     if let Some(level) = place.price_level.as_deref().and_then(price_level) {
         result.json("price_level", level);
@@ -304,10 +291,10 @@ fn write_place(place: &Place<'_>, out: &mut Vec<u8>) {
     optional(&mut result, "user_ratings_total", place.user_rating_count);
     let vicinity = place.short_formatted_address.or(place.formatted_address);
     optional(&mut result, "vicinity", vicinity);
-    result.end();
+    result.finish();
 }
 
-/// The legacy interface's number; `None` where the level is unspecified.
+/// Returns the legacy interface's number; `None` for an unspecified level.
 fn price_level(level: &str) -> Option<&'static str> {
     Some(match level {
         "PRICE_LEVEL_FREE" => "0",
@@ -320,5 +307,4 @@ fn price_level(level: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-#[path = "google_tests.rs"]
 mod tests;

@@ -1,9 +1,9 @@
-//! Google's Places Nearby Search, the interface whose shape all answers have.
+//! Google's Places Nearby Search (legacy), the interface that defines the shape of all answers.
 //!
-//! Its results go out byte for byte. Its radius is a bias, so results outside it are left out
-//! here. Since October 2026 it can't be enabled for new Google projects; existing ones go on.
-//! One page of 20 results is all that a client can ask for, so `next_page_token` is left out: it
-//! would invite clients to ask for pages that this server does not serve.
+//! Results are passed on byte for byte. The radius only biases Google's search, so results outside
+//! it are dropped here. Since October 2026 the interface can't be enabled for new Google projects;
+//! existing projects may continue to use it. A client can request at most one page of 20 results,
+//! so `next_page_token` is dropped: it would suggest pages that this server does not serve.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,16 +11,22 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Answer, PlacesStatus, write_normalized};
-use super::failure::{Failure, sentence};
+use super::answer::{AnswerWriter, PlacesStatus, write_normalized};
+use super::failure::Failure;
+use super::google_common::{Interface, parse};
 use super::http::{Client, Options, Response, SetupError, write_url_encoded};
 use super::key::ApiKey;
 use super::upstream::{Circle, Request, Upstream};
 
-/// Where Google serves it.
-pub const URL: &str = "https://maps.googleapis.com/maps/api/place/nearbysearch/json";
+/// Google's own endpoint.
+const URL: &str = "https://maps.googleapis.com/maps/api/place/nearbysearch/json";
 
-/// Google's Places Nearby Search, legacy.
+const LEGACY: Interface = Interface {
+    name: "Places API (legacy)",
+    retry_advice: "Try again.",
+};
+
+/// Google's Places Nearby Search (legacy).
 #[derive(Debug)]
 pub struct GoogleLegacy {
     client: Client,
@@ -28,7 +34,8 @@ pub struct GoogleLegacy {
 }
 
 impl GoogleLegacy {
-    /// The provider. A URL among the options may have query parameters of its own, which stay.
+    /// Creates the provider. Opens no connection yet. Query parameters of a URL in the options are
+    /// kept.
     pub fn new(key: ApiKey, options: &Options) -> Result<GoogleLegacy, SetupError> {
         let client = Client::new(URL, options)?;
         Ok(GoogleLegacy { client, key })
@@ -39,19 +46,20 @@ impl Upstream for GoogleLegacy {
     fn fetch(&self, request: &Request, timeout: Duration) -> Result<Vec<u8>, Failure> {
         let url = url(self.client.url(), request, &self.key);
         let response = self.client.get(&url, timeout)?;
-        answer(&response, request, &self.key).map_err(|failure| failure.redacted(&self.key))
+        read_answer(&response, request, &self.key).map_err(|failure| failure.redacted(&self.key))
     }
 
-    fn cut(&self) {
-        self.client.cut();
+    fn abort(&self) {
+        self.client.abort();
     }
 
-    /// Google's terms bar keeping content.
+    /// Google's terms forbid storing content.
     fn may_cache(&self) -> bool {
         false
     }
 }
 
+/// Returns the URL of a request, in which the client's digits are kept.
 fn url(endpoint: &str, request: &Request, key: &ApiKey) -> String {
     let separator = match endpoint.contains('?') {
         true if endpoint.ends_with(['?', '&']) => "",
@@ -78,7 +86,7 @@ struct Page<'a> {
     results: Vec<&'a RawValue>,
 }
 
-/// The fields of a result that decide whether it is passed on.
+/// The fields of a result that decide whether it lies within the radius.
 #[derive(Deserialize)]
 struct Place {
     geometry: Geometry,
@@ -95,63 +103,28 @@ struct Location {
     lng: f64,
 }
 
-fn answer(response: &Response, request: &Request, key: &ApiKey) -> Result<Vec<u8>, Failure> {
-    let page: Page<'_> = match response.json() {
-        Ok(page) => page,
-        // The body tells more than the HTTP status, whatever that is, unless it can't be read.
-        Err(failure) if response.status == 200 => return Err(failure),
-        Err(_) => return Err(Failure::from_http(response.status)),
-    };
+fn read_answer(response: &Response, request: &Request, key: &ApiKey) -> Result<Vec<u8>, Failure> {
+    let page: Page<'_> = parse(response)?;
     let message = page.error_message.as_deref();
-    match PlacesStatus::parse(&page.status) {
-        Some(PlacesStatus::Ok | PlacesStatus::ZeroResults) => {}
-        Some(PlacesStatus::RequestDenied) => {
-            return Err(Failure::Denied(sentence(
-                message,
-                "Google denied the request.",
-                "Check the API key, and that its project may use the Places API (legacy).",
-            )));
-        }
-        Some(PlacesStatus::OverQueryLimit) => {
-            return Err(Failure::Quota(sentence(
-                message,
-                "Google's quota is used up.",
-                "Try again later, or raise the project's quota.",
-            )));
-        }
-        Some(PlacesStatus::InvalidRequest) => {
-            return Err(Failure::BadRequest(sentence(
-                message,
-                "Google calls the request invalid.",
-                "Check --places-url.",
-            )));
-        }
-        Some(PlacesStatus::UnknownError) => {
-            return Err(Failure::Reported(sentence(
-                message,
-                "Google could not process the request.",
-                "Try again.",
-            )));
-        }
-        None => return Err(Failure::Garbage("its status is none of Google's")),
-    }
-
+    let status =
+        PlacesStatus::parse(&page.status).ok_or(Failure::Malformed("its status is unknown"))?;
+    LEGACY.check(status, message)?;
     let circle = request.circle();
     let mut credit = Vec::new();
     let attributions = page.html_attributions.map_or("[]", RawValue::get);
     write_normalized(attributions.as_bytes(), &mut credit);
     let mut out = Vec::with_capacity(response.body.len());
-    let mut answer = Answer::begin(&credit, &mut out);
+    let mut answer = AnswerWriter::begin(&credit, &mut out);
     let near = page.results.iter().filter(|place| is_near(place, &circle));
     for place in near.take(request.bound()) {
         write_normalized(place.get().as_bytes(), answer.result());
     }
     let message = message.map(|message| key.redact(message));
-    answer.end(message.as_deref());
+    answer.finish(message.as_deref());
     Ok(out)
 }
 
-/// Whether a result tells where it is and lies within the radius.
+/// Returns whether a result has a location within the radius.
 fn is_near(place: &RawValue, circle: &Circle) -> bool {
     let Ok(place) = serde_json::from_str::<Place>(place.get()) else {
         return false;
@@ -176,11 +149,11 @@ mod tests {
 
     fn read(status: u16, body: &str, request: &Request) -> Result<Vec<u8>, Failure> {
         let body = body.as_bytes().to_vec();
-        answer(&Response { status, body }, request, &key())
+        read_answer(&Response { status, body }, request, &key())
     }
 
     #[test]
-    fn asks_with_the_clients_digits() {
+    fn url_keeps_the_clients_digits() {
         let request = Request::of(CAMPUS, "10.5", 20);
         for (endpoint, start) in [
             (URL, format!("{URL}?")),
@@ -223,7 +196,7 @@ mod tests {
         assert!(!reply.contains("\n\n"));
     }
 
-    /// The names of the places that a client gets.
+    /// Checks the names of the places that a client gets.
     #[track_caller]
     fn check(radius_km: &str, bound: u8, expected: &[&str]) {
         let reply = read(200, OK, &Request::of(CAMPUS, radius_km, bound)).unwrap();
@@ -244,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_radius_and_the_bound_hold() {
+    fn radius_and_bound_are_enforced() {
         check("10", 20, &["Fixture Hall", "Fixture Village"]);
         check("10", 1, &["Fixture Hall"]);
         // The dispatcher is 158 m away, the village 837 m.
@@ -253,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn credits_and_messages_are_carried_over() {
+    fn credits_and_messages_are_passed_on() {
         let body = r#"{"html_attributions": ["A",
 
             "B"], "results": [{"name": "Nowhere"}, 7,
@@ -267,12 +240,12 @@ mod tests {
         );
         let reply = read(200, ZERO, &Request::of(CAMPUS, "10", 20)).unwrap();
         let mut zero = Vec::new();
-        super::super::answer::write_zero_results(&mut zero);
+        crate::places::answer::write_zero_results(&mut zero);
         assert_eq!(reply, zero);
     }
 
     #[test]
-    fn failures_are_told_apart() {
+    fn failures_are_distinguished() {
         let failed = |status: &str| format!(r#"{{"results": [], "status": "{status}"}}"#);
         for (http, body, expected) in [
             (
@@ -288,18 +261,18 @@ mod tests {
             (
                 400,
                 failed("INVALID_REQUEST"),
-                Failure::BadRequest("Google calls the request invalid. Check --places-url.".into()),
+                Failure::BadRequest("Google rejected the request as invalid. Check --places-url.".into()),
             ),
             (
                 500,
                 failed("UNKNOWN_ERROR"),
                 Failure::Reported("Google could not process the request. Try again.".into()),
             ),
-            (200, failed("NOT_FOUND"), Failure::Garbage("its status is none of Google's")),
-            (200, "{}".into(), Failure::Garbage("its JSON is not in the provider's format")),
-            (200, "[1]".into(), Failure::Garbage("its JSON is not in the provider's format")),
-            (200, "<html>".into(), Failure::Garbage("it is HTML or XML, not JSON")),
-            (200, "\u{1}\0".into(), Failure::Garbage("it is not JSON")),
+            (200, failed("NOT_FOUND"), Failure::Malformed("its status is unknown")),
+            (200, "{}".into(), Failure::Malformed("its JSON is not in the provider's format")),
+            (200, "[1]".into(), Failure::Malformed("its JSON is not in the provider's format")),
+            (200, "<html>".into(), Failure::Malformed("it is HTML or XML, not JSON")),
+            (200, "\u{1}\0".into(), Failure::Malformed("it is not JSON")),
             (200, String::new(), Failure::Truncated),
             (200, OK[..OK.len() / 2].into(), Failure::Truncated),
             (503, "<html>".into(), Failure::Http(503)),

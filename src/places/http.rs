@@ -1,8 +1,8 @@
 //! One HTTP call to a places provider, bounded in time and size.
 //!
-//! The connections of one provider are kept and used again. Redirects are not followed, for they
-//! would carry the key elsewhere. Errors are told apart here and told in our own words: those of
-//! the HTTP library may hold the URL, and a URL may hold the key.
+//! The connections of one provider are kept and reused. Redirects are not followed, since they
+//! would send the key elsewhere. Errors of the HTTP library are classified here and get texts of
+//! our own: the library's may contain the URL, and a URL may contain the key.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -17,35 +17,35 @@ use ureq::{Agent, Body, Timeout};
 
 use super::failure::Failure;
 
-/// Bytes of an answer after decompression; a longer one is [`Failure::TooLarge`].
-pub const MAX_ANSWER_BYTES: u64 = 2 << 20;
+/// Maximum bytes of a response body after decompression; a longer one is [`Failure::TooLarge`].
+const MAX_RESPONSE_BYTES: u64 = 2 << 20;
 
-/// Time for the name lookup, and again for the connection with its TLS handshake; past this the
-/// call is [`Failure::Connect`].
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum time for the name lookup, and again for the connection with its TLS handshake; past this
+/// the call is [`Failure::Connect`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Idle connections kept; one that is closed while there are this many is simply closed.
+/// Maximum number of idle connections; beyond it a connection is closed after its call.
 const MAX_IDLE_CONNECTIONS: usize = 8;
 
-/// Names the application, without which Overpass answers 406.
-pub const USER_AGENT: &str = concat!("herd/", env!("CARGO_PKG_VERSION"), " (places lookup)");
+/// Identifies the application; without it Overpass answers 406.
+const USER_AGENT: &str = concat!("herd/", env!("CARGO_PKG_VERSION"), " (places lookup)");
 
-/// How a provider is reached.
+/// Endpoint and trust anchors of a provider.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Where to send requests, in place of the provider's own URL. May be plain HTTP.
+    /// Endpoint that replaces the provider's own. May be plain HTTP.
     pub url: Option<String>,
-    /// Certificates (PEM) to trust in place of Mozilla's list, for an upstream with an authority
-    /// of its own.
+    /// Trusted root certificates (PEM) that replace Mozilla's list, for an upstream with a certificate
+    /// authority of its own.
     pub roots: Option<Vec<u8>>,
 }
 
-/// Why a provider can't be set up.
+/// Invalid [`Options`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetupError {
-    /// The URL given is not an absolute `http:` or `https:` URL without a fragment.
+    /// The URL is not an absolute `http:` or `https:` URL without a fragment.
     Url,
-    /// The certificates given hold none that can be read.
+    /// The PEM text contains no valid certificate.
     Certificate,
 }
 
@@ -55,21 +55,21 @@ impl fmt::Display for SetupError {
             SetupError::Url => {
                 "--places-url must be an absolute http or https URL without a fragment"
             }
-            SetupError::Certificate => "no certificate can be read from the PEM text given",
+            SetupError::Certificate => "the PEM text contains no valid certificate",
         })
     }
 }
 
 impl std::error::Error for SetupError {}
 
-/// An HTTP answer, read to its end.
+/// An HTTP response, read to its end.
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
 }
 
-/// Calls one endpoint.
+/// An HTTP client of one endpoint.
 #[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
@@ -78,6 +78,7 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Creates a client. Opens no connection yet.
     pub(super) fn new(default_url: &str, options: &Options) -> Result<Client, SetupError> {
         let url = options.url.as_deref().unwrap_or(default_url);
         let uri = endpoint(url).ok_or(SetupError::Url)?;
@@ -95,7 +96,7 @@ impl Client {
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
         if is_loopback(&uri) {
-            // A proxy from the environment could not reach this machine's own services.
+            // A proxy from the environment could not reach services on this machine.
             config = config.proxy(None);
         }
         Ok(Client {
@@ -105,18 +106,18 @@ impl Client {
         })
     }
 
-    /// Where requests go.
+    /// Returns the endpoint.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Gets `url`, which extends the endpoint's.
+    /// Sends a GET request to `url`, which extends the endpoint.
     pub(super) fn get(&self, url: &str, timeout: Duration) -> Result<Response, Failure> {
         let request = self.agent.get(url).config().timeout_global(Some(timeout));
         self.finish(request.build().call())
     }
 
-    /// Posts a body to the endpoint.
+    /// Sends a POST request to the endpoint.
     pub(super) fn post(
         &self,
         headers: &[(&str, &str)],
@@ -131,8 +132,8 @@ impl Client {
         self.finish(request.build().send(body))
     }
 
-    /// Ends the calls in flight and refuses others.
-    pub(super) fn cut(&self) {
+    /// Aborts the calls in flight and rejects all later ones.
+    pub(super) fn abort(&self) {
         self.stopped.store(true, Ordering::Release);
         self.agent.clone().shutdown();
     }
@@ -144,10 +145,10 @@ impl Client {
         let result = result.and_then(|response| {
             let status = response.status().as_u16();
             let mut body = response.into_body();
-            let body = body.with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+            let body = body.with_config().limit(MAX_RESPONSE_BYTES).read_to_vec()?;
             Ok(Response { status, body })
         });
-        // A call that was cut fails in any of several ways, or seems to end well before its time.
+        // An aborted call fails in one of several ways, or even seems to succeed.
         if self.stopped.load(Ordering::Acquire) {
             return Err(Failure::Stopped);
         }
@@ -156,23 +157,24 @@ impl Client {
 }
 
 impl Response {
-    /// Reads the body as JSON of the provider's format.
+    /// Parses the body as JSON in the provider's format.
     pub(super) fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let start = self.body.trim_ascii_start();
             if start.starts_with(b"<") {
-                Failure::Garbage("it is HTML or XML, not JSON")
+                Failure::Malformed("it is HTML or XML, not JSON")
             } else if error.is_data() {
-                Failure::Garbage("its JSON is not in the provider's format")
+                Failure::Malformed("its JSON is not in the provider's format")
             } else if error.is_eof() {
                 Failure::Truncated
             } else {
-                Failure::Garbage("it is not JSON")
+                Failure::Malformed("it is not JSON")
             }
         })
     }
 }
 
+/// Parses an absolute URL without a fragment.
 fn endpoint(url: &str) -> Option<Uri> {
     let uri: Uri = url.parse().ok()?;
     let is_absolute = matches!(uri.scheme_str(), Some("http" | "https"))
@@ -201,7 +203,7 @@ fn certificates(pem: &[u8]) -> Result<RootCerts, SetupError> {
     Ok(RootCerts::from(roots))
 }
 
-/// What an error of the HTTP library means. Its own text is only used where it can't hold a URL.
+/// Classifies an error of the HTTP library. Its own text is used only where it can't contain a URL.
 fn failure(error: ureq::Error) -> Failure {
     use ureq::Error;
     match error {
@@ -215,25 +217,25 @@ fn failure(error: ureq::Error) -> Failure {
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe
             | ErrorKind::NotConnected => Failure::Truncated,
-            // This is how errors of TLS come out of a read or a write.
+            // A read or a write reports TLS errors in this way.
             ErrorKind::InvalidData => Failure::Connect(format!("TLS failed: {error}")),
             _ => Failure::Connect(error.to_string()),
         },
-        Error::HostNotFound => Failure::Connect("its name has no address".to_owned()),
+        Error::HostNotFound => Failure::Connect("host not found".to_owned()),
         Error::Tls(why) => Failure::Connect(format!("TLS failed: {why}")),
         Error::Rustls(why) => Failure::Connect(format!("TLS failed: {why}")),
         Error::InvalidProxyUrl | Error::ConnectProxyFailed(_) => {
             Failure::Connect("the proxy from the environment failed".to_owned())
         }
         Error::BodyExceedsLimit(_) | Error::LargeResponseHeader(..) => Failure::TooLarge,
-        Error::Protocol(_) => Failure::Garbage("it is not HTTP"),
-        Error::Decompress(..) => Failure::Garbage("it can't be decompressed"),
+        Error::Protocol(_) => Failure::Malformed("it is not HTTP"),
+        Error::Decompress(..) => Failure::Malformed("it can't be decompressed"),
         _ => Failure::Connect("the HTTP request could not be made".to_owned()),
     }
 }
 
-/// Appends bytes as they may stand in a URL's query or in a form: all but letters, digits and
-/// `-._~` as `%XX` (RFC 3986, section 2.3).
+/// Appends bytes percent-encoded for a URL's query or a form: all but letters, digits and `-._~`
+/// (RFC 3986, section 2.3).
 pub(super) fn write_url_encoded(bytes: &[u8], out: &mut String) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
@@ -248,5 +250,4 @@ pub(super) fn write_url_encoded(bytes: &[u8], out: &mut String) {
 }
 
 #[cfg(test)]
-#[path = "http_tests.rs"]
 mod tests;

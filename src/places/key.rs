@@ -1,31 +1,31 @@
-//! The API key: a secret that is sent to its provider and shown to nobody.
+//! The API key: a secret that is sent to its provider and appears nowhere else.
 
 use std::fmt;
 
-/// What is seen in the place of a key.
-const BLOT: &str = "(key)";
+/// Text that replaces a key.
+const REDACTED: &str = "(key)";
 
-/// A key for a places provider. It shows in no log, no error and no reply.
+/// A key for a places provider. It appears in no log, no error and no reply.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(Box<str>);
 
 impl ApiKey {
-    /// A key without the white space around it. `None` for one that is empty or that could not
-    /// travel in an HTTP header, such as one of two lines.
+    /// Creates a key from a text without the white space around it. `None` for a text that is empty
+    /// or not allowed in an HTTP header, such as one of two lines.
     pub fn new(text: &str) -> Option<ApiKey> {
         let text = text.trim();
         let is_sendable = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         is_sendable.then(|| ApiKey(text.into()))
     }
 
-    /// The key itself, for the request and nothing else.
+    /// Returns the key itself, for the request only.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The text with the key blotted out wherever it occurs.
+    /// Returns the text with every occurrence of the key replaced.
     pub(super) fn redact(&self, text: &str) -> String {
-        text.replace(&*self.0, BLOT)
+        text.replace(&*self.0, REDACTED)
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_fit_a_header() {
+    fn keys_are_valid_in_a_header() {
         for text in ["", " \n", "a b", "a\nb", "a\0", "schlüssel"] {
             assert_eq!(ApiKey::new(text), None, "{text:?}");
         }

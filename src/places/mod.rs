@@ -1,16 +1,17 @@
-//! What is near a point: the providers behind one trait, and the JSON shape of their answers.
+//! Places near a point: an offline atlas, and providers on the network.
 //!
 //! Every provider answers in the shape of Google's Places Nearby Search: `html_attributions`,
-//! `results`, `status`, and `error_message` where something went wrong.
+//! `results`, `status`, and `error_message` for a failure. The atlas answers at once. The others
+//! implement [`upstream::Upstream`], one call at a time; [`remote`] adds threads, a queue, a
+//! deadline, a cache and a circuit breaker. The two newlines that end a reply are the session's.
 
-pub mod answer;
+mod answer;
 pub mod atlas;
-pub mod breaker;
-pub mod cache;
+mod breaker;
+mod cache;
 pub mod failure;
-#[cfg(test)]
-mod fake;
 pub mod google;
+mod google_common;
 pub mod google_legacy;
 pub mod http;
 pub mod key;
@@ -22,24 +23,24 @@ use std::sync::Arc;
 
 use answer::write_zero_results;
 use atlas::Atlas;
-use remote::{Answered, Remote};
+use remote::{AnswerCallback, Remote};
 use upstream::Request;
 
 use crate::model::decimal::Decimal;
 use crate::model::geo::Position;
 
-/// What a `WHATSAT` asks of a places provider.
+/// A search in the atlas.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Query {
+struct Query {
     /// The center of the search.
-    pub position: Position,
-    /// How far from it a place may be, 0 to 50 kilometers.
-    pub radius_km: f64,
-    /// How many places at most, 0 to 20.
-    pub bound: u8,
+    position: Position,
+    /// Maximum distance from the center, 0 to 50 kilometers.
+    radius_km: f64,
+    /// Maximum number of places, 0 to 20.
+    bound: u8,
 }
 
-/// A search that a provider over the network has still to answer.
+/// A search that a provider on the network has to answer.
 #[derive(Debug)]
 pub struct RemoteSearch {
     remote: Arc<Remote>,
@@ -47,28 +48,28 @@ pub struct RemoteSearch {
 }
 
 impl RemoteSearch {
-    /// Starts the search. `answered` is called with the JSON text, at once or within seconds, on
+    /// Starts the search. `on_answer` is called with the JSON text, at once or within seconds, on
     /// any thread.
-    pub fn start(self, answered: Answered) {
-        self.remote.ask(self.request, answered);
+    pub(crate) fn start(self, on_answer: AnswerCallback) {
+        self.remote.search(self.request, on_answer);
     }
 }
 
-/// Where answers come from.
+/// The provider that a server uses.
 #[derive(Debug)]
 pub enum Places {
     /// The offline gazetteer that is part of the program.
     Atlas(Atlas),
-    /// A provider over the network, with threads of its own.
+    /// A provider on the network, with threads of its own.
     Remote(Arc<Remote>),
 }
 
 impl Places {
-    /// Appends the JSON text that says what is near `location`, if that is known at once. No
-    /// newline follows it. Otherwise returns the search to be started.
+    /// Appends the JSON text of the places near `location`, without a newline at the end, if it is
+    /// available at once. Otherwise returns the search that has to be started.
     ///
-    /// `location` is a client's location field, and `radius` and `bound` are within the limits
-    /// of a `WHATSAT`.
+    /// `location` is a client's location field; `radius`, in kilometers, and `bound` are within the
+    /// limits of a `WHATSAT`.
     pub fn lookup(
         &self,
         location: &[u8],
@@ -88,7 +89,7 @@ impl Places {
             }
             Places::Remote(remote) => {
                 let request = Request::new(location, radius, bound)?;
-                if request.is_void() {
+                if request.is_always_empty() {
                     write_zero_results(out);
                     return None;
                 }
@@ -100,8 +101,8 @@ impl Places {
         }
     }
 
-    /// Cuts calls in flight; who waits is answered.
-    pub fn stop(&self) {
+    /// Aborts the calls in flight, answers all waiting requests and joins the threads.
+    pub(crate) fn stop(&self) {
         if let Places::Remote(remote) = self {
             remote.stop();
         }

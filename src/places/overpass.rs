@@ -1,9 +1,9 @@
-//! OpenStreetMap by the Overpass API: no key, and no service level.
+//! OpenStreetMap through the Overpass API: no key, and no guaranteed service level.
 //!
-//! Overpass hands out elements in the order of their type and id, so more are asked for than the
-//! client wants, and ranked here. The public instance allows some 10,000 requests a day and is not
-//! meant as an application's back end: whoever needs more runs an instance of their own and names
-//! it with `--places-url`.
+//! Overpass returns elements in the order of type and id, so more elements are requested than the
+//! client wants, and ranked here. The public instance allows about 10,000 requests a day and is not
+//! meant as an application's back end: a server that needs more uses an instance of its own through
+//! `--places-url`.
 
 mod tags;
 
@@ -12,31 +12,31 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Answer, Object, write_string};
+use super::answer::{AnswerWriter, ObjectWriter, write_string};
 use super::failure::{Failure, sentence};
 use super::http::{Client, Options, Response, SetupError, write_url_encoded};
 use super::upstream::{Circle, Request, Upstream, without_leading_zeros};
 use tags::Tags;
 
 /// The public instance.
-pub const URL: &str = "https://overpass-api.de/api/interpreter";
+const URL: &str = "https://overpass-api.de/api/interpreter";
 
-/// Elements asked for, to be ranked: 1,000 take about 0.4 MB of the 2 MiB that are read. Where
-/// more lie within the radius, Overpass leaves out those with the greatest ids, ways and
-/// relations first.
+/// Maximum number of elements in a response: 1,000 take about 0.4 MB of the limit of 2 MiB. If
+/// more lie within the radius, Overpass omits those with the greatest ids, ways and relations
+/// first.
 const MAX_ELEMENTS: usize = 1_000;
 
-/// The attribution that OpenStreetMap's license asks for.
+/// The attribution that OpenStreetMap's license requires.
 const CREDIT: &[u8] = "[\"© OpenStreetMap contributors\"]".as_bytes();
 
-/// OpenStreetMap by the Overpass API.
+/// OpenStreetMap through the Overpass API.
 #[derive(Debug)]
 pub struct Overpass {
     client: Client,
 }
 
 impl Overpass {
-    /// The provider.
+    /// Creates the provider. Opens no connection yet.
     pub fn new(options: &Options) -> Result<Overpass, SetupError> {
         let client = Client::new(URL, options)?;
         Ok(Overpass { client })
@@ -47,19 +47,20 @@ impl Upstream for Overpass {
     fn fetch(&self, request: &Request, timeout: Duration) -> Result<Vec<u8>, Failure> {
         let headers = [("Content-Type", "application/x-www-form-urlencoded")];
         let response = self.client.post(&headers, &form(request), timeout)?;
-        answer(&response, request)
+        read_answer(&response, request)
     }
 
-    fn cut(&self) {
-        self.client.cut();
+    fn abort(&self) {
+        self.client.abort();
     }
 
-    /// The Open Database License lets anyone keep the data.
+    /// The Open Database License permits storing the data.
     fn may_cache(&self) -> bool {
         true
     }
 }
 
+/// Returns the search in Overpass QL.
 fn query(request: &Request) -> String {
     format!(
         r#"[out:json][timeout:25];nwr(around:{},{},{})[name][~"^(amenity|shop|tourism|leisure|aeroway|railway)$"~"."];out center tags {MAX_ELEMENTS};"#,
@@ -69,6 +70,7 @@ fn query(request: &Request) -> String {
     )
 }
 
+/// Returns the body of a request.
 fn form(request: &Request) -> String {
     let mut form = "data=".to_owned();
     write_url_encoded(query(request).as_bytes(), &mut form);
@@ -82,7 +84,7 @@ struct Page<'a> {
     remark: Option<String>,
 }
 
-/// A node has its own place; ways and relations have that of their middle.
+/// A node has a location of its own; ways and relations have that of their center.
 #[derive(Deserialize)]
 struct Element<'a> {
     #[serde(rename = "type")]
@@ -110,14 +112,14 @@ struct Center<'a> {
 struct Place<'a> {
     element: &'a Element<'a>,
     name: &'a str,
-    /// Latitude and longitude as Overpass wrote them.
+    /// Latitude and longitude with Overpass's bytes.
     location: (&'a str, &'a str),
     distance: f64,
 }
 
-fn answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failure> {
+fn read_answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failure> {
     if response.status != 200 {
-        return Err(refusal(response.status));
+        return Err(http_failure(response.status));
     }
     let page: Page<'_> = response.json()?;
     if let Some(remark) = page.remark.filter(|remark| remark.contains("error")) {
@@ -133,7 +135,7 @@ fn answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failure> {
         .iter()
         .filter_map(|element| element.place(&circle))
         .collect();
-    // A stable sort: what is equally prominent and equally near stays in Overpass's order.
+    // The sort is stable: places of equal prominence and distance keep Overpass's order.
     places.sort_by(|one, other| {
         let prominence = |place: &Place<'_>| place.element.tags.prominence();
         prominence(other)
@@ -142,26 +144,26 @@ fn answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failure> {
     });
     let mut out = Vec::new();
     let credit: &[u8] = if places.is_empty() { b"[]" } else { CREDIT };
-    let mut answer = Answer::begin(credit, &mut out);
+    let mut answer = AnswerWriter::begin(credit, &mut out);
     for place in places.iter().take(request.bound()) {
         place.write(answer.result());
     }
-    answer.end(None);
+    answer.finish(None);
     Ok(out)
 }
 
-/// What an HTTP status of Overpass means; the body is HTML for people.
-fn refusal(status: u16) -> Failure {
+/// Returns the failure for an HTTP status of Overpass, whose body is HTML for people.
+fn http_failure(status: u16) -> Failure {
     match status {
         400 => Failure::BadRequest(
-            "Overpass can't read the query (HTTP 400). Check --places-url.".to_owned(),
+            "Overpass can't parse the query (HTTP 400). Check --places-url.".to_owned(),
         ),
         406 => Failure::Denied(
-            "Overpass refuses this application by its User-Agent (HTTP 406). Use an instance of your own with --places-url."
+            "Overpass rejects this application's User-Agent (HTTP 406). Use an instance of your own with --places-url."
                 .to_owned(),
         ),
         429 => Failure::Quota(
-            "Overpass has had too many requests from here (HTTP 429). Try again later, or use an instance of your own with --places-url."
+            "Overpass received too many requests from this address (HTTP 429). Try again later, or use an instance of your own with --places-url."
                 .to_owned(),
         ),
         status => Failure::from_http(status),
@@ -169,7 +171,7 @@ fn refusal(status: u16) -> Failure {
 }
 
 impl Element<'_> {
-    /// The element as a place; `None` without a name, or not within the circle.
+    /// Returns the element as a place; `None` without a name, or outside the circle.
     fn place(&self, circle: &Circle) -> Option<Place<'_>> {
         let name = self.tags.name.as_deref()?;
         if !matches!(&*self.kind, "node" | "way" | "relation") {
@@ -191,16 +193,15 @@ impl Element<'_> {
 }
 
 impl Place<'_> {
-    /// Writes the place as a result. `scope` is Google's word for whose `place_id` it is: one that
-    /// Google does not know.
+    /// Writes the place as a result. The `scope` says that Google does not know the `place_id`.
     fn write(&self, out: &mut Vec<u8>) {
-        let mut result = Object::begin(out);
-        let mut geometry = Object::begin(result.field("geometry"));
-        let mut location = Object::begin(geometry.field("location"));
+        let mut result = ObjectWriter::begin(out);
+        let mut geometry = ObjectWriter::begin(result.field("geometry"));
+        let mut location = ObjectWriter::begin(geometry.field("location"));
         location.json("lat", self.location.0);
         location.json("lng", self.location.1);
-        location.end();
-        geometry.end();
+        location.finish();
+        geometry.finish();
         result.string("name", self.name);
         let Element { kind, id, tags, .. } = self.element;
         result.string("place_id", &format!("osm:{kind}/{id}"));
@@ -214,7 +215,7 @@ impl Place<'_> {
         if let Some(vicinity) = tags.vicinity() {
             result.string("vicinity", &vicinity);
         }
-        result.end();
+        result.finish();
     }
 }
 
@@ -228,7 +229,7 @@ mod tests {
 
     fn read(status: u16, body: &str, request: &Request) -> Result<Vec<u8>, Failure> {
         let body = body.as_bytes().to_vec();
-        answer(&Response { status, body }, request)
+        read_answer(&Response { status, body }, request)
     }
 
     fn campus() -> Request {
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_in_overpass_ql() {
+    fn requests_are_in_overpass_ql() {
         assert_eq!(
             query(&Request::of("+034.068930-118.445127", "0.5", 5)),
             r#"[out:json][timeout:25];nwr(around:500,34.068930,-118.445127)[name][~"^(amenity|shop|tourism|leisure|aeroway|railway)$"~"."];out center tags 1000;"#
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn results_get_googles_shape() {
+    fn results_have_googles_shape() {
         let reply = String::from_utf8(read(200, OK, &campus()).unwrap()).unwrap();
         assert_eq!(
             reply,
@@ -269,7 +270,7 @@ mod tests {
         serde_json::from_str::<Value>(&reply).unwrap();
     }
 
-    /// The ids of the places that a client gets, in their order.
+    /// Checks the ids of the places that a client gets, in order.
     #[track_caller]
     fn check(elements: &Value, request: &Request, expected: &[&str]) {
         let body = json!({ "elements": elements }).to_string();
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prominent_come_first_and_then_the_near() {
+    fn results_are_ranked_by_prominence_then_distance() {
         let elements = json!([
             node(
                 1,
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_that_are_no_places_are_left_out() {
+    fn elements_that_are_not_places_are_dropped() {
         let elements = json!([
             {"type": "node", "id": 1, "lat": 0, "lon": 0},
             {"type": "node", "id": 2, "lat": 0, "lon": 0, "tags": {"amenity": "cafe"}},
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_apart() {
+    fn failures_are_distinguished() {
         for (http, body, expected) in [
             (
                 200,
@@ -353,23 +354,23 @@ mod tests {
             (
                 400,
                 "<html>",
-                Failure::BadRequest("Overpass can't read the query (HTTP 400). Check --places-url.".into()),
+                Failure::BadRequest("Overpass can't parse the query (HTTP 400). Check --places-url.".into()),
             ),
             (
                 406,
                 "<html>",
-                Failure::Denied("Overpass refuses this application by its User-Agent (HTTP 406). Use an instance of your own with --places-url.".into()),
+                Failure::Denied("Overpass rejects this application's User-Agent (HTTP 406). Use an instance of your own with --places-url.".into()),
             ),
             (
                 429,
                 "<html>",
-                Failure::Quota("Overpass has had too many requests from here (HTTP 429). Try again later, or use an instance of your own with --places-url.".into()),
+                Failure::Quota("Overpass received too many requests from this address (HTTP 429). Try again later, or use an instance of your own with --places-url.".into()),
             ),
             (504, "<html>", Failure::Http(504)),
             (302, "", Failure::Http(302)),
-            (200, "<?xml version=\"1.0\"?>", Failure::Garbage("it is HTML or XML, not JSON")),
-            (200, "{}", Failure::Garbage("its JSON is not in the provider's format")),
-            (200, "oops", Failure::Garbage("it is not JSON")),
+            (200, "<?xml version=\"1.0\"?>", Failure::Malformed("it is HTML or XML, not JSON")),
+            (200, "{}", Failure::Malformed("its JSON is not in the provider's format")),
+            (200, "oops", Failure::Malformed("it is not JSON")),
             (200, &OK[..OK.len() / 2], Failure::Truncated),
         ] {
             assert_eq!(read(http, body, &campus()), Err(expected), "{http} {body}");

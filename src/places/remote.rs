@@ -1,9 +1,9 @@
-//! What is around a provider that goes over the network, so that it holds nobody up.
+//! A provider on the network with its threads, isolated so that it delays nothing else.
 //!
-//! A fixed pool of threads of its own makes the calls. Whoever asks leaves a callback and goes
-//! on: no session worker waits for an upstream. The queue is bounded, the time of a request is
-//! counted from when it was asked, equal requests in flight share one call, and a provider that
-//! keeps failing is left alone for a while.
+//! A fixed pool of threads of its own makes the calls. A request comes with a callback and returns
+//! at once: no session worker waits for an upstream. The queue is bounded, the deadline of a
+//! request counts from its arrival, equal requests in flight share one call, and a circuit breaker
+//! suspends calls to a provider that keeps failing.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,36 +16,37 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{debug, warn};
 use parking_lot::Mutex;
 
-use super::answer::{PlacesStatus, write_failure};
-use super::breaker::{Breaker, CallRate};
+use super::answer::write_failure;
+use super::breaker::{CircuitBreaker, RateLimit};
 use super::cache::Cache;
 use super::failure::Failure;
 use super::upstream::{Request, Upstream};
+use crate::thread::{self, STACK_BYTES};
 
-/// Requests that wait for a thread; past this they are answered `OVER_QUERY_LIMIT` at once.
+/// Maximum number of requests in the queue; past this they are answered `OVER_QUERY_LIMIT` at once.
 const QUEUE_REQUESTS: usize = 1_024;
 
-/// From a request to its answer at the latest, time in the queue counted.
+/// Maximum time from a request to its answer, including time in the queue.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an answer is given again, where the provider's terms allow it.
+/// Time for which an answer is cached, if the provider's terms permit it.
 const CACHE_TIME: Duration = Duration::from_secs(3_600);
 
-/// Takes the JSON text that answers a request; called once, on any thread.
-pub type Answered = Box<dyn FnOnce(&[u8]) + Send>;
+/// Receives the JSON text that answers a request; called once, on any thread.
+pub type AnswerCallback = Box<dyn FnOnce(&[u8]) + Send>;
 
-/// Threads that make calls, unless told otherwise.
+/// Default number of threads that make calls.
 pub const DEFAULT_PLACES_WORKERS: usize = 8;
 
-/// Most threads that make calls.
+/// Maximum number of threads that make calls.
 pub const MAX_PLACES_WORKERS: usize = 256;
 
-/// How a provider is called.
+/// Limits on the calls to a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Threads that make calls, and so calls at a time.
+    /// Number of threads that make calls, and so of concurrent calls.
     pub workers: usize,
-    /// Calls in a minute at most; `None` for no cap.
+    /// Maximum calls per minute; `None` for no limit.
     pub calls_per_minute: Option<u32>,
 }
 
@@ -57,17 +58,17 @@ struct Job {
 
 struct Shared {
     upstream: Box<dyn Upstream>,
-    /// Who waits for the answer to a request that is in the queue or with a thread.
-    flights: Mutex<HashMap<Request, Vec<Answered>>>,
-    breaker: Mutex<Breaker>,
-    rate: Option<Mutex<CallRate>>,
+    /// Callbacks of each request that is in the queue or being answered by a thread.
+    in_flight: Mutex<HashMap<Request, Vec<AnswerCallback>>>,
+    breaker: Mutex<CircuitBreaker>,
+    rate_limit: Option<Mutex<RateLimit>>,
     cache: Option<Mutex<Cache>>,
 }
 
-/// A provider over the network, with its threads.
+/// A provider on the network with its threads.
 pub struct Remote {
     shared: Arc<Shared>,
-    /// Gone once the server stops.
+    /// `None` once the server is stopping.
     queue: Mutex<Option<Sender<Job>>>,
     workers: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -79,7 +80,7 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// Makes the threads.
+    /// Starts the threads.
     pub fn start(upstream: Box<dyn Upstream>, settings: Settings) -> io::Result<Arc<Remote>> {
         let now = Instant::now();
         let cache = upstream
@@ -87,11 +88,11 @@ impl Remote {
             .then(|| Mutex::new(Cache::new(CACHE_TIME)));
         let shared = Arc::new(Shared {
             upstream,
-            flights: Mutex::default(),
+            in_flight: Mutex::default(),
             breaker: Mutex::default(),
-            rate: settings
+            rate_limit: settings
                 .calls_per_minute
-                .map(|calls| Mutex::new(CallRate::new(calls, now))),
+                .map(|calls| Mutex::new(RateLimit::new(calls, now))),
             cache,
         });
         let (queue, jobs) = bounded(QUEUE_REQUESTS);
@@ -102,55 +103,56 @@ impl Remote {
         };
         for worker in 0..settings.workers {
             let (shared, jobs) = (Arc::clone(&remote.shared), jobs.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("places-{worker}"))
-                // TLS and JSON go deeper than the server's own code.
-                .stack_size(4 * crate::thread::STACK_BYTES)
-                .spawn(move || shared.work(&jobs))
-                .inspect_err(|_| remote.stop())?;
+            let name = format!("places-{worker}");
+            // TLS and JSON need more stack than the server's own code.
+            let thread =
+                thread::spawn_with_stack(name, 4 * STACK_BYTES, move || shared.work(&jobs))
+                    .inspect_err(|_| remote.stop())?;
             remote.workers.lock().push(thread);
         }
         Ok(Arc::new(remote))
     }
 
-    /// Sees to it that `answered` is called: at once, or when the provider has answered, and
-    /// within [`TIMEOUT`] in any case.
-    pub fn ask(&self, request: Request, answered: Answered) {
+    /// Answers a request: calls `on_answer` at once, or when the provider has answered, and within
+    /// [`TIMEOUT`] in any case.
+    pub(super) fn search(&self, request: Request, on_answer: AnswerCallback) {
         if let Some(cache) = &self.shared.cache {
             let cached = cache.lock().get(&request, Instant::now());
             if let Some(answer) = cached {
-                return answered(&answer);
+                return on_answer(&answer);
             }
         }
         {
-            let mut flights = self.shared.flights.lock();
-            if let Some(waiting) = flights.get_mut(&request) {
-                return waiting.push(answered);
+            let mut in_flight = self.shared.in_flight.lock();
+            if let Some(callbacks) = in_flight.get_mut(&request) {
+                return callbacks.push(on_answer);
             }
-            flights.insert(request.clone(), vec![answered]);
+            in_flight.insert(request.clone(), vec![on_answer]);
         }
         let job = Job {
             request: request.clone(),
             deadline: Instant::now() + TIMEOUT,
         };
         let queue = self.queue.lock();
-        let refused = match &*queue {
-            Some(queue) => queue.try_send(job).is_err().then_some((
-                PlacesStatus::OverQueryLimit,
-                "Too many searches wait for the places provider. Try again in a moment.".to_owned(),
-            )),
-            None => Some((Failure::Stopped.status(), Failure::Stopped.message())),
+        let rejected = match &*queue {
+            Some(queue) => queue.try_send(job).is_err().then(|| {
+                Failure::Quota(
+                    "Too many searches are waiting for the places provider. Try again in a moment."
+                        .to_owned(),
+                )
+            }),
+            None => Some(Failure::Stopped),
         };
         drop(queue);
-        if let Some((status, message)) = refused {
-            self.shared.land(&request, &failure(status, &message));
+        if let Some(failure) = rejected {
+            self.shared.complete(&request, Err(failure));
         }
     }
 
-    /// Cuts the calls in flight, answers who waits, and ends the threads.
-    pub fn stop(&self) {
+    /// Aborts the calls in flight, answers all waiting requests and joins the threads.
+    pub(super) fn stop(&self) {
         self.queue.lock().take();
-        self.shared.upstream.cut();
+        self.shared.upstream.abort();
         let workers = std::mem::take(&mut *self.workers.lock());
         for worker in workers {
             let _ = worker.join();
@@ -161,78 +163,63 @@ impl Remote {
 impl Shared {
     fn work(&self, jobs: &Receiver<Job>) {
         for job in jobs {
-            let call = || self.answer(&job.request, job.deadline);
-            // Whatever a provider's answer does to our code, those who wait hear of it.
-            let answer = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
-                failed(&Failure::Garbage("this server has a fault in handling it"))
-            });
-            self.land(&job.request, &answer);
+            let call = || self.call(&job.request, job.deadline);
+            // Waiting clients get an answer even if a provider's response makes our code panic.
+            let result = catch_unwind(AssertUnwindSafe(call))
+                .unwrap_or(Err(Failure::Malformed("internal error while handling it")));
+            self.complete(&job.request, result);
         }
     }
 
-    /// Hands the answer to all who wait for it.
-    fn land(&self, request: &Request, answer: &[u8]) {
-        let waiting = self.flights.lock().remove(request);
-        for answered in waiting.into_iter().flatten() {
-            answered(answer);
+    /// Passes the answer to all callbacks of the request.
+    fn complete(&self, request: &Request, result: Result<Vec<u8>, Failure>) {
+        let answer = result.unwrap_or_else(|failure| {
+            let mut out = Vec::new();
+            write_failure(failure.status(), &failure.message(), &mut out);
+            out
+        });
+        let callbacks = self.in_flight.lock().remove(request);
+        for on_answer in callbacks.into_iter().flatten() {
+            on_answer(&answer);
         }
     }
 
-    fn answer(&self, request: &Request, deadline: Instant) -> Vec<u8> {
+    /// Calls the provider, unless the deadline, the rate limit or the breaker forbids it.
+    fn call(&self, request: &Request, deadline: Instant) -> Result<Vec<u8>, Failure> {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
-            return failed(&Failure::Timeout);
+            return Err(Failure::Timeout);
         }
-        if self
-            .rate
-            .as_ref()
-            .is_some_and(|rate| !rate.lock().take(now))
+        if let Some(limit) = &self.rate_limit
+            && !limit.lock().admit(now)
         {
-            return failure(
-                PlacesStatus::OverQueryLimit,
-                "This server has made as many places calls as it may in a minute. Try again in a minute, or raise --places-calls-per-minute.",
-            );
+            return Err(Failure::Quota(
+                "This server has reached its limit of places calls per minute. Try again in a minute, or raise --places-calls-per-minute."
+                    .to_owned(),
+            ));
         }
         if let Err(wait) = self.breaker.lock().admit(now) {
-            let seconds = wait.as_secs() + 1;
-            let message = format!(
-                "The places provider keeps failing and is left alone for a while. Try again in {seconds} s."
-            );
-            return failure(PlacesStatus::UnknownError, &message);
+            return Err(Failure::Reported(format!(
+                "The places provider keeps failing, so calls to it are suspended. Try again in {} s.",
+                wait.as_secs() + 1
+            )));
         }
-        match self.upstream.fetch(request, left) {
+        let result = self.upstream.fetch(request, left);
+        let now = Instant::now();
+        let counts = result.as_ref().is_err_and(Failure::counts_against_breaker);
+        let opened = self.breaker.lock().report(counts, now);
+        match &result {
             Ok(answer) => {
-                self.breaker.lock().report(false, Instant::now());
                 if let Some(cache) = &self.cache {
-                    cache.lock().put(request.clone(), &answer, Instant::now());
+                    cache.lock().insert(request.clone(), answer, now);
                 }
-                answer
             }
-            Err(error) => {
-                let opened = self
-                    .breaker
-                    .lock()
-                    .report(error.counts_against_breaker(), Instant::now());
-                if opened {
-                    warn!(
-                        "the places provider keeps failing and is left alone for a while: {error}"
-                    );
-                } else {
-                    debug!("places: {error}");
-                }
-                failed(&error)
+            Err(error) if opened => {
+                warn!("the places provider keeps failing, so calls to it are suspended: {error}");
             }
+            Err(error) => debug!("places: {error}"),
         }
+        result
     }
-}
-
-fn failed(error: &Failure) -> Vec<u8> {
-    failure(error.status(), &error.message())
-}
-
-fn failure(status: PlacesStatus, message: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    write_failure(status, message, &mut out);
-    out
 }

@@ -1,7 +1,7 @@
-//! What a places provider on the network is asked, and the trait that each of them fulfills.
+//! The trait of places providers on the network, and the request that they answer.
 //!
-//! A provider makes one call and judges its answer. It knows of no queue, no cache, no breaker and
-//! no other call; what stands around it decides whether and when it is asked.
+//! An upstream makes one call and converts the response. Queue, cache, circuit breaker and deadline
+//! are those of [`Remote`](super::remote::Remote), which decides whether and when to call it.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,24 +13,25 @@ use crate::model::geo::{self, Position, chord, squared_chord};
 
 /// A places provider on the network.
 pub trait Upstream: fmt::Debug + Send + Sync {
-    /// Asks the provider once and gives the JSON text of its answer: Google's Nearby Search shape,
-    /// every place within the radius, at most `bound` of them, no two newlines in a row.
+    /// Calls the provider once and returns the JSON text for the client: in the shape of Google's
+    /// Nearby Search, every place within the radius, no more than the request's bound, no two
+    /// newlines in a row.
     ///
-    /// Blocks for about `timeout` at most, whatever the provider does: that is the total for
-    /// name lookup, connection, request and answer.
+    /// Blocks for about `timeout` at most, whatever the provider does: the total for name lookup,
+    /// connection, request and response.
     fn fetch(&self, request: &Request, timeout: Duration) -> Result<Vec<u8>, Failure>;
 
-    /// Ends the calls in flight, which fail with [`Failure::Stopped`] like all after them.
+    /// Aborts the calls in flight, which fail with [`Failure::Stopped`], as all later calls do.
     ///
-    /// A name lookup or a TCP connect in progress goes on until its own timeout, 1 s each.
-    fn cut(&self);
+    /// A name lookup or a TCP connect in progress continues until its own timeout, 1 s each.
+    fn abort(&self);
 
-    /// Whether the provider's terms let answers be kept and given again later.
+    /// Returns whether the provider's terms permit caching its answers.
     fn may_cache(&self) -> bool;
 }
 
-/// What is asked of a provider. Equal requests have equal answers, so one call serves all that
-/// wait at that moment.
+/// A search for a provider on the network. Equal requests have equal answers, so one call answers
+/// all of them that are waiting.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     latitude: Box<str>,
@@ -40,10 +41,11 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request for what is within `radius` kilometers of `location`, a client's location field.
+    /// Creates a request for places within `radius` kilometers of `location`, a client's location
+    /// field.
     ///
-    /// `None` for a location, radius or bound that the grammar of commands does not let through.
-    pub fn new(location: &[u8], radius: Decimal<'_>, bound: u8) -> Option<Request> {
+    /// `None` for a location, radius or bound that is not valid in a command.
+    pub(super) fn new(location: &[u8], radius: Decimal<'_>, bound: u8) -> Option<Request> {
         Position::parse(location)?;
         let (latitude, longitude) = geo::split(location)?;
         if !radius.at_most(MAX_RADIUS_KM) || u64::from(bound) > MAX_BOUND {
@@ -57,32 +59,33 @@ impl Request {
         })
     }
 
-    /// Degrees north with the client's own digits, no plus sign.
-    pub fn latitude(&self) -> &str {
+    /// Returns degrees north with the client's own digits, no plus sign.
+    pub(super) fn latitude(&self) -> &str {
         &self.latitude
     }
 
-    /// Degrees east with the client's own digits, no plus sign.
-    pub fn longitude(&self) -> &str {
+    /// Returns degrees east with the client's own digits, no plus sign.
+    pub(super) fn longitude(&self) -> &str {
         &self.longitude
     }
 
-    /// The radius in meters, exactly, without needless zeros: `10.50` kilometers are `10500`.
-    pub fn meters(&self) -> &str {
+    /// Returns the radius in meters, exact and without redundant zeros: `10.50` kilometers are
+    /// `10500`.
+    pub(super) fn meters(&self) -> &str {
         &self.meters
     }
 
-    /// How many places at most.
-    pub fn bound(&self) -> usize {
+    /// Returns the maximum number of places.
+    pub(super) fn bound(&self) -> usize {
         usize::from(self.bound)
     }
 
-    /// Whether no place can answer: with a bound or a radius of 0 nobody needs to be asked.
-    pub fn is_void(&self) -> bool {
+    /// Returns whether the answer is empty without a call: the bound or the radius is 0.
+    pub(super) fn is_always_empty(&self) -> bool {
         self.bound == 0 || *self.meters == *"0"
     }
 
-    /// Where on the ground answers may lie.
+    /// Returns the circle on the ground in which places have to lie.
     pub(super) fn circle(&self) -> Circle {
         let center = Position {
             latitude: float(&self.latitude),
@@ -95,7 +98,7 @@ impl Request {
     }
 }
 
-/// The circle on the ground that a search is about.
+/// The circle on the ground that a search covers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circle {
     center: [f64; 3],
@@ -103,11 +106,11 @@ pub(super) struct Circle {
 }
 
 impl Circle {
-    /// How far a place is from the center, for comparing only; `None` outside the circle, or for
-    /// coordinates that are no place on earth.
+    /// Returns a measure of the distance of a place from the center, for comparison only; `None`
+    /// outside the circle, or for coordinates that do not exist.
     ///
-    /// The measure is the square of the straight line through the unit sphere, which grows with
-    /// the great circle.
+    /// The measure is the square of the chord through the unit sphere, which increases with the
+    /// distance on the great circle.
     pub(super) fn distance(&self, latitude: f64, longitude: f64) -> Option<f64> {
         let on_earth = latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
         let place = Position {
@@ -119,7 +122,7 @@ impl Circle {
     }
 }
 
-/// A number as JSON wants it: without the leading zeros that the clients' grammar allows.
+/// Returns a number in JSON's format: without the leading zeros that the clients' grammar allows.
 pub(super) fn without_leading_zeros(number: &str) -> String {
     let (sign, digits) = match number.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -139,7 +142,7 @@ fn without_plus(number: &[u8]) -> Option<Box<str>> {
     Some(number.strip_prefix('+').unwrap_or(number).into())
 }
 
-/// Kilometers in meters: the point moves by three digits and none is lost.
+/// Converts kilometers to meters: the point moves by three digits, and no digit is lost.
 fn meters(kilometers: Decimal<'_>) -> String {
     let digit = |at: usize| kilometers.fraction.get(at).copied().unwrap_or(b'0');
     let mut text = String::with_capacity(kilometers.integer.len() + kilometers.fraction.len() + 4);
@@ -156,14 +159,14 @@ fn meters(kilometers: Decimal<'_>) -> String {
     without_leading_zeros(text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// The value of digits that have been checked to be a number.
+/// Returns the value of digits that are known to be a number.
 fn float(number: &str) -> f64 {
     number.parse().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
 impl Request {
-    /// A request from the texts of a command.
+    /// Creates a request from the texts of a command.
     #[track_caller]
     pub(super) fn of(location: &str, radius_km: &str, bound: u8) -> Request {
         let radius = Decimal::parse(radius_km.as_bytes()).unwrap();
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_clients_digits() {
+    fn digits_of_the_client_are_kept() {
         check(
             "+34.068930-118.445127",
             "10",
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_requests_are_recognized() {
+    fn equal_searches_are_equal_requests() {
         let request = Request::of("+1+2", "10", 5);
         assert_eq!(request, Request::of("+1+2", "010.0", 5));
         for other in [
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_no_command_holds() {
+    fn invalid_requests_are_rejected() {
         for (location, radius_km, bound) in
             [("1+2", "1", 1), ("+1+2", "50.1", 1), ("+1+2", "1", 21)]
         {
@@ -227,11 +230,11 @@ mod tests {
     }
 
     #[test]
-    fn some_searches_can_find_nothing() {
-        assert!(Request::of("+1+2", "0", 20).is_void());
-        assert!(Request::of("+1+2", "0.0", 20).is_void());
-        assert!(Request::of("+1+2", "10", 0).is_void());
-        assert!(!Request::of("+1+2", "0.001", 1).is_void());
+    fn some_searches_are_always_empty() {
+        assert!(Request::of("+1+2", "0", 20).is_always_empty());
+        assert!(Request::of("+1+2", "0.0", 20).is_always_empty());
+        assert!(Request::of("+1+2", "10", 0).is_always_empty());
+        assert!(!Request::of("+1+2", "0.001", 1).is_always_empty());
     }
 
     #[test]

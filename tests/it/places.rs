@@ -1,5 +1,5 @@
-//! A server whose places come over the network: a real HTTP server on loopback that is slow,
-//! fails and lies, and clients that must not suffer for it.
+//! A server with a places provider on the network: a real HTTP server on the loopback interface
+//! that is slow or fails, and clients that must not be affected.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -29,18 +29,18 @@ const ANSWER: &str = r#"{
 }
 "#;
 
-/// An upstream that answers each call with what it is told, once it is told to.
-struct Fake {
+/// An HTTP server that gives every call the same response, at once or when its gate opens.
+struct FakeProvider {
     address: SocketAddr,
     calls: Arc<AtomicUsize>,
-    /// Lets held calls go on.
+    /// Opens when it is dropped.
     gate: Option<Sender<()>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Fake {
-    /// `held`: whether calls wait until the gate is dropped, or until the caller hangs up.
-    fn start(status: u16, body: &'static str, held: bool) -> Fake {
+impl FakeProvider {
+    /// Starts the server. With `held`, calls wait until the gate is dropped.
+    fn start(status: u16, body: &'static str, held: bool) -> FakeProvider {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (calls, stop) = (
@@ -61,7 +61,7 @@ impl Fake {
             }
         });
         let gate = held.then_some(gate);
-        Fake {
+        FakeProvider {
             address,
             calls,
             gate,
@@ -90,7 +90,7 @@ impl Fake {
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeProvider {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         let _ = TcpStream::connect(self.address);
@@ -105,6 +105,7 @@ fn remote(upstream: impl Upstream + 'static, calls_per_minute: Option<u32>) -> P
     Places::Remote(Remote::start(Box::new(upstream), settings).unwrap())
 }
 
+/// Answers every request of a connection.
 fn answer(
     stream: TcpStream,
     calls: &AtomicUsize,
@@ -128,7 +129,7 @@ fn answer(
         }
         reader.read_exact(&mut vec![0; length]).unwrap();
         calls.fetch_add(1, Ordering::AcqRel);
-        // Ends when the gate is dropped.
+        // Returns when the gate is dropped.
         let _ = gate.recv_timeout(Duration::from_secs(30));
         let head = format!(
             "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
@@ -144,9 +145,9 @@ fn answer(
     }
 }
 
-const DISCIPLINES: [PoolKind; 2] = [PoolKind::Dedicated, PoolKind::Shared];
+const POOLS: [PoolKind; 2] = [PoolKind::Dedicated, PoolKind::Shared];
 
-/// A server with eight workers and one known client, and that client's `AT` line.
+/// Starts a server with eight workers and one known client, and returns that client's `AT` line too.
 fn server(pool: PoolKind, places: Places) -> (Server, String) {
     let server = alone_with(places, |config| (config.pool, config.workers) = (pool, 8));
     let mut client = Client::connect(server.client_address());
@@ -168,14 +169,14 @@ fn json(client: &mut Client) -> serde_json::Value {
 }
 
 #[test]
-fn replies_keep_their_order_and_each_leaves_whole() {
-    for pool in DISCIPLINES {
-        let mut fake = Fake::start(200, ANSWER, true);
+fn replies_keep_their_order_and_each_is_sent_whole() {
+    for pool in POOLS {
+        let mut fake = FakeProvider::start(200, ANSWER, true);
         let (server, at_line) = server(pool, fake.google());
         let mut client = Client::connect(server.client_address());
         client
             .send("before\nWHATSAT kiwi 10 5\nafter\nWHATSAT kiwi 10 0\nWHATSAT kiwi 11 5\nlast\n");
-        // What comes before the call does not wait for it, and nothing overtakes it.
+        // Replies before the call do not wait for it, and no later reply overtakes it.
         assert_eq!(client.line(), "? before");
         wait_until("the call", || fake.calls() == 1);
         client
@@ -196,15 +197,15 @@ fn replies_keep_their_order_and_each_leaves_whole() {
         assert_eq!(client.line(), at_line);
         assert_eq!(json(&mut client)["status"], "OK");
         assert_eq!(client.line(), "? last");
-        assert_eq!(fake.calls(), 2, "for a bound of 0 nobody is called");
+        assert_eq!(fake.calls(), 2, "a bound of 0 needs no call");
         server.stop();
     }
 }
 
 #[test]
 fn a_half_closed_client_still_gets_its_places() {
-    for pool in DISCIPLINES {
-        let fake = Fake::start(200, ANSWER, false);
+    for pool in POOLS {
+        let fake = FakeProvider::start(200, ANSWER, false);
         let (server, at_line) = server(pool, fake.google());
         let mut client = Client::connect(server.client_address());
         client.send("WHATSAT kiwi 10 5");
@@ -218,9 +219,9 @@ fn a_half_closed_client_still_gets_its_places() {
     }
 }
 
-/// Calls that the provider gets for a thousand equal requests while the first call is held.
+/// Returns the number of calls for a thousand equal requests while the first call is held.
 fn calls_for_equal_requests() -> usize {
-    let mut fake = Fake::start(200, ANSWER, true);
+    let mut fake = FakeProvider::start(200, ANSWER, true);
     let (server, at_line) = server(PoolKind::Shared, fake.google());
     let mut clients: Vec<_> = (0..1_000)
         .map(|_| {
@@ -230,7 +231,7 @@ fn calls_for_equal_requests() -> usize {
         })
         .collect();
     wait_until("the call", || fake.calls() == 1);
-    // Every request is with a worker once a later one is answered.
+    // Once a later request is answered, a worker has taken every earlier one.
     let mut other = Client::connect(server.client_address());
     assert_eq!(other.ask("x"), "? x");
     fake.gate.take();
@@ -245,16 +246,16 @@ fn calls_for_equal_requests() -> usize {
 
 #[test]
 fn a_thousand_equal_requests_make_one_call() {
-    // On a busy machine a worker may be suspended with a request in hand until the first call is over,
-    // and then that request makes a second call.
+    // On a busy machine a worker may be suspended while it holds a request until the first call has
+    // ended, and then that request makes a second call.
     let mut attempts = (0..5).map(|_| calls_for_equal_requests());
     assert!(attempts.any(|calls| calls == 1), "more than one call");
 }
 
 #[test]
-fn a_slow_upstream_costs_its_callers_three_seconds_and_others_nothing() {
-    for pool in DISCIPLINES {
-        let fake = Fake::start(200, ANSWER, true);
+fn a_slow_provider_delays_its_callers_by_three_seconds_and_no_other_client() {
+    for pool in POOLS {
+        let fake = FakeProvider::start(200, ANSWER, true);
         let (server, at_line) = server(pool, fake.google());
         let start = Instant::now();
         let mut asking: Vec<_> = (0..4)
@@ -291,12 +292,12 @@ fn a_slow_upstream_costs_its_callers_three_seconds_and_others_nothing() {
 }
 
 #[test]
-fn failures_have_a_status_and_an_upstream_that_keeps_failing_is_left_alone() {
-    let fake = Fake::start(500, "<html>oops</html>", false);
+fn failures_have_a_status_and_open_the_circuit_breaker() {
+    let fake = FakeProvider::start(500, "<html>oops</html>", false);
     let (server, at_line) = server(PoolKind::Shared, fake.google());
     let mut client = Client::connect(server.client_address());
     let mut ask = |number: usize| {
-        // No two are equal.
+        // No two requests are equal.
         assert_eq!(
             client.ask(&format!("WHATSAT kiwi 10.{number:04} 5")),
             at_line
@@ -317,7 +318,7 @@ fn failures_have_a_status_and_an_upstream_that_keeps_failing_is_left_alone() {
             reply["error_message"]
                 .as_str()
                 .unwrap()
-                .contains("left alone"),
+                .contains("suspended"),
             "{reply}"
         );
     }
@@ -328,9 +329,9 @@ fn failures_have_a_status_and_an_upstream_that_keeps_failing_is_left_alone() {
 
 #[test]
 fn a_full_queue_is_answered_at_once() {
-    let mut fake = Fake::start(200, ANSWER, true);
+    let mut fake = FakeProvider::start(200, ANSWER, true);
     let (server, at_line) = server(PoolKind::Shared, fake.google());
-    // Eight are with threads, 1,024 wait; the rest is too much.
+    // Eight are with threads and 1,024 in the queue; the rest exceed its capacity.
     let mut clients: Vec<_> = (0..1_100)
         .map(|number| {
             let mut client = Client::connect(server.client_address());
@@ -353,16 +354,16 @@ fn a_full_queue_is_answered_at_once() {
 }
 
 #[test]
-fn overpass_answers_are_kept_for_a_while_and_googles_are_not() {
+fn answers_of_overpass_are_cached_and_googles_are_not() {
     let answer = r#"{"elements":[{"type":"node","id":1,"lat":34.0689,"lon":-118.4452,"tags":{"amenity":"cafe","name":"Cafe"}}]}"#;
     for (fake, places, calls) in [
         {
-            let fake = Fake::start(200, answer, false);
+            let fake = FakeProvider::start(200, answer, false);
             let places = fake.overpass();
             (fake, places, 1)
         },
         {
-            let fake = Fake::start(200, ANSWER, false);
+            let fake = FakeProvider::start(200, ANSWER, false);
             let places = fake.google();
             (fake, places, 3)
         },
@@ -379,8 +380,8 @@ fn overpass_answers_are_kept_for_a_while_and_googles_are_not() {
 }
 
 #[test]
-fn calls_are_capped_by_the_minute() {
-    let fake = Fake::start(200, ANSWER, false);
+fn calls_per_minute_are_limited() {
+    let fake = FakeProvider::start(200, ANSWER, false);
     let key = ApiKey::new("not-a-real-key").unwrap();
     let places = remote(GoogleLegacy::new(key, &fake.options()).unwrap(), Some(2));
     let (server, at_line) = server(PoolKind::Shared, places);
@@ -394,9 +395,9 @@ fn calls_are_capped_by_the_minute() {
 }
 
 #[test]
-fn stopping_cuts_calls_and_answers_who_waits() {
-    for pool in DISCIPLINES {
-        let fake = Fake::start(200, ANSWER, true);
+fn stopping_aborts_calls_and_answers_waiting_clients() {
+    for pool in POOLS {
+        let fake = FakeProvider::start(200, ANSWER, true);
         let (server, at_line) = server(pool, fake.google());
         let mut client = Client::connect(server.client_address());
         client.send("WHATSAT kiwi 10 5\n");
@@ -407,7 +408,7 @@ fn stopping_cuts_calls_and_answers_who_waits() {
         assert_eq!(json(&mut client)["status"], "UNKNOWN_ERROR");
         assert!(
             start.elapsed() < Duration::from_secs(2),
-            "the call was not cut"
+            "the call was not aborted"
         );
         drop(client);
         stopping.join().unwrap();

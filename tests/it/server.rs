@@ -217,7 +217,7 @@ impl Upstream for OnePlace {
         Ok(b"{\"results\":[\"here\"]}".to_vec())
     }
 
-    fn cut(&self) {}
+    fn abort(&self) {}
 
     fn may_cache(&self) -> bool {
         false

@@ -1,11 +1,11 @@
-//! The index's bytes, as `build.rs` writes them and the atlas reads them.
+//! The format of the index, which `build.rs` writes and the atlas reads.
 //!
-//! Three arrays of little-endian values: **nodes**, all that a search passes through, 16 bytes
-//! each; **places**, what is read of a place that may be answered, 20 bytes each, in the order of
-//! the nodes; and **text**, each string once, already escaped for JSON, its length in a byte
-//! before it. A node is a place and the root of a subtree: a range of the array is the subtree of
-//! its [`middle`], whose left and right subtrees are the halves before and after. So no pointer is
-//! stored, and a server reads the arrays where the kernel has mapped them.
+//! Three arrays of little-endian values: **nodes**, the search tree, 16 bytes each; **places**, the
+//! data of a result, 20 bytes each, in the order of the nodes; and **text**, each string once,
+//! escaped for JSON, after a byte with its length. A node is a place and the root of a subtree: a
+//! range of the array is the subtree of its [`middle`], whose left and right subtrees are the
+//! halves before and after it. So no pointers are stored, and a server reads the arrays where the
+//! kernel has mapped them.
 
 use crate::model::geo::Position;
 
@@ -14,16 +14,16 @@ pub(super) const NODE_BYTES: usize = 16;
 /// Bytes of a place.
 pub(super) const PLACE_BYTES: usize = 20;
 
-/// Units of a node's vector in the radius of the earth: one is 3 mm, where an f32 would step by
-/// up to 38 cm in the same four bytes.
-pub(super) const UNITS: f64 = i32::MAX as f64;
+/// Units of a node's vector per radius of the earth: a unit is 3 mm, whereas the steps of an f32,
+/// which takes four bytes too, are up to 38 cm.
+pub(super) const UNITS_PER_RADIUS: f64 = i32::MAX as f64;
 
-/// The root of the subtree `low..high`.
+/// Returns the root of the subtree `low..high`.
 pub(super) fn middle(low: usize, high: usize) -> usize {
     low + (high - low) / 2
 }
 
-/// A point in microdegrees, as the data file and [`Place`] have them.
+/// Converts microdegrees, as in the data file and in [`Place`], to a position.
 pub(super) fn position(latitude: i32, longitude: i32) -> Position {
     Position {
         latitude: f64::from(latitude) / 1e6,
@@ -31,7 +31,7 @@ pub(super) fn position(latitude: i32, longitude: i32) -> Position {
     }
 }
 
-/// What Google would call a place.
+/// The kind of a place, which determines its types in Google's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// An airport or a seaplane base.
@@ -42,18 +42,18 @@ pub(super) enum Class {
     Locality = 2,
 }
 
-/// One place on the way of a search, and what its subtree holds.
+/// One place in the search tree, and the root of a subtree.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Node {
-    /// Unit vector in [`UNITS`], each axis rounded to the nearest.
+    /// Unit vector in [`UNITS_PER_RADIUS`], each axis rounded to the nearest.
     pub(super) vector: [i32; 3],
-    /// What the place is ranked by; more is better.
+    /// Rank of the place; the greatest comes first.
     pub(super) prominence: u8,
-    /// The greatest prominence in the subtree, its root included.
-    pub(super) greatest: u8,
-    /// The axis that parts the subtree: on it the left is at most the root, the right at least.
+    /// Greatest prominence in the subtree, its root included.
+    pub(super) max_prominence: u8,
+    /// Axis that splits the subtree: the left is at most the root, the right at least.
     pub(super) axis: u8,
-    /// The place's class.
+    /// Class of the place.
     pub(super) class: Class,
 }
 
@@ -64,7 +64,12 @@ impl Node {
         for (field, value) in bytes.chunks_exact_mut(4).zip(self.vector) {
             field.copy_from_slice(&value.to_le_bytes());
         }
-        bytes[12..].copy_from_slice(&[self.prominence, self.greatest, self.axis, self.class as u8]);
+        bytes[12..].copy_from_slice(&[
+            self.prominence,
+            self.max_prominence,
+            self.axis,
+            self.class as u8,
+        ]);
         bytes
     }
 
@@ -74,7 +79,7 @@ impl Node {
         Node {
             vector: [field(bytes, 0), field(bytes, 4), field(bytes, 8)].map(u32::cast_signed),
             prominence: bytes[12],
-            greatest: bytes[13],
+            max_prominence: bytes[13],
             axis: bytes[14],
             class: match bytes[15] {
                 0 => Class::Airport,
@@ -85,18 +90,18 @@ impl Node {
     }
 }
 
-/// What an answer says of a place.
+/// The data of a place in a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Microdegrees north.
     pub(super) latitude: i32,
     /// Microdegrees east.
     pub(super) longitude: i32,
-    /// Its number in its source: GeoNames for a locality, OurAirports for the rest.
+    /// Number in its source: GeoNames for a locality, OurAirports for all others.
     pub(super) id: u32,
-    /// Where its name lies in the text.
+    /// Offset of the name in the text.
     pub(super) name: u32,
-    /// Where its vicinity lies in the text.
+    /// Offset of the vicinity in the text.
     pub(super) vicinity: u32,
 }
 
@@ -124,7 +129,7 @@ impl Place {
     }
 }
 
-/// The four bytes at `at`.
+/// Returns the four bytes at `at`.
 #[inline]
 fn field<const BYTES: usize>(bytes: &[u8; BYTES], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
@@ -135,12 +140,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_values_are_read_back() {
         for class in [Class::Airport, Class::Helipad, Class::Locality] {
             let node = Node {
                 vector: [i32::MAX, -i32::MAX, -2],
                 prominence: 250,
-                greatest: 255,
+                max_prominence: 255,
                 axis: 2,
                 class,
             };

@@ -1,20 +1,20 @@
-//! The best places of a search so far, in order, in an array of fixed size.
+//! The best places of a search so far, sorted, in an array of fixed size.
 //!
-//! Prominence comes first and nearness next. Twenty is few enough for a plain insertion: with
-//! it a whole call was measured to take a quarter less time than with a binary search and one
-//! move of the rest.
+//! Places are ranked by prominence, then by distance. Twenty are few enough for a plain insertion:
+//! with it a whole search was measured to take a quarter less time than with a binary search and
+//! one move of the rest.
 
-/// Places that one search finds at most; a greater bound is cut to this.
+/// Maximum number of places that one search finds; a greater bound is reduced to this.
 pub(super) const MAX_HITS: usize = 20;
 
-/// A place that was found.
+/// A place found by a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Hit {
-    /// Where it stands in the index.
+    /// Position in the index.
     pub(super) index: usize,
-    /// What it is ranked by first.
+    /// First ranking criterion.
     pub(super) prominence: u8,
-    /// What it is ranked by next: the square of its distance in the units of a node's vector.
+    /// Second ranking criterion: the square of the distance in the units of a node's vector.
     pub(super) squared_distance: f64,
 }
 
@@ -26,6 +26,7 @@ pub(super) struct Hits {
 }
 
 impl Hits {
+    /// Creates an empty list of at most `bound` hits.
     pub(super) fn new(bound: usize) -> Hits {
         let none = Hit {
             index: 0,
@@ -39,19 +40,19 @@ impl Hits {
         }
     }
 
-    /// What was found, best first.
+    /// Returns the hits, best first.
     pub(super) fn as_slice(&self) -> &[Hit] {
         &self.hits[..self.found]
     }
 
-    /// Whether a place of this prominence might be among the best.
+    /// Returns whether a place of this prominence could be among the best.
     #[inline]
-    pub(super) fn may_take(&self, prominence: u8) -> bool {
+    pub(super) fn may_rank(&self, prominence: u8) -> bool {
         self.found < self.bound || prominence >= self.hits[self.bound - 1].prominence
     }
 
-    /// Puts a hit in its place, if it has one.
-    pub(super) fn take(&mut self, hit: Hit) {
+    /// Inserts a hit if it is among the best.
+    pub(super) fn insert(&mut self, hit: Hit) {
         if self.found < self.bound {
             self.found += 1;
         } else if !hit.outranks(&self.hits[self.bound - 1]) {
@@ -67,8 +68,8 @@ impl Hits {
 }
 
 impl Hit {
-    /// Whether this hit stands before another. Two never stand level, so the order in which they
-    /// are found does not matter.
+    /// Returns whether this hit is ranked before another. No two are equal, so the order in which
+    /// they are found does not matter.
     pub(super) fn outranks(&self, other: &Hit) -> bool {
         other
             .prominence
@@ -83,14 +84,14 @@ impl Hit {
 mod tests {
     use super::*;
 
-    /// Takes hits of (prominence, squared distance) in turn, index by index; gives the indices that
-    /// stay, best first.
+    /// Inserts hits of (prominence, squared distance) in order of their index, and checks the indices
+    /// that remain, best first.
     #[track_caller]
     fn check(bound: usize, hits: &[(u8, f64)], expected: &[usize]) {
         let mut best = Hits::new(bound);
         for (index, &(prominence, squared_distance)) in hits.iter().enumerate() {
-            if best.may_take(prominence) {
-                best.take(Hit {
+            if best.may_rank(prominence) {
+                best.insert(Hit {
                     index,
                     prominence,
                     squared_distance,
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn prominence_then_nearness_then_index() {
+    fn hits_are_ranked_by_prominence_distance_and_index() {
         check(3, &[], &[]);
         check(3, &[(1, 5.0), (9, 9.0)], &[1, 0]);
         check(3, &[(1, 5.0), (1, 4.0), (1, 5.0), (1, 4.5)], &[1, 3, 0]);

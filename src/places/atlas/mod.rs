@@ -1,11 +1,11 @@
 //! The atlas: an offline gazetteer compiled into the server, so that `WHATSAT` needs no key and
 //! no network.
 //!
-//! It knows airports, heliports and localities (GeoNames, OurAirports; see `make.py`) and nothing
-//! of restaurants or shops. Its index is laid out by `build.rs` and lies in the binary: nothing is
-//! read, built or allocated at start, and all servers of a machine share its pages. Ranked by
-//! prominence, as Google does by default, and not by distance: the twenty places nearest to a city
-//! campus may well be helipads on roofs.
+//! It contains airports, heliports and localities (GeoNames, OurAirports; see `make.py`), but no
+//! restaurants or shops. `build.rs` lays out its index, which is part of the binary: nothing is
+//! read, built or allocated at start, and all servers of a machine share its pages. Places are
+//! ranked by prominence, as by Google's default, and not by distance: the twenty places nearest to
+//! a city campus may all be helipads on roofs.
 
 mod format;
 mod hits;
@@ -14,7 +14,7 @@ mod layout;
 mod search;
 
 use super::Query;
-use super::answer::{Answer, write_zero_results};
+use super::answer::{AnswerWriter, write_zero_results};
 use crate::model::decimal::fixed_digits;
 use crate::model::time::write_u64;
 use format::Class;
@@ -27,13 +27,13 @@ static INDEX: Index<'static> = Index::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/atlas.text")),
 );
 
-/// Whom answers owe credit; GeoNames' license asks for its credit and its link.
+/// Credits of the sources; GeoNames' license requires the credit and the link.
 const CREDIT: &[u8] = br#"["Places from <a href=\"https://www.geonames.org/\">GeoNames</a> (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>)","Airports from <a href=\"https://ourairports.com/\">OurAirports</a>"]"#;
 
-/// Bytes to set aside for what an answer holds besides its results.
+/// Bytes reserved for an answer in addition to its results.
 const FRAME_BYTES: usize = CREDIT.len() + 64;
 
-/// Bytes to set aside for one result; a longer one makes the output grow.
+/// Bytes reserved for one result; a longer one makes the output grow.
 const RESULT_BYTES: usize = 256;
 
 /// The offline places provider.
@@ -41,17 +41,17 @@ const RESULT_BYTES: usize = 256;
 pub struct Atlas;
 
 impl Atlas {
-    /// The atlas; there is nothing to load.
+    /// Returns the atlas; there is nothing to load.
     pub const fn new() -> Atlas {
         Atlas
     }
 
-    /// Appends what is near as a JSON text in the shape of Google Places Nearby Search, one result
-    /// a line, no newline at the end.
+    /// Appends the places within the radius as a JSON text in the shape of Google's Nearby Search,
+    /// one result per line, no newline at the end.
     ///
-    /// At most 20 results, however great the bound; none is farther away than the radius. `scope`
-    /// is Google's word for whose `place_id` it is: one that only this application knows.
-    pub fn nearby(&self, query: &Query, out: &mut Vec<u8>) {
+    /// There are at most 20 results, whatever the bound. The `scope` says that only this application
+    /// knows the `place_id`.
+    pub(super) fn nearby(&self, query: &Query, out: &mut Vec<u8>) {
         let hits = INDEX.search(&query.position, query.radius_km, usize::from(query.bound));
         let hits = hits.as_slice();
         if hits.is_empty() {
@@ -59,11 +59,11 @@ impl Atlas {
             return;
         }
         out.reserve(FRAME_BYTES + hits.len() * RESULT_BYTES);
-        let mut answer = Answer::begin(CREDIT, out);
+        let mut answer = AnswerWriter::begin(CREDIT, out);
         for hit in hits {
             write_result(&INDEX, hit, answer.result());
         }
-        answer.end(None);
+        answer.finish(None);
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
     use crate::model::geo::Position;
     use serde_json::Value;
 
-    /// The answer to a query, read back from its JSON.
+    /// Returns the answer to a query, parsed from its JSON.
     #[track_caller]
     fn ask(location: &str, radius_km: f64, bound: u8) -> Value {
         let query = Query {
@@ -144,7 +144,7 @@ mod tests {
             .collect()
     }
 
-    /// The answer's first results are these.
+    /// Checks the first results of an answer.
     #[track_caller]
     fn check(location: &str, radius_km: f64, expected: &[&str]) {
         let answer = ask(location, radius_km, expected.len() as u8);
@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(east, west);
             assert!(names(&east).len() >= least, "{east}");
         }
-        // Across the line from both sides of it: islands of Fiji lie on either.
+        // Islands of Fiji lie on both sides of the line.
         for location in ["-16.7+179.95", "-16.7-179.95"] {
             let answer = ask(location, 50.0, 20);
             let results = answer["results"].as_array().unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_poles_are_places() {
+    fn the_poles_can_be_searched() {
         for longitude in ["+0", "+180", "-77.25"] {
             let answer = ask(&format!("-90{longitude}"), 10.0, 20);
             assert_eq!(names(&answer)[0], "South Pole Station Airport");
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_near_is_an_answer() {
+    fn no_place_within_the_radius_is_an_answer() {
         for (location, radius_km, bound) in [
             ("-48.876667-123.393333", 50.0, 20),
             ("+0+0", 50.0, 20),

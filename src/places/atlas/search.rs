@@ -1,19 +1,19 @@
-//! Finds the most prominent places within a radius, nothing allocated.
+//! Finds the most prominent places within a radius, without an allocation.
 //!
-//! The index is searched depth first, and a subtree is left alone if it lies beyond the radius or
-//! if nothing in it can displace what was found already. Distances are chords between unit
-//! vectors, so the poles and the date line are places like any other. A node's vector is rounded to
-//! 3 mm: good enough to tell which of two places is nearer, and whether one lies within the radius
-//! unless it is that close to the edge; there its coordinates decide.
+//! The search is depth first and skips a subtree that lies beyond the radius or that contains no
+//! place prominent enough to be among the best. Distances are chords between unit vectors, so the
+//! poles and the date line need no special case. The vector of a node is rounded to 3 mm: precise
+//! enough to compare distances, and to decide whether a place lies within the radius unless it is
+//! that close to the edge; there its coordinates decide.
 
-use super::format::{NODE_BYTES, Node, PLACE_BYTES, Place, UNITS, middle, position};
+use super::format::{NODE_BYTES, Node, PLACE_BYTES, Place, UNITS_PER_RADIUS, middle, position};
 use super::hits::{Hit, Hits};
 use crate::model::geo::{Position, chord, squared_chord};
 
-/// Units by which the rounding of a node's vector may change a distance: √3⁄2, and to spare.
+/// Upper bound, in units, on how far rounding a node's vector changes a distance: √3⁄2 and a margin.
 const SLACK: f64 = 2.0;
 
-/// The arrays that `build.rs` laid out, see [`super::format`].
+/// The arrays that `build.rs` laid out; see [`super::format`].
 #[derive(Clone, Copy)]
 pub(super) struct Index<'a> {
     nodes: &'a [[u8; NODE_BYTES]],
@@ -22,7 +22,7 @@ pub(super) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    /// An index over arrays of one length.
+    /// Creates an index over nodes and places of the same number.
     pub(super) const fn new(nodes: &'a [u8], places: &'a [u8], text: &'a [u8]) -> Index<'a> {
         let (nodes, places) = (nodes.as_chunks().0, places.as_chunks().0);
         assert!(nodes.len() == places.len());
@@ -33,30 +33,30 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// How many places there are.
+    /// Returns the number of places.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The string at an offset, escaped for JSON.
+    /// Returns the string at an offset, escaped for JSON.
     pub(super) fn text(&self, offset: u32) -> &'a [u8] {
         let start = offset as usize + 1;
         &self.text[start..start + usize::from(self.text[start - 1])]
     }
 
-    /// The node at `index`.
+    /// Returns the node at `index`.
     #[inline]
     pub(super) fn node(&self, index: usize) -> Node {
         Node::from_bytes(&self.nodes[index])
     }
 
-    /// What is told of the place at `index`.
+    /// Returns the data of the place at `index`.
     pub(super) fn place(&self, index: usize) -> Place {
         Place::from_bytes(&self.places[index])
     }
 
-    /// At most `bound` places within `radius_km`: the most prominent first, then the nearest.
+    /// Returns at most `bound` places within `radius_km`: the most prominent first, then the nearest.
     pub(super) fn search(&self, center: &Position, radius_km: f64, bound: usize) -> Hits {
         let center = center.unit_vector();
         let reach = chord(radius_km);
@@ -64,9 +64,9 @@ impl<'a> Index<'a> {
             index: self,
             center,
             squared_reach: reach * reach,
-            scaled_center: center.map(|axis| axis * UNITS),
-            surely_within: (reach * UNITS - SLACK).max(0.0).powi(2),
-            maybe_within: (reach * UNITS + SLACK).powi(2),
+            scaled_center: center.map(|axis| axis * UNITS_PER_RADIUS),
+            surely_within: (reach * UNITS_PER_RADIUS - SLACK).max(0.0).powi(2),
+            maybe_within: (reach * UNITS_PER_RADIUS + SLACK).powi(2),
             hits: Hits::new(bound),
         };
         if bound > 0 && radius_km > 0.0 {
@@ -76,12 +76,12 @@ impl<'a> Index<'a> {
     }
 }
 
-/// One search under way.
+/// State of one search.
 struct Search<'a> {
     index: &'a Index<'a>,
     center: [f64; 3],
     squared_reach: f64,
-    /// The center in the units of a node's vector; the two below are squares of them.
+    /// The center in the units of a node's vector; the next two are squares of such units.
     scaled_center: [f64; 3],
     surely_within: f64,
     maybe_within: f64,
@@ -89,25 +89,26 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Searches the subtree `low..high`, whose box lies `beyond` from the center on each axis.
+    /// Searches the subtree `low..high`, whose box has the distance `beyond` from the center on each
+    /// axis.
     fn descend(&mut self, low: usize, high: usize, beyond: [f64; 3]) {
         if low == high {
             return;
         }
         let middle = middle(low, high);
         let node = self.index.node(middle);
-        if !self.hits.may_take(node.greatest) {
+        if !self.hits.may_rank(node.max_prominence) {
             return;
         }
         let offsets = [0, 1, 2].map(|axis| self.scaled_center[axis] - f64::from(node.vector[axis]));
-        if self.hits.may_take(node.prominence) {
+        if self.hits.may_rank(node.prominence) {
             let hit = Hit {
                 index: middle,
                 prominence: node.prominence,
                 squared_distance: squared(offsets),
             };
             if self.is_within(&hit) {
-                self.hits.take(hit);
+                self.hits.insert(hit);
             }
         }
         let axis = usize::from(node.axis);
@@ -125,7 +126,7 @@ impl Search<'_> {
         }
     }
 
-    /// Whether a place lies within the radius: by its coordinates, where rounding leaves a doubt.
+    /// Returns whether a place lies within the radius, by its coordinates if rounding could matter.
     fn is_within(&self, hit: &Hit) -> bool {
         if hit.squared_distance < self.surely_within {
             return true;
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Distance on the ground by the haversine formula: another way than the search goes.
+    /// Returns the distance on the ground by the haversine formula, which the search does not use.
     fn haversine_km(one: &Position, other: &Position) -> f64 {
         let half = |from: f64, to: f64| ((to - from).to_radians() / 2.0).sin().powi(2);
         let cosines = one.latitude.to_radians().cos() * other.latitude.to_radians().cos();
@@ -159,14 +160,14 @@ mod tests {
         2.0 * crate::model::geo::EARTH_RADIUS_KM * squared.sqrt().min(1.0).asin()
     }
 
-    /// Every place within the radius, best first, by looking at them all.
+    /// Returns every place within the radius, best first, from a scan of all places.
     fn scan(index: &Index<'_>, center: &Position, radius_km: f64) -> Vec<Hit> {
-        let scaled = center.unit_vector().map(|axis| axis * UNITS);
+        let scaled = center.unit_vector().map(|axis| axis * UNITS_PER_RADIUS);
         let mut hits = Vec::new();
         for (number, place) in index.places.iter().enumerate() {
             let place = Place::from_bytes(place);
             let place = position(place.latitude, place.longitude);
-            // A degree of latitude is 111 km: this only spares the formula most of the earth.
+            // A degree of latitude is 111 km: this check only avoids the formula for most places.
             let is_near = (place.latitude - center.latitude).abs() * 111.0 <= radius_km;
             if is_near && haversine_km(center, &place) <= radius_km {
                 let node = index.node(number);
@@ -199,7 +200,7 @@ mod tests {
         );
     }
 
-    /// Anywhere, with the poles and the date line far more often than chance would have it.
+    /// Positions anywhere, with the poles and the date line over-represented.
     fn anywhere() -> impl Strategy<Value = Position> {
         let latitude = prop_oneof![
             4 => -90.0..=90.0,
@@ -221,8 +222,8 @@ mod tests {
         })
     }
 
-    /// Beside a place of the atlas, since most of the earth is empty.
-    fn beside_a_place() -> impl Strategy<Value = Position> {
+    /// Positions near a place of the atlas, since most of the earth is empty.
+    fn near_a_place() -> impl Strategy<Value = Position> {
         let number = 0..INDEX.len();
         (number, -0.3..=0.3_f64, -0.3..=0.3_f64).prop_map(|(number, north, east)| {
             let place = INDEX.place(number);
@@ -236,17 +237,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_a_scan_finds(
-            center in prop_oneof![1 => anywhere(), 2 => beside_a_place()],
+        fn a_search_finds_the_same_as_a_scan(
+            center in prop_oneof![1 => anywhere(), 2 => near_a_place()],
             radius_km in prop_oneof![3 => 0.0..=50.0, 1 => Just(50.0), 1 => Just(0.0)],
             bound in 0..=MAX_HITS,
         ) {
             check(&INDEX, center, radius_km, bound);
         }
 
-        /// The real atlas has few places where the special cases would be; here all are there.
+        /// The atlas has few places at the poles and the date line; these data have many.
         #[test]
-        fn finds_what_a_scan_finds_where_the_map_ends(
+        fn a_search_at_poles_and_date_line_finds_the_same_as_a_scan(
             center in anywhere(),
             steps in prop::collection::vec((-400_000..400_000, -400_000..400_000, 0u8..4), 0..80),
             radius_km in 0.0..=60.0,
@@ -258,7 +259,7 @@ mod tests {
             let mut data = String::new();
             for (id, (north, east, size)) in steps.into_iter().enumerate() {
                 let latitude = near(center.latitude, north, 400_000).clamp(-90_000_000, 90_000_000);
-                // Toward a pole a step east shortens: spread the places all around.
+                // Steps east are shorter near a pole: spread the places all around it.
                 let east = if latitude.abs() > 89_000_000 { east * 400 } else { east };
                 let longitude = i64::from(near(center.longitude, 0, 0)) + i64::from(east);
                 let longitude = (longitude + 540_000_000).rem_euclid(360_000_000) - 180_000_000;
@@ -295,15 +296,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_beyond_the_limit_is_cut() {
+    fn a_bound_beyond_the_limit_is_reduced() {
         let tokyo = position(35_689_500, 139_691_710);
         let hits = INDEX.search(&tokyo, 10.0, usize::from(u8::MAX));
         assert_eq!(hits.as_slice().len(), MAX_HITS);
     }
 
-    /// The sources hold 100, 102, 613 and 5 places here before namesakes are merged.
+    /// The sources contain 100, 102, 613 and 5 places here, duplicates included.
     #[test]
-    fn holds_what_the_sources_hold() {
+    fn contains_the_places_of_the_sources() {
         for (place, at_least, at_most) in [
             (position(34_068_930, -118_445_127), 95, 100),
             (position(51_507_400, -127_800), 97, 102),
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subtree_knows_its_greatest() {
+    fn a_node_has_the_greatest_prominence_of_its_subtree() {
         fn greatest(low: usize, high: usize) -> u8 {
             if low == high {
                 return 0;
@@ -325,8 +326,8 @@ mod tests {
             let middle = middle(low, high);
             let node = INDEX.node(middle);
             let below = greatest(low, middle).max(greatest(middle + 1, high));
-            assert_eq!(node.greatest, node.prominence.max(below));
-            node.greatest
+            assert_eq!(node.max_prominence, node.prominence.max(below));
+            node.max_prominence
         }
         assert_eq!(greatest(0, INDEX.len()), 255);
     }

@@ -1,9 +1,8 @@
-//! What the tags of an OpenStreetMap element tell: what it is, where it is in words, and how
-//! prominent it is.
+//! The tags of an OpenStreetMap element: its types, its address and its prominence.
 
 use serde::Deserialize;
 
-/// The tags that matter here; an element has many more.
+/// The tags that are used here; an element may have many more.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Tags {
@@ -26,25 +25,25 @@ pub(super) struct Tags {
     city: Option<String>,
 }
 
-/// How likely somebody looks for a place; the greatest comes first.
+/// Rank of a place; the greatest comes first.
 ///
-/// That somebody wrote an encyclopedia's article about it says more than its kind. Places of a
-/// minor kind come last even so: a bench may commemorate a statesman.
+/// An entry in an encyclopedia says more than the kind of a place. Places of a minor kind come last
+/// even with an entry: a bench may commemorate a statesman.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Prominence {
     /// Parking lots, benches, rails.
     Minor,
     Ordinary,
-    /// A kind of place that many know: stations, hospitals, museums.
+    /// A well-known kind of place: stations, hospitals, museums.
     Landmark,
     /// An ordinary place with a Wikidata or Wikipedia entry.
     Known,
-    /// A landmark with such an entry.
+    /// A landmark with a Wikidata or Wikipedia entry.
     KnownLandmark,
 }
 
 impl Tags {
-    /// The tags that say what the element is, keys and values, the most telling first.
+    /// Returns keys and values of the tags that classify the element, the most specific key first.
     fn kinds(&self) -> impl Iterator<Item = (&str, &str)> {
         [
             ("aeroway", &self.aeroway),
@@ -60,8 +59,12 @@ impl Tags {
         .filter(|(_, value)| !value.is_empty() && *value != "no")
     }
 
+    /// Returns the rank by the element's most prominent kind.
     pub(super) fn prominence(&self) -> Prominence {
-        let kind = self.kinds().map(|(key, value)| of_kind(key, value)).max();
+        let kind = self
+            .kinds()
+            .map(|(key, value)| kind_prominence(key, value))
+            .max();
         let is_known = self.wikidata.is_some() || self.wikipedia.is_some();
         match kind.unwrap_or(Prominence::Minor) {
             Prominence::Ordinary if is_known => Prominence::Known,
@@ -70,7 +73,8 @@ impl Tags {
         }
     }
 
-    /// The types of the place: the tags' values, by Google's names where those are well known.
+    /// Returns the types of the place: the values of the tags, under Google's names where those are
+    /// well known.
     pub(super) fn types(&self) -> Vec<&str> {
         let mut types = Vec::new();
         for (key, value) in self.kinds() {
@@ -93,7 +97,7 @@ impl Tags {
         types
     }
 
-    /// Street and city, or what is known of them.
+    /// Returns street and city, as far as they are tagged.
     pub(super) fn vicinity(&self) -> Option<String> {
         let street = self.street.as_deref().or(self.place.as_deref());
         let line = match (self.house_number.as_deref(), street) {
@@ -107,7 +111,8 @@ impl Tags {
     }
 }
 
-fn of_kind(key: &str, value: &str) -> Prominence {
+/// Returns the prominence of a kind of place, entries in encyclopedias aside.
+fn kind_prominence(key: &str, value: &str) -> Prominence {
     match (key, value) {
         ("aeroway", "aerodrome")
         | ("railway", "station")
@@ -150,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_tell_what_and_where() {
+    fn tags_give_prominence_types_and_vicinity() {
         use Prominence::*;
         check(
             json!({"aeroway": "aerodrome", "wikidata": "Q8731", "addr:city": "Los Angeles"}),

@@ -1,4 +1,6 @@
-//! Calls over real sockets, to a server that behaves well or badly.
+//! Calls over real sockets to a server that behaves well or badly.
+
+mod fake;
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -12,20 +14,20 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 use crate::places::answer::PlacesStatus;
-use crate::places::fake::{Fake, Manner};
 use crate::places::google::Google;
 use crate::places::google_legacy::GoogleLegacy;
 use crate::places::key::ApiKey;
 use crate::places::overpass::Overpass;
 use crate::places::upstream::{Request, Upstream};
+use fake::{Behavior, FakeServer};
 
-const LEGACY_OK: &str = include_str!("../../tests/fixtures/places/google_legacy_ok.json");
-const NEW_OK: &str = include_str!("../../tests/fixtures/places/google_new_ok.json");
-const OVERPASS_OK: &str = include_str!("../../tests/fixtures/places/overpass_ok.json");
+const LEGACY_OK: &str = include_str!("../../../tests/fixtures/places/google_legacy_ok.json");
+const NEW_OK: &str = include_str!("../../../tests/fixtures/places/google_new_ok.json");
+const OVERPASS_OK: &str = include_str!("../../../tests/fixtures/places/overpass_ok.json");
 const KEY: &str = "SECRET-KEY+0001";
 
-/// Time for calls that are expected to answer at once.
-const AMPLE: Duration = Duration::from_secs(8);
+/// Timeout for calls that are expected to be answered at once.
+const LONG_TIMEOUT: Duration = Duration::from_secs(8);
 
 fn campus() -> Request {
     Request::of("+34.068930-118.445127", "10", 20)
@@ -38,7 +40,7 @@ fn at(url: String) -> Options {
     }
 }
 
-/// All three providers at one URL, the first being the legacy one.
+/// Returns the three providers with one endpoint: legacy, new, Overpass.
 fn providers(options: &Options) -> [Box<dyn Upstream>; 3] {
     let key = ApiKey::new(KEY).unwrap();
     [
@@ -48,21 +50,21 @@ fn providers(options: &Options) -> [Box<dyn Upstream>; 3] {
     ]
 }
 
-/// What each provider makes of a server of this manner, and that it is told without the key.
+/// Checks the failure of each provider at such a server, and that no text contains the key.
 #[track_caller]
-fn check(manner: Manner, timeout: Duration, expected: &Failure) {
-    let fake = Fake::start(manner);
+fn check(behavior: Behavior, timeout: Duration, expected: &Failure) {
+    let fake = FakeServer::start(behavior);
     for provider in providers(&at(fake.url("http"))) {
         let failure = provider.fetch(&campus(), timeout).unwrap_err();
         assert_eq!(&failure, expected, "{provider:?}");
-        let told = format!("{failure} {failure:?} {provider:?}");
-        assert!(!told.contains("SECRET"), "{told}");
+        let texts = format!("{failure} {failure:?} {provider:?}");
+        assert!(!texts.contains("SECRET"), "{texts}");
     }
     assert_eq!(fake.requests.len(), 3, "each provider makes one call");
 }
 
-fn json(body: &str) -> Manner {
-    Manner::Answer(200, "Content-Type: application/json\r\n", body.into())
+fn json(body: &str) -> Behavior {
+    Behavior::Answer(200, "Content-Type: application/json\r\n", body.into())
 }
 
 fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
@@ -73,10 +75,10 @@ fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn legacy_is_asked_by_query() {
-    let fake = Fake::start(json(LEGACY_OK));
+fn legacy_requests_are_a_query() {
+    let fake = FakeServer::start(json(LEGACY_OK));
     let [provider, ..] = providers(&at(fake.url("http") + "?sensor=false"));
-    let reply = provider.fetch(&campus(), AMPLE).unwrap();
+    let reply = provider.fetch(&campus(), LONG_TIMEOUT).unwrap();
     assert!(
         String::from_utf8(reply)
             .unwrap()
@@ -92,10 +94,10 @@ fn legacy_is_asked_by_query() {
 }
 
 #[test]
-fn google_is_asked_by_post_with_a_mask() {
-    let fake = Fake::start(json(NEW_OK));
+fn google_requests_are_a_post_with_a_field_mask() {
+    let fake = FakeServer::start(json(NEW_OK));
     let [_, provider, _] = providers(&at(fake.url("http")));
-    let reply = provider.fetch(&campus(), AMPLE).unwrap();
+    let reply = provider.fetch(&campus(), LONG_TIMEOUT).unwrap();
     assert!(String::from_utf8(reply).unwrap().contains("Fixture Hall"));
     let request = fake.requests.recv().unwrap();
     assert!(
@@ -112,10 +114,10 @@ fn google_is_asked_by_post_with_a_mask() {
 }
 
 #[test]
-fn overpass_is_asked_by_form_and_told_who_asks() {
-    let fake = Fake::start(json(OVERPASS_OK));
+fn overpass_requests_are_a_form_and_name_the_application() {
+    let fake = FakeServer::start(json(OVERPASS_OK));
     let [_, _, provider] = providers(&at(fake.url("http")));
-    let reply = provider.fetch(&campus(), AMPLE).unwrap();
+    let reply = provider.fetch(&campus(), LONG_TIMEOUT).unwrap();
     assert!(String::from_utf8(reply).unwrap().contains("osm:node/1001"));
     let request = fake.requests.recv().unwrap();
     assert!(
@@ -135,17 +137,17 @@ fn overpass_is_asked_by_form_and_told_who_asks() {
 }
 
 #[test]
-fn connections_are_used_again() {
-    // The server is busy with the first connection, and would let a second one wait.
+fn connections_are_reused() {
+    // The server serves the first connection until it closes; a second one would have to wait.
     let (root, server) = authority("127.0.0.1");
     for (scheme, tls) in [("http", None), ("https", Some(server))] {
-        let fake = Fake::start_tls(Manner::Keep(LEGACY_OK.into()), tls);
+        let fake = FakeServer::start_tls(Behavior::Keep(LEGACY_OK.into()), tls);
         let options = Options {
             url: Some(fake.url(scheme)),
             roots: Some(root.clone()),
         };
         let [provider, ..] = providers(&options);
-        for timeout in [AMPLE, Duration::from_secs(1), AMPLE] {
+        for timeout in [LONG_TIMEOUT, Duration::from_secs(1), LONG_TIMEOUT] {
             provider.fetch(&campus(), timeout).unwrap();
         }
         assert_eq!(fake.requests.len(), 3);
@@ -153,33 +155,41 @@ fn connections_are_used_again() {
 }
 
 #[test]
-fn silence_is_a_timeout() {
+fn a_server_that_sends_nothing_is_a_timeout() {
     let start = Instant::now();
-    check(Manner::Hang, Duration::from_millis(200), &Failure::Timeout);
-    assert!(start.elapsed() < AMPLE);
+    check(
+        Behavior::Hang,
+        Duration::from_millis(200),
+        &Failure::Timeout,
+    );
+    assert!(start.elapsed() < LONG_TIMEOUT);
 }
 
 #[test]
-fn a_dripping_answer_does_not_extend_its_time() {
+fn a_slow_response_does_not_extend_the_timeout() {
     let start = Instant::now();
-    check(Manner::Drip, Duration::from_millis(200), &Failure::Timeout);
-    assert!(start.elapsed() < AMPLE);
+    check(
+        Behavior::Drip,
+        Duration::from_millis(200),
+        &Failure::Timeout,
+    );
+    assert!(start.elapsed() < LONG_TIMEOUT);
 }
 
 #[test]
-fn no_time_left_is_a_timeout() {
+fn a_timeout_of_zero_fails_at_once() {
     let [provider, ..] = providers(&Options::default());
     let failure = provider.fetch(&campus(), Duration::ZERO);
     assert_eq!(failure, Err(Failure::Timeout));
 }
 
 #[test]
-fn a_closed_port_can_not_be_reached() {
+fn a_closed_port_refuses_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
     for provider in providers(&at(url)) {
-        let failure = provider.fetch(&campus(), AMPLE).unwrap_err();
+        let failure = provider.fetch(&campus(), LONG_TIMEOUT).unwrap_err();
         assert!(matches!(failure, Failure::Connect(_)), "{failure:?}");
         assert!(failure.message().contains("refused"), "{failure}");
         assert!(!failure.message().contains("SECRET"));
@@ -187,65 +197,73 @@ fn a_closed_port_can_not_be_reached() {
 }
 
 #[test]
-fn broken_answers_are_told_apart() {
+fn broken_responses_are_distinguished() {
     let html = b"<html><body>Dispatcher</body></html>".to_vec();
-    check(Manner::Reset, AMPLE, &Failure::Truncated);
-    check(Manner::Truncate(b"{}".to_vec()), AMPLE, &Failure::Truncated);
+    check(Behavior::Reset, LONG_TIMEOUT, &Failure::Truncated);
     check(
-        Manner::Unframed("", br#"{"results": ["#.to_vec()),
-        AMPLE,
+        Behavior::Truncate(b"{}".to_vec()),
+        LONG_TIMEOUT,
         &Failure::Truncated,
     );
     check(
-        Manner::Answer(200, "", html.clone()),
-        AMPLE,
-        &Failure::Garbage("it is HTML or XML, not JSON"),
+        Behavior::Unframed("", br#"{"results": ["#.to_vec()),
+        LONG_TIMEOUT,
+        &Failure::Truncated,
     );
     check(
-        Manner::Answer(504, "Content-Type: text/html\r\n", html),
-        AMPLE,
+        Behavior::Answer(200, "", html.clone()),
+        LONG_TIMEOUT,
+        &Failure::Malformed("it is HTML or XML, not JSON"),
+    );
+    check(
+        Behavior::Answer(504, "Content-Type: text/html\r\n", html),
+        LONG_TIMEOUT,
         &Failure::Http(504),
     );
-    check(Manner::Babble, AMPLE, &Failure::Garbage("it is not HTTP"));
     check(
-        Manner::Answer(200, "Content-Encoding: gzip\r\n", b"{}".to_vec()),
-        AMPLE,
-        &Failure::Garbage("it can't be decompressed"),
+        Behavior::NotHttp,
+        LONG_TIMEOUT,
+        &Failure::Malformed("it is not HTTP"),
+    );
+    check(
+        Behavior::Answer(200, "Content-Encoding: gzip\r\n", b"{}".to_vec()),
+        LONG_TIMEOUT,
+        &Failure::Malformed("it can't be decompressed"),
     );
 }
 
 #[test]
-fn a_huge_answer_is_not_read() {
+fn a_response_beyond_the_limit_is_rejected() {
     let huge = vec![b' '; 3 << 20];
     check(
-        Manner::Answer(200, "", huge.clone()),
-        AMPLE,
+        Behavior::Answer(200, "", huge.clone()),
+        LONG_TIMEOUT,
         &Failure::TooLarge,
     );
     check(
-        Manner::Unframed("", huge.clone()),
-        AMPLE,
+        Behavior::Unframed("", huge.clone()),
+        LONG_TIMEOUT,
         &Failure::TooLarge,
     );
-    // Nor one that is small on the wire.
+    // Likewise for a response that is small only until it is decompressed.
     let mut small = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut small, &huge).unwrap();
     check(
-        Manner::Answer(200, "Content-Encoding: gzip\r\n", small.finish().unwrap()),
-        AMPLE,
+        Behavior::Answer(200, "Content-Encoding: gzip\r\n", small.finish().unwrap()),
+        LONG_TIMEOUT,
         &Failure::TooLarge,
     );
 }
 
 #[test]
 fn redirects_are_not_followed() {
-    let elsewhere = Fake::start(json(LEGACY_OK));
+    let elsewhere = FakeServer::start(json(LEGACY_OK));
     let location = format!("Location: {}\r\n", elsewhere.url("http"));
     let location: &'static str = location.leak();
     for status in [301, 302, 307, 308] {
         check(
-            Manner::Answer(status, location, Vec::new()),
-            AMPLE,
+            Behavior::Answer(status, location, Vec::new()),
+            LONG_TIMEOUT,
             &Failure::Http(status),
         );
     }
@@ -253,27 +271,30 @@ fn redirects_are_not_followed() {
 }
 
 #[test]
-fn calls_in_flight_can_be_cut() {
-    for (which, manner) in [Manner::Hang, Manner::Drip].into_iter().enumerate() {
-        let fake = Fake::start(manner);
+fn calls_in_flight_can_be_aborted() {
+    for (which, behavior) in [Behavior::Hang, Behavior::Drip].into_iter().enumerate() {
+        let fake = FakeServer::start(behavior);
         let provider = &providers(&at(fake.url("http")))[which];
         let start = Instant::now();
         std::thread::scope(|scope| {
             let call = scope.spawn(|| provider.fetch(&campus(), Duration::from_secs(60)));
-            fake.requests.recv_timeout(AMPLE).unwrap();
-            provider.cut();
+            fake.requests.recv_timeout(LONG_TIMEOUT).unwrap();
+            provider.abort();
             assert_eq!(call.join().unwrap(), Err(Failure::Stopped));
         });
-        assert_eq!(provider.fetch(&campus(), AMPLE), Err(Failure::Stopped));
-        assert!(start.elapsed() < AMPLE);
+        assert_eq!(
+            provider.fetch(&campus(), LONG_TIMEOUT),
+            Err(Failure::Stopped)
+        );
+        assert!(start.elapsed() < LONG_TIMEOUT);
     }
 }
 
 #[test]
-fn only_a_given_url_may_be_plain() {
+fn the_default_endpoint_must_not_be_plain_http() {
     let client = Client::new("http://127.0.0.1:1/", &Options::default()).unwrap();
     let failure = client
-        .get("http://127.0.0.1:1/?key=SECRET", AMPLE)
+        .get("http://127.0.0.1:1/?key=SECRET", LONG_TIMEOUT)
         .unwrap_err();
     assert_eq!(
         failure,
@@ -282,7 +303,7 @@ fn only_a_given_url_may_be_plain() {
 }
 
 #[test]
-fn setups_that_can_not_work_are_refused() {
+fn invalid_options_are_rejected() {
     for url in [
         "",
         "localhost:1",
@@ -308,13 +329,14 @@ fn setups_that_can_not_work_are_refused() {
 }
 
 #[test]
-fn urls_hold_unreserved_bytes_only() {
+fn urls_contain_unreserved_bytes_only() {
     let mut out = String::new();
     write_url_encoded("aZ09-._~ &=+%/\"é".as_bytes(), &mut out);
     assert_eq!(out, "aZ09-._~%20%26%3D%2B%25%2F%22%C3%A9");
 }
 
-/// An authority, as PEM, and a server with a certificate of its for the name.
+/// Returns a certificate authority, as PEM, and a server with a certificate that it issued for the
+/// name.
 fn authority(name: &str) -> (Vec<u8>, Arc<ServerConfig>) {
     let mut root = CertificateParams::new([]).unwrap();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -332,28 +354,29 @@ fn authority(name: &str) -> (Vec<u8>, Arc<ServerConfig>) {
     (pem.into_bytes(), Arc::new(config))
 }
 
-/// What a client that trusts `root` makes of the server's certificate; none trusts Mozilla's.
+/// Checks whether a client that trusts `root` accepts the server's certificate; without `root` it
+/// trusts Mozilla's list.
 #[track_caller]
-fn check_tls(root: Option<&[u8]>, server: &Arc<ServerConfig>, refusal: Option<&str>) {
-    let fake = Fake::start_tls(json(LEGACY_OK), Some(Arc::clone(server)));
+fn check_tls(root: Option<&[u8]>, server: &Arc<ServerConfig>, error: Option<&str>) {
+    let fake = FakeServer::start_tls(json(LEGACY_OK), Some(Arc::clone(server)));
     let options = Options {
         url: Some(fake.url("https")),
         roots: root.map(<[u8]>::to_vec),
     };
     let [provider, ..] = providers(&options);
-    match (provider.fetch(&campus(), AMPLE), refusal) {
+    match (provider.fetch(&campus(), LONG_TIMEOUT), error) {
         (Ok(reply), None) => {
             assert!(String::from_utf8(reply).unwrap().contains("Fixture Hall"));
             assert_eq!(fake.requests.len(), 1);
         }
-        (Err(Failure::Connect(why)), Some(refusal)) => {
+        (Err(Failure::Connect(why)), Some(error)) => {
             assert!(
-                why.starts_with("TLS failed: ") && why.contains(refusal),
+                why.starts_with("TLS failed: ") && why.contains(error),
                 "{why}"
             );
             assert!(fake.requests.is_empty(), "the key must not be sent");
         }
-        (result, _) => panic!("{result:?}, not {refusal:?}"),
+        (result, _) => panic!("{result:?}, not {error:?}"),
     }
 }
 
@@ -363,14 +386,14 @@ fn certificates_are_checked() {
     let (other_root, _) = authority("127.0.0.1");
     check_tls(Some(&root), &server, None);
     check_tls(Some(&[&other_root[..], &root].concat()), &server, None);
-    // Authorities of the same name are still not the same.
+    // An authority of the same name is not trusted.
     check_tls(Some(&other_root), &server, Some("BadSignature"));
     check_tls(None, &server, Some("UnknownIssuer"));
     let (root, server) = authority("places.example");
     check_tls(Some(&root), &server, Some("not valid for name"));
 }
 
-/// All that was logged, by any test of this process.
+/// Everything that any test of this process logged.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 struct Recorder;
@@ -393,15 +416,15 @@ fn the_key_is_never_logged() {
     static START: Once = Once::new();
     START.call_once(|| {
         log::set_logger(&Recorder).unwrap();
-        // The greatest level that the command line offers; ureq shows URLs at `trace`.
+        // The most verbose level of the command line; ureq logs URLs at `trace`.
         log::set_max_level(log::LevelFilter::Debug);
     });
     let repeating = format!(
         r#"{{"status": "REQUEST_DENIED", "error_message": "No {KEY}", "error": {{"code": 403, "message": "No {KEY}"}}, "elements": []}}"#
     );
-    let fake = Fake::start(json(&repeating));
+    let fake = FakeServer::start(json(&repeating));
     for provider in providers(&at(fake.url("http"))) {
-        if let Err(failure) = provider.fetch(&campus(), AMPLE) {
+        if let Err(failure) = provider.fetch(&campus(), LONG_TIMEOUT) {
             assert_eq!(failure.status(), PlacesStatus::RequestDenied);
             assert!(
                 failure.message().starts_with("No (key). Check"),

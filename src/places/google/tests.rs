@@ -1,16 +1,16 @@
-//! What Google is asked, and what becomes of its answers.
+//! Requests to Google, and answers from its responses.
 
 use super::*;
 use serde_json::{Value, json};
 
-const OK: &str = include_str!("../../tests/fixtures/places/google_new_ok.json");
-const BAD_KEY: &str = include_str!("../../tests/fixtures/places/google_new_badkey.json");
-const NO_MASK: &str = include_str!("../../tests/fixtures/places/google_new_nomask.json");
-const REQUEST: &str = include_str!("../../tests/fixtures/places/google_new_request.json");
+const OK: &str = include_str!("../../../tests/fixtures/places/google_new_ok.json");
+const BAD_KEY: &str = include_str!("../../../tests/fixtures/places/google_new_badkey.json");
+const NO_MASK: &str = include_str!("../../../tests/fixtures/places/google_new_nomask.json");
+const REQUEST: &str = include_str!("../../../tests/fixtures/places/google_new_request.json");
 
 fn read(status: u16, body: &str, request: &Request) -> Result<Vec<u8>, Failure> {
     let body = body.as_bytes().to_vec();
-    answer(&Response { status, body }, request)
+    read_answer(&Response { status, body }, request)
 }
 
 fn campus() -> Request {
@@ -18,7 +18,7 @@ fn campus() -> Request {
 }
 
 #[test]
-fn asks_in_googles_format() {
+fn requests_are_in_googles_format() {
     assert_eq!(
         query(&campus()),
         r#"{"maxResultCount":20,"rankPreference":"POPULARITY","locationRestriction":{"circle":{"center":{"latitude":34.068930,"longitude":-118.445127},"radius":10000}}}"#
@@ -29,7 +29,7 @@ fn asks_in_googles_format() {
     expected["locationRestriction"]["circle"]["radius"] = json!(10000);
     assert_eq!(got, expected);
 
-    // Leading zeros are no JSON.
+    // JSON allows no leading zeros.
     let odd: Value = serde_json::from_str(&query(&Request::of("-00.5+000", "0.0005", 1))).unwrap();
     assert_eq!(
         odd["locationRestriction"]["circle"],
@@ -39,7 +39,7 @@ fn asks_in_googles_format() {
 }
 
 #[test]
-fn results_get_the_legacy_shape() {
+fn results_have_the_legacy_shape() {
     let reply = String::from_utf8(read(200, OK, &campus()).unwrap()).unwrap();
     assert_eq!(
         reply,
@@ -61,7 +61,7 @@ fn results_get_the_legacy_shape() {
     serde_json::from_str::<Value>(&reply).unwrap();
 }
 
-/// The results that a list of places becomes.
+/// Checks the results for a list of places.
 #[track_caller]
 fn check(places: &Value, request: &Request, expected: &Value) {
     let body = serde_json::to_string_pretty(&json!({ "places": places })).unwrap();
@@ -75,8 +75,8 @@ fn check(places: &Value, request: &Request, expected: &Value) {
 }
 
 #[test]
-fn fields_that_google_leaves_out_stay_out() {
-    // On the equator there is no latitude, and a closed place is false, not left out.
+fn fields_that_google_omits_are_omitted() {
+    // A place on the equator has no latitude, and a closed place has `false`.
     check(
         &json!([
             {
@@ -102,24 +102,24 @@ fn fields_that_google_leaves_out_stay_out() {
 }
 
 #[test]
-fn the_radius_and_the_bound_hold() {
+fn radius_and_bound_are_enforced() {
     let places: Vec<Value> = (0..30)
         .map(|at| json!({"id": at.to_string(), "location": {"latitude": 0.001 * f64::from(at)}}))
         .collect();
-    let names = |radius_km: &str, bound: u8| -> usize {
+    let count = |radius_km: &str, bound: u8| -> usize {
         let body = json!({ "places": places }).to_string();
         let reply = read(200, &body, &Request::of("+0+0", radius_km, bound)).unwrap();
         let reply: Value = serde_json::from_slice(&reply).unwrap();
         reply["results"].as_array().unwrap().len()
     };
-    assert_eq!(names("50", 20), 20);
-    assert_eq!(names("50", 3), 3);
+    assert_eq!(count("50", 20), 20);
+    assert_eq!(count("50", 3), 3);
     // A thousandth of a degree is 111 m.
-    assert_eq!(names("1", 20), 9);
+    assert_eq!(count("1", 20), 9);
 }
 
 #[test]
-fn no_place_near_is_no_failure() {
+fn an_empty_response_is_zero_results() {
     let reply = read(200, "{}", &campus()).unwrap();
     let mut zero = Vec::new();
     crate::places::answer::write_zero_results(&mut zero);
@@ -142,7 +142,7 @@ fn price_levels_are_numbers() {
 }
 
 #[test]
-fn failures_are_told_apart() {
+fn failures_are_distinguished() {
     let failed = |code: u16, message: &str| {
         json!({"error": {"code": code, "message": message, "status": "X"}}).to_string()
     };
@@ -177,10 +177,10 @@ fn failures_are_told_apart() {
         (404, "<html>".into(), Failure::Http(404)),
         (302, String::new(), Failure::Http(302)),
         (500, "{}".into(), Failure::Http(500)),
-        (200, "<html>".into(), Failure::Garbage("it is HTML or XML, not JSON")),
-        (200, "garbage".into(), Failure::Garbage("it is not JSON")),
-        (200, "[]x".into(), Failure::Garbage("its JSON is not in the provider's format")),
-        (200, r#"{"places": 7}"#.into(), Failure::Garbage("its JSON is not in the provider's format")),
+        (200, "<html>".into(), Failure::Malformed("it is HTML or XML, not JSON")),
+        (200, "garbage".into(), Failure::Malformed("it is not JSON")),
+        (200, "[]x".into(), Failure::Malformed("its JSON is not in the provider's format")),
+        (200, r#"{"places": 7}"#.into(), Failure::Malformed("its JSON is not in the provider's format")),
         (200, OK[..300].into(), Failure::Truncated),
         (200, String::new(), Failure::Truncated),
     ] {

@@ -1,5 +1,5 @@
-//! An HTTP server of the tests' own, one thread on a port of the loopback: it answers as a test
-//! tells it to, well or badly, and records what it was asked.
+//! An HTTP server for tests, one thread on a port of the loopback interface: it behaves as a test
+//! demands, well or badly, and records the requests.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,45 +11,45 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// How long the server waits for anything; past this a test that hangs fails.
+/// Read and write timeout of the server; past this a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How the server answers each request.
+/// Behavior of the server on each request.
 #[derive(Clone, Debug)]
-pub(super) enum Manner {
-    /// With a status, further header lines and a body.
+pub(super) enum Behavior {
+    /// Responds with a status, further header lines and a body.
     Answer(u16, &'static str, Vec<u8>),
-    /// With this body, time and again on the same connection, until the client hangs up.
+    /// Responds with this body to every request of a connection, until the client closes it.
     Keep(Vec<u8>),
-    /// With a body that ends before the length that was announced.
+    /// Responds with a body that is shorter than its announced length.
     Truncate(Vec<u8>),
-    /// With a body without a length, ended by closing, after these header lines.
+    /// Responds with these header lines and a body without a length, ended by closing.
     Unframed(&'static str, Vec<u8>),
-    /// Not at all, until the client hangs up.
+    /// Sends nothing until the client closes the connection.
     Hang,
-    /// With the head of an answer, then a byte now and then, without end.
+    /// Sends the head of a response, then a byte every 20 ms, for 20 s.
     Drip,
-    /// With a reset.
+    /// Resets the connection.
     Reset,
-    /// With bytes that are no HTTP.
-    Babble,
+    /// Sends bytes that are not HTTP.
+    NotHttp,
 }
 
 #[derive(Debug)]
-pub(super) struct Fake {
+pub(super) struct FakeServer {
     address: SocketAddr,
-    /// Each request's head and body, as they came.
+    /// Head and body of each request as received.
     pub(super) requests: Receiver<String>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Fake {
-    pub(super) fn start(manner: Manner) -> Fake {
-        Fake::start_tls(manner, None)
+impl FakeServer {
+    pub(super) fn start(behavior: Behavior) -> FakeServer {
+        FakeServer::start_tls(behavior, None)
     }
 
-    pub(super) fn start_tls(manner: Manner, tls: Option<Arc<ServerConfig>>) -> Fake {
+    pub(super) fn start_tls(behavior: Behavior, tls: Option<Arc<ServerConfig>>) -> FakeServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -63,18 +63,18 @@ impl Fake {
                 let socket = stream.unwrap();
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
                 socket.set_write_timeout(Some(PATIENCE)).unwrap();
-                // The client may hang up at any point, and that is not this server's failure.
+                // The client may close the connection at any point, which is not an error here.
                 let _ = match &tls {
-                    None => serve(&socket, &socket, &manner, &record),
+                    None => serve(&socket, &socket, &behavior, &record),
                     Some(config) => {
                         let tls = ServerConnection::new(Arc::clone(config)).unwrap();
                         let stream = StreamOwned::new(tls, &socket);
-                        serve(stream, &socket, &manner, &record)
+                        serve(stream, &socket, &behavior, &record)
                     }
                 };
             }
         });
-        Fake {
+        FakeServer {
             address,
             requests,
             stop,
@@ -87,7 +87,7 @@ impl Fake {
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         // Wakes the thread from its accept.
@@ -98,24 +98,24 @@ impl Drop for Fake {
     }
 }
 
-/// Answers one request on a connection, and closes it.
+/// Answers one request on a connection and closes it.
 fn serve(
     mut stream: impl Read + Write,
     socket: &TcpStream,
-    manner: &Manner,
+    behavior: &Behavior,
     record: &Sender<String>,
 ) -> std::io::Result<()> {
     record.send(read_request(&mut stream)?).unwrap();
-    match manner {
-        Manner::Answer(status, headers, body) => {
+    match behavior {
+        Behavior::Answer(status, headers, body) => {
             let length = body.len();
             write!(
                 stream,
-                "HTTP/1.1 {status} PlacesStatus\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+                "HTTP/1.1 {status} Status\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"
             )?;
             stream.write_all(body)?;
         }
-        Manner::Keep(body) => loop {
+        Behavior::Keep(body) => loop {
             let length = body.len();
             write!(
                 stream,
@@ -125,7 +125,7 @@ fn serve(
             stream.flush()?;
             record.send(read_request(&mut stream)?).unwrap();
         },
-        Manner::Truncate(body) => {
+        Behavior::Truncate(body) => {
             let length = body.len() + 1;
             write!(
                 stream,
@@ -133,15 +133,15 @@ fn serve(
             )?;
             stream.write_all(body)?;
         }
-        Manner::Unframed(headers, body) => {
+        Behavior::Unframed(headers, body) => {
             write!(
                 stream,
                 "HTTP/1.1 200 OK\r\n{headers}Connection: close\r\n\r\n"
             )?;
             stream.write_all(body)?;
         }
-        Manner::Hang => while stream.read(&mut [0; 64])? > 0 {},
-        Manner::Drip => {
+        Behavior::Hang => while stream.read(&mut [0; 64])? > 0 {},
+        Behavior::Drip => {
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")?;
             for _ in 0..1000 {
                 stream.write_all(b" ")?;
@@ -149,11 +149,11 @@ fn serve(
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
-        Manner::Reset => {
+        Behavior::Reset => {
             socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO))?;
             return Ok(());
         }
-        Manner::Babble => stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")?,
+        Behavior::NotHttp => stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")?,
     }
     stream.flush()?;
     // Unread input would turn the close into a reset.
