@@ -2,9 +2,9 @@
 //!
 //! This file owns the options and what can be asked for; the run is in `engine`.
 
+mod background;
 mod check;
 mod connection;
-mod crowd;
 mod engine;
 mod outcome;
 mod workload;

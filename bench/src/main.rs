@@ -1,10 +1,11 @@
-//! The herd's measuring tools: transcripts, load, storms, flood delay, the run of all, and whether
+//! The herd's measuring tools: transcripts, load, churns, flood delay, the run of all, and whether
 //! two runs agree.
 //!
 //! Everything here speaks the client protocol alone, so it works on any server of it; only `run`
 //! starts servers itself. Exit
 //! codes: 0 all is well, 1 a server failed or a run is void, 2 bad usage.
 
+mod churn;
 mod csv;
 mod figures;
 mod flood;
@@ -13,8 +14,6 @@ mod net;
 mod process;
 mod progress;
 mod run;
-mod storm;
-mod transcript;
 mod transcripts;
 
 use std::io::{self, Write};
@@ -43,7 +42,7 @@ enum Command {
     Transcripts(transcripts::Transcripts),
     Load(load::Load),
     Flood(flood::Flood),
-    Storm(storm::Storm),
+    Churn(churn::Churn),
     Run(run::Run),
     Compare(run::Compare),
 }
@@ -77,7 +76,7 @@ fn main() -> ExitCode {
         Command::Transcripts(command) => command.run(),
         Command::Load(command) => command.run(),
         Command::Flood(command) => command.run(),
-        Command::Storm(command) => command.run(),
+        Command::Churn(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Compare(command) => command.run(),
     };

@@ -4,16 +4,16 @@
 //! In them variants take turns: at each point of a scenario A, B, C, then C, B, A, and so on. A cell whose check fails is void, says why, and is not tried again. Servers are started by
 //! this program and stopped by their process ids.
 
+mod at_capacity;
 mod catch_up;
 mod check;
 mod compare;
 mod cores;
 mod fleet;
-mod floods;
 mod machine;
 mod measure;
+mod propagation;
 mod record;
-mod room;
 mod runner;
 mod scenario;
 mod statistics;
@@ -170,7 +170,7 @@ impl Run {
             usable.remove(&name);
             left_out.insert(name, error);
         }
-        // What the stories were told is no part of the record.
+        // Output of the transcripts is not part of the record.
         workplace.take_commands();
         self.write("versions.txt", &versions(machine, &usable, &left_out))?;
         let record = Record::create(&self.out.join("results.csv"))?;

@@ -1,4 +1,4 @@
-//! `herd-bench transcripts`: runs all stories against servers and says which fail.
+//! `herd-bench transcripts`: runs all transcripts against servers and reports failures.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use argh::FromArgs;
 
-use crate::{Failure, net, transcript};
+use crate::{Failure, net};
 
-/// Run the protocol's stories against servers, one after the other.
+/// Run the protocol's transcripts against servers, one after the other.
 ///
-/// A line per story; a failed one tells file, line, what was expected and what came.
+/// Prints a line per transcript; for a failure, file, line, expected and received text.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
@@ -20,11 +20,11 @@ use crate::{Failure, net, transcript};
     example = "{command_name} --slow --scripts tests/scripts 127.0.0.1:12000 127.0.0.1:12001"
 )]
 pub(crate) struct Transcripts {
-    /// folder of the stories (default: tests/scripts)
+    /// folder of the transcripts (default: tests/scripts)
     #[argh(option, default = "PathBuf::from(\"tests/scripts\")", arg_name = "dir")]
     scripts: PathBuf,
 
-    /// also run the stories of the folder's `slow`, which wait out the protocol's time limits
+    /// also run the transcripts of the folder's `slow`, which wait out the protocol's time limits
     #[argh(switch)]
     slow: bool,
 
@@ -44,15 +44,15 @@ impl Transcripts {
             net::resolve(address)
                 .map_err(|error| Failure::Usage(format!("transcripts: {error}")))?;
         }
-        let stories = transcript::stories(&self.scripts, self.slow)
+        let transcripts = herd_conformance::transcripts(&self.scripts, self.slow)
             .map_err(|error| Failure::Usage(format!("transcripts: {error}")))?;
         let (mut ran, mut failed) = (0, 0);
         for address in &self.addresses {
-            for story in &stories {
+            for transcript in &transcripts {
                 let start = Instant::now();
-                let result = story.run(address);
+                let result = transcript.run(address);
                 let millis = start.elapsed().as_millis();
-                let name = story.name();
+                let name = transcript.name();
                 let line = match &result {
                     Ok(()) => format!("ok      {address}  {name}  {millis} ms"),
                     Err(error) => format!("FAILED  {address}  {error}"),
@@ -64,7 +64,9 @@ impl Transcripts {
             }
         }
         if failed > 0 {
-            return Err(Failure::Failed(format!("{failed} of {ran} stories failed")));
+            return Err(Failure::Failed(format!(
+                "{failed} of {ran} transcripts failed"
+            )));
         }
         Ok(())
     }

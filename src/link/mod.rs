@@ -25,10 +25,10 @@ pub mod neighbor;
 mod noise;
 pub mod receiver;
 pub mod refusals;
-#[cfg(test)]
-mod tests;
 mod sender;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

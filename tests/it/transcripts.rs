@@ -1,35 +1,30 @@
-//! Every transcript of `tests/scripts`, under both of the pool's disciplines.
-
-#[allow(
-    dead_code,
-    missing_debug_implementations,
-    unreachable_pub,
-    reason = "the runner is the bench crate's, and this program uses a part of it"
-)]
-#[path = "../../bench/src/transcript.rs"]
-mod transcript;
+//! Every transcript of `tests/scripts`, under both kinds of pool.
 
 use std::path::Path;
 
 use crate::support::alone;
 use herd::config::PoolKind;
 
-fn every_story_holds(pool: PoolKind) {
-    // A story has several clients at once, and under seats each needs a worker.
+fn every_transcript_passes(pool: PoolKind) {
+    // A transcript has several clients at once, and in the dedicated pool each needs a worker.
     let server = alone(|config| (config.pool, config.workers) = (pool, 64));
     let address = &server.client_address().to_string();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
-    let stories = transcript::stories(&scripts, true).unwrap();
-    assert!(stories.len() > 20, "only {} stories", stories.len());
+    let transcripts = herd_conformance::transcripts(&scripts, true).unwrap();
+    assert!(
+        transcripts.len() > 20,
+        "only {} transcripts",
+        transcripts.len()
+    );
     let failures: Vec<String> = std::thread::scope(|scope| {
-        let running: Vec<_> = stories
+        let running: Vec<_> = transcripts
             .iter()
-            // Slow stories wait for deadlines, so all run at the same time.
-            .map(|story| scope.spawn(move || story.run(address).err()))
+            // Slow transcripts wait for deadlines, so all run at the same time.
+            .map(|transcript| scope.spawn(move || transcript.run(address).err()))
             .collect();
         running
             .into_iter()
-            .filter_map(|story| story.join().unwrap())
+            .filter_map(|transcript| transcript.join().unwrap())
             .collect()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -38,10 +33,10 @@ fn every_story_holds(pool: PoolKind) {
 
 #[test]
 fn in_the_shared_pool() {
-    every_story_holds(PoolKind::Shared);
+    every_transcript_passes(PoolKind::Shared);
 }
 
 #[test]
 fn in_the_dedicated_pool() {
-    every_story_holds(PoolKind::Dedicated);
+    every_transcript_passes(PoolKind::Dedicated);
 }

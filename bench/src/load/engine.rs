@@ -17,9 +17,9 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 
 use super::Plan;
+use super::background::{self, BackgroundClients};
 use super::check::Checker;
 use super::connection::Connection;
-use super::crowd::{self, Crowd};
 use super::workload::Workload;
 use crate::figures::grouped;
 use crate::net;
@@ -86,7 +86,7 @@ pub(crate) struct Session {
     connections: Vec<Connection>,
     /// Held open, never used.
     _idle: Vec<TcpStream>,
-    crowd: Crowd,
+    background: BackgroundClients,
     load: Workload,
     checker: Checker,
     /// Memory of the server in KiB before any connection and with all of them idle.
@@ -170,7 +170,7 @@ impl Session {
         progress: &mut Progress,
     ) -> Result<Measured, String> {
         let now = self.now();
-        self.crowd.pause(now - self.begin);
+        self.background.pause(now - self.begin);
         (self.begin, self.last_reply, self.sent_before) = (now, now, self.sent);
         self.counted = 0;
         let (window, server_cpu_nanos, own_cpu_nanos) = self.drive(warmup, progress)?;
@@ -188,7 +188,7 @@ impl Session {
             replies: self.counted,
             latency: std::mem::replace(&mut self.latency, histogram()?),
             lateness: std::mem::replace(&mut self.lateness, histogram()?),
-            dropped: self.crowd.dropped(),
+            dropped: self.background.dropped(),
             server_cpu_nanos,
             own_cpu_nanos,
             server_kib: self
@@ -234,12 +234,12 @@ impl Session {
             }
             progress.show(|| format!("{} of {total} connections", number + 1));
         }
-        let mut crowd = Crowd::new(&plan.addresses);
+        let mut background = BackgroundClients::new(&plan.addresses);
         for number in 0..plan.drip + plan.deaf {
             let added = if number < plan.drip {
-                crowd.add_dripping(&epoll)
+                background.add_dripping(&epoll)
             } else {
-                crowd.add_deaf(&epoll)
+                background.add_deaf(&epoll)
             };
             added.map_err(|error| format!("bad client {}: {error}", number + 1))?;
             progress.show(|| format!("{} bad clients", number + 1));
@@ -250,7 +250,7 @@ impl Session {
             epoll,
             connections,
             _idle: idle,
-            crowd,
+            background,
             load,
             kib: None,
             start: Instant::now(),
@@ -294,7 +294,7 @@ impl Session {
             if sending && let Some(rate) = self.plan.rate {
                 wait = self.send_due(rate, now, warm)?.min(wait);
             }
-            wait = self.crowd.drip(now)?.min(wait);
+            wait = self.background.drip(now)?.min(wait);
             let timeout = Timespec {
                 tv_sec: 0,
                 tv_nsec: wait as i64,
@@ -368,9 +368,9 @@ impl Session {
             return Err("the server sent something to an idle connection, or closed it".to_owned());
         }
         let flags = event.flags;
-        if event.data.u64() >= crowd::FIRST {
+        if event.data.u64() >= background::FIRST {
             let (number, now) = (event.data.u64(), self.now());
-            return self.crowd.ready(&self.epoll, number, flags, now);
+            return self.background.ready(&self.epoll, number, flags, now);
         }
         let index = event.data.u64() as usize;
         if flags.contains(epoll::EventFlags::OUT) {

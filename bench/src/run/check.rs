@@ -6,26 +6,26 @@ use std::thread;
 use super::fleet::{Fleet, Workplace};
 use super::scenario::Entry;
 use super::variant::{self, Variant};
-use crate::transcript::{self, Story};
+use herd_conformance::Transcript;
 
-/// Where the stories are.
+/// Where the transcripts are.
 const SCRIPTS: &str = "tests/scripts";
 
-/// Clients that the stories have at a time, at most.
+/// Clients that the transcripts have at a time, at most.
 const CLIENTS: usize = 256;
 
-/// Runs all stories against each variant; for each that fails, its name and why. Most of the time
-/// of the slow stories is spent waiting, so all variants are at it at once.
+/// Runs all transcripts against each variant; for each that fails, its name and why. Most of the time
+/// of the slow transcripts is spent waiting, so all variants are at it at once.
 pub(crate) fn failing(
     workplace: &Workplace,
     variants: &[&str],
 ) -> Result<Vec<(String, String)>, String> {
-    let stories = transcript::stories(Path::new(SCRIPTS), true)?;
+    let transcripts = herd_conformance::transcripts(Path::new(SCRIPTS), true)?;
     thread::scope(|scope| {
         let checks: Vec<_> = variants
             .iter()
             .filter(|name| variant::wire(name).is_none())
-            .map(|name| (*name, scope.spawn(|| check(workplace, name, &stories))))
+            .map(|name| (*name, scope.spawn(|| check(workplace, name, &transcripts))))
             .collect();
         let mut failing = Vec::new();
         for (name, check) in checks {
@@ -40,20 +40,20 @@ pub(crate) fn failing(
     })
 }
 
-fn check(workplace: &Workplace, name: &str, stories: &[Story]) -> Result<(), String> {
+fn check(workplace: &Workplace, name: &str, transcripts: &[Transcript]) -> Result<(), String> {
     let variant = Variant::new(&Entry::plain(name), None, CLIENTS)?;
     let fleet = Fleet::start(workplace, variant, &["Alone"])?;
     let address = fleet.client(0).to_string();
-    let failures: Vec<String> = stories
+    let failures: Vec<String> = transcripts
         .iter()
-        .filter_map(|story| story.run(&address).err())
+        .filter_map(|transcript| transcript.run(&address).err())
         .collect();
     match &failures[..] {
         [] => Ok(()),
         [first, ..] => Err(format!(
             "{} of {} transcripts failed; the first: {first}",
             failures.len(),
-            stories.len()
+            transcripts.len()
         )),
     }
 }

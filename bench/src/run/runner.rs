@@ -10,7 +10,7 @@ use super::record::{Cell, Figure, Record};
 use super::scenario::{Entry, Kind, Point, Scenario};
 use super::turns::{Found, Turns};
 use super::variant::Variant;
-use super::{catch_up, floods, measure, room};
+use super::{at_capacity, catch_up, measure, propagation};
 use crate::progress::Progress;
 
 /// Seconds that a cell takes beside its own load: connecting, and seeing all connections gone.
@@ -104,7 +104,7 @@ impl<'a> Runner<'a> {
                 Ok(())
             }
             Kind::Flood => self.floods(scenario, rounds),
-            Kind::Fill | Kind::CatchUp | Kind::Storm | Kind::Full => {
+            Kind::Fill | Kind::CatchUp | Kind::Churn | Kind::Full => {
                 self.each_alone(scenario, rounds)
             }
         }
@@ -118,7 +118,7 @@ impl<'a> Runner<'a> {
                 let first = cell(scenario, &points[0], entry, round, None);
                 self.announce(&first);
                 let clients = first.clients() + OTHER_CLIENTS;
-                let fleet = floods::start(self.workplace, entry, clients, &mut self.progress);
+                let fleet = propagation::start(self.workplace, entry, clients, &mut self.progress);
                 for point in &points {
                     let mut cell = cell(scenario, point, entry, round, None);
                     let result = match (&fleet, point.fraction) {
@@ -132,7 +132,7 @@ impl<'a> Runner<'a> {
                     let result = result.and_then(|rate| {
                         cell.rate = rate;
                         let fleet = fleet.as_ref().map_err(Clone::clone)?;
-                        floods::measure(&cell, fleet, &mut self.progress)
+                        propagation::measure(&cell, fleet, &mut self.progress)
                     });
                     self.record.add(&cell, result)?;
                     self.finish(&cell);
@@ -167,8 +167,8 @@ impl<'a> Runner<'a> {
         let fleet = alone(self.workplace, cell, &mut fleet)?;
         match cell.scenario.kind {
             Kind::Fill => measure::fill(cell, fleet, progress),
-            Kind::Storm => room::storm(cell, fleet, progress),
-            Kind::Full => room::full(cell, fleet, progress),
+            Kind::Churn => at_capacity::churn(cell, fleet, progress),
+            Kind::Full => at_capacity::full(cell, fleet, progress),
             Kind::Load | Kind::Flood | Kind::CatchUp => {
                 Err("not a scenario of one cell".to_owned())
             }
@@ -246,7 +246,7 @@ fn expected(scenario: &Scenario, entry: &Entry, passes: usize) -> f64 {
         Kind::Fill => clients / 150e3 + START_SECONDS,
         Kind::Flood => load + 1.0 + START_SECONDS,
         Kind::CatchUp => clients / 150e3 + 2.0,
-        Kind::Storm => scenario.count as f64 / 3e3 + 2.0,
+        Kind::Churn => scenario.count as f64 / 3e3 + 2.0,
         Kind::Full => 12.0,
     }
 }

@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     /// A neighbor that starts with nothing, and a server that starts with all it had.
     CatchUp,
     /// Connections that come and go.
-    Storm,
+    Churn,
     /// A server without room: what refusing costs, and how it recovers.
     Full,
 }
@@ -135,7 +135,7 @@ pub(crate) struct Scenario {
     pub(crate) whatsat: f64,
     #[serde(default)]
     pub(crate) bound: u8,
-    /// Reports of a flood, connections of a storm.
+    /// Reports of a flood, connections of a churn.
     #[serde(default)]
     pub(crate) count: u64,
     #[serde(default)]
@@ -202,14 +202,14 @@ impl Scenario {
                 return Err(format!("there is no variant `{name}` among its variants"));
             }
         }
-        if matches!(self.kind, Kind::Flood | Kind::Storm) && self.count == 0 {
+        if matches!(self.kind, Kind::Flood | Kind::Churn) && self.count == 0 {
             return Err("`count` is missing".to_owned());
         }
         Ok(())
     }
 
     /// Whether clients that are no part of the load stay connected from round to round.
-    pub(crate) fn has_crowds(&self) -> bool {
+    pub(crate) fn has_background_clients(&self) -> bool {
         let beside = |entry: &Entry| entry.idle + entry.drip + entry.deaf > 0;
         self.variants.iter().any(beside)
     }
@@ -359,7 +359,7 @@ mod tests {
         check_refused("of = \"other\"", "of = \"tokio\"", "no variant `tokio`");
         check_refused("depth = [1, 16]", "fraction = [0.5]", "need each other");
         check_refused("kind = \"load\"", "kind = \"lode\"", "unknown variant");
-        check_refused("kind = \"load\"", "kind = \"storm\"", "`count` is missing");
+        check_refused("kind = \"load\"", "kind = \"churn\"", "`count` is missing");
         check_refused("at-least = 0.9", "", "at-least");
     }
 

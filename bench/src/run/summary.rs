@@ -14,8 +14,8 @@ use words::shown;
 pub(crate) use words::{point_words, ratio};
 
 /// The pool's two disciplines in the results.
-const LOBBY: &str = "herd";
-const SEATS: &str = "herd-dedicated";
+const SHARED: &str = "herd";
+const DEDICATED: &str = "herd-dedicated";
 
 /// Metrics that the tables of figures leave out: they serve to judge a run, not a server.
 const UNTOLD: [&str; 3] = ["generator_cores", "late_p99", "flood_reports"];
@@ -66,7 +66,7 @@ impl Summary<'_> {
 
     fn targets(&self, out: &mut String) {
         *out += "\n## Targets\n\n\
-                 | scenario | target | at | wanted | measured | middle half | range | seats | |\n\
+                 | scenario | target | at | wanted | measured | middle half | range | dedicated | |\n\
                  |---|---|---|---|---|---|---|---|---|\n";
         for scenario in self.scenarios {
             for target in &scenario.targets {
@@ -114,8 +114,8 @@ impl Summary<'_> {
                 .unwrap_or_else(|| "not measured".to_owned());
             return format!(" {wanted} | | | | | {reason} |");
         };
-        let seats = if target.of == LOBBY {
-            self.spread(scenario, SEATS, target, point)
+        let dedicated = if target.of == SHARED {
+            self.spread(scenario, DEDICATED, target, point)
         } else {
             None
         };
@@ -127,7 +127,9 @@ impl Summary<'_> {
             show(measured.least),
             show(measured.most),
             measured.count,
-            seats.map(|seats| show(seats.median)).unwrap_or_default(),
+            dedicated
+                .map(|dedicated| show(dedicated.median))
+                .unwrap_or_default(),
             target.judge(&measured)
         )
     }
@@ -162,7 +164,7 @@ impl Summary<'_> {
         };
         *out += &format!(
             "\n## Where the thread pool loses\n\n\
-             The lobby's figure as a part of another variant's, where it is worse by more than 3 %; the \
+             The shared pool's figure as a part of another variant's, where it is worse by more than 3 %; the \
              greatest losses first, in brackets the middle half of the rounds.\n\n{}",
             lines(&comparison.losses)
         );

@@ -219,7 +219,7 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
             warmup += FIRST_WARMUP + cell.entry.wait;
         }
         let measured = visit.turn(warmup, &mut runner.progress)?;
-        if self.scenario.has_crowds() {
+        if self.scenario.has_background_clients() {
             // To make thousands of connections takes longer than a turn.
             stay.visit = Some(visit);
         } else {

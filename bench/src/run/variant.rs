@@ -83,7 +83,7 @@ fn flags(
     set("--log-level", if entry.log { "info" } else { "warn" });
     if entry.variant() == "herd-dedicated" {
         set("--pool", "dedicated");
-        // Whoever finds no seat waits until another leaves, which no client of a run does.
+        // A client without a worker waits until another leaves, which no client of a run does.
         set("--workers", &clients.to_string());
     }
     if let Some(workers) = workers {
@@ -184,17 +184,17 @@ mod tests {
     }
 
     #[test]
-    fn every_client_has_a_seat() {
-        let seats = "--ack memory --log-level warn --pool dedicated --workers";
+    fn every_client_has_a_worker() {
+        let dedicated = "--ack memory --log-level warn --pool dedicated --workers";
         check(
             &Entry::plain("herd-dedicated"),
             None,
-            &format!("{seats} 72"),
+            &format!("{dedicated} 72"),
         );
         check(
             &Entry::plain("herd-dedicated"),
             Some(4),
-            &format!("{seats} 4"),
+            &format!("{dedicated} 4"),
         );
     }
 

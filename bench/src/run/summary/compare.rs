@@ -1,9 +1,9 @@
-//! The lobby against every other variant, in every metric that has a better and a worse.
+//! The shared pool against every other variant, in every metric that has a better and a worse.
 
 use std::fmt;
 
 use super::words::{point_words, ratio};
-use super::{LOBBY, SEATS};
+use super::{DEDICATED, SHARED};
 use crate::run::record::Rows;
 use crate::run::scenario::{Kind, Point, Scenario};
 use crate::run::statistics::Spread;
@@ -23,14 +23,14 @@ const METRICS: [(&str, &str, bool); 8] = [
     ("flood_p99", "flood p99", false),
 ];
 
-/// The lobby's figures divided by another's, at the points of a scenario where the one that wins is
+/// The shared pool's figures divided by another's, at the points of a scenario where the one that wins is
 /// the same.
 #[derive(Debug)]
 pub(super) struct Compared {
     scenario: String,
     other: String,
     metric: &'static str,
-    /// Where, the ratios, and how many times better the lobby is: below 1 it is worse.
+    /// Where, the ratios, and how many times better the shared pool is: below 1 it is worse.
     points: Vec<(String, Spread, f64)>,
 }
 
@@ -78,7 +78,8 @@ impl Comparison {
         for scenario in scenarios {
             // An echo does none of the work; what it is compared for is a target of its own.
             let others = scenario.variants.iter().filter(|entry| {
-                entry.name == entry.variant() && ![LOBBY, SEATS, "echo"].contains(&&*entry.name)
+                entry.name == entry.variant()
+                    && ![SHARED, DEDICATED, "echo"].contains(&&*entry.name)
             });
             for other in others {
                 for metric in METRICS {
@@ -110,7 +111,7 @@ impl Comparison {
             if !says_something(scenario, &point, metric) {
                 continue;
             }
-            let who = (LOBBY, Some(other));
+            let who = (SHARED, Some(other));
             let Some(ratios) = rows.spread(&scenario.name, who, metric, &point) else {
                 continue;
             };

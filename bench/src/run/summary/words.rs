@@ -32,7 +32,7 @@ pub(crate) fn point_words(scenario: &Scenario, point: &Point) -> String {
         }
         Kind::Flood if point.fraction.is_none() => words.push("idle".to_owned()),
         Kind::Flood => {}
-        Kind::Storm => words.push(format!("{} conn.", grouped(scenario.count))),
+        Kind::Churn => words.push(format!("{} conn.", grouped(scenario.count))),
         Kind::Full => {}
     }
     match point.fraction {

@@ -1,10 +1,10 @@
 //! The text of a step: bytes with escapes, placeholders and repetitions.
 //!
 //! One grammar serves what is sent and what is expected, so a line that is echoed reads the
-//! same in both places. Only `{server}` and `{difference}` make no sense in what is sent: the
+//! same in both places. Only `{server}` and `{difference}` are not allowed in sent text: the
 //! server chooses them.
 
-/// Most repetitions of one chunk. A story that needs more is a load test.
+/// Most repetitions of one chunk. A transcript that needs more is a load test.
 const MAX_REPEAT: usize = 1_000_000;
 
 /// A parsed text, its placeholders not yet filled in.
@@ -14,25 +14,25 @@ pub(crate) struct Template(Vec<Part>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Bytes(Vec<u8>),
-    /// The story's clock and so many seconds.
+    /// The transcript's clock and so many seconds.
     Now(i64),
     Unique,
-    /// The how-manieth repetition of the innermost chunk this is, from 0.
+    /// Index, from 0, of the current repetition of the innermost chunk.
     Index,
     Wildcard(Wildcard),
     Repeat(usize, Vec<Part>),
 }
 
-/// What the server chooses, so that only its form and its repetition can be expected.
+/// A value that the server chooses: only its form and its repetition can be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wildcard {
-    /// A server's name, the same throughout a story.
+    /// A server's name, the same throughout a transcript.
     Server,
     /// A signed number with nine decimals.
     Difference {
-        /// Within a few seconds of which it must be.
+        /// Expected value, within a few seconds.
         about: Option<i64>,
-        /// A name under which it is remembered; where that comes again, it must be the same.
+        /// Name under which the value is remembered; later uses of the name must match it.
         name: Option<String>,
     },
 }
@@ -42,14 +42,14 @@ pub(crate) enum Wildcard {
 pub(crate) enum Token {
     /// These bytes.
     Bytes(Vec<u8>),
-    /// What the server chooses.
+    /// A value that the server chooses.
     Wildcard(Wildcard),
 }
 
-/// The values of a run that placeholders stand for.
+/// Values of the placeholders in one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Values {
-    /// Seconds since the epoch, fixed when the story starts: input and expected output agree
+    /// Seconds since the epoch, fixed when the transcript starts: input and expected output agree
     /// even if a second ends between them.
     pub(crate) now: i64,
     /// Sixteen letters and digits that no other run uses.

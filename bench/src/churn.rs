@@ -1,4 +1,4 @@
-//! `herd-bench storm`: connections that come and go as fast as they can.
+//! `herd-bench churn`: connections that come and go as fast as they can.
 //!
 //! Nothing that a server holds for a client may outlive it, so descriptors and memory must be
 //! the same before and after, and a good client must be served at once when it is over.
@@ -46,11 +46,11 @@ enum Kind {
 #[derive(FromArgs)]
 #[argh(
     subcommand,
-    name = "storm",
+    name = "churn",
     help_triggers("-h", "--help", "help"),
     example = "{command_name} --address 127.0.0.1:12000 --count 100000 --pid 4711"
 )]
-pub(crate) struct Storm {
+pub(crate) struct Churn {
     /// HOST:PORT of the server's client port
     #[argh(option, arg_name = "host:port")]
     address: String,
@@ -94,7 +94,7 @@ pub(crate) struct Holding {
     pub(crate) cpu_nanos: u64,
 }
 
-/// How a storm went.
+/// How a churn went.
 #[derive(Debug)]
 pub(crate) struct Weathered {
     /// From the first connection to the last.
@@ -107,11 +107,11 @@ pub(crate) struct Weathered {
     pub(crate) holdings: Option<((Holding, Holding), Holding)>,
 }
 
-/// Makes the storm that these options of the command line ask for.
+/// Makes the churn that these options of the command line ask for.
 pub(crate) fn measure(options: &[&str], progress: &mut Progress) -> Result<Weathered, String> {
-    let storm = Storm::from_args(&["storm"], options)
-        .map_err(|exit| format!("storm {}: {}", options.join(" "), exit.output))?;
-    storm.measure(&net::resolve(&storm.address)?, progress)
+    let churn = Churn::from_args(&["churn"], options)
+        .map_err(|exit| format!("churn {}: {}", options.join(" "), exit.output))?;
+    churn.measure(&net::resolve(&churn.address)?, progress)
 }
 
 fn holding(process: &str) -> Result<Holding, String> {
@@ -122,9 +122,9 @@ fn holding(process: &str) -> Result<Holding, String> {
     })
 }
 
-impl Storm {
+impl Churn {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let usage = |error: String| Failure::Usage(format!("storm: {error}"));
+        let usage = |error: String| Failure::Usage(format!("churn: {error}"));
         let addresses = net::resolve(&self.address).map_err(usage)?;
         if self.rate.is_some_and(|rate| rate.is_nan() || rate < 1.0) {
             return Err(usage("--rate must be at least 1".to_owned()));
@@ -132,9 +132,9 @@ impl Storm {
         let mut progress = Progress::new();
         let result = self.measure(&addresses, &mut progress);
         drop(progress);
-        let weathered = result.map_err(|error| Failure::Failed(format!("void: {error}")))?;
+        let outcome = result.map_err(|error| Failure::Failed(format!("void: {error}")))?;
         io::stdout()
-            .write_all(self.text(&weathered).as_bytes())
+            .write_all(self.text(&outcome).as_bytes())
             .map_err(|error| Failure::Failed(format!("can't write: {error}")))
     }
 
@@ -179,10 +179,10 @@ impl Storm {
         })
     }
 
-    fn text(&self, weathered: &Weathered) -> String {
-        let took = weathered.took;
+    fn text(&self, outcome: &Weathered) -> String {
+        let took = outcome.took;
         let mut out = format!(
-            "storm       {} connections in {:.2} s, {} /s, {:?}\n",
+            "churn       {} connections in {:.2} s, {} /s, {:?}\n",
             grouped(self.count),
             took.as_secs_f64(),
             grouped((self.count as f64 / took.as_secs_f64()) as u64),
@@ -191,17 +191,17 @@ impl Storm {
         if self.kind != Kind::Full {
             out += &format!(
                 "good client answered {} after it\n",
-                duration(weathered.calm.as_nanos() as f64)
+                duration(outcome.calm.as_nanos() as f64)
             );
         }
-        if let Some(((before, after), settled)) = weathered.holdings {
+        if let Some(((before, after), settled)) = outcome.holdings {
             let cpu = (after.cpu_nanos - before.cpu_nanos) as f64;
             out += &format!(
                 "descriptors {} before, {} at most, {} after\n\
                  server RSS  {} KiB before, {} KiB after\n\
                  server CPU  {} a connection, {:.3} cores\n",
                 before.descriptors,
-                weathered.most,
+                outcome.most,
                 settled.descriptors,
                 grouped(before.kib),
                 grouped(settled.kib),

@@ -1,21 +1,15 @@
-//! Stories of the client protocol, run against any server that speaks it.
+//! Runs transcripts of the client protocol against any server that speaks it.
 //!
-//! A story needs nothing but an address, so the same files test this server, its variants and
-//! anything else that claims the protocol. At the end of each story every connection that is
-//! still open is half-closed and must end orderly without another byte: that nothing is sent
-//! that is not asked for is checked by all of them. The format is described in
-//! `tests/scripts/README.md`.
-//!
-//! The root package's tests include this file by its path, hence the paths below.
+//! A transcript needs only an address, so the same files test this server, its variants and
+//! anything else that implements the protocol. At the end of each transcript every connection
+//! that is still open is half-closed and must end in order without another byte, so every
+//! transcript also checks that nothing unrequested is sent. `tests/scripts/README.md` describes
+//! the format.
 
-#[path = "transcript/matcher.rs"]
+mod connection;
 mod matcher;
-#[path = "transcript/script.rs"]
 mod script;
-#[path = "transcript/template.rs"]
 mod template;
-#[path = "transcript/wire.rs"]
-mod wire;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,34 +17,35 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use connection::{Connection, DEADLINE, Trouble};
 use matcher::{Known, escape};
 use script::{Action, Step};
 use template::Values;
-use wire::{Connection, DEADLINE, Trouble};
 
-/// Stories that take as long as the server's own time limits lie in this folder of the others.
+/// Subfolder of the transcripts that take as long as the server's own time limits.
 const SLOW_FOLDER: &str = "slow";
 
-/// A story, read and ready to run.
+/// A parsed transcript, ready to run.
 #[derive(Clone, Debug)]
-pub(crate) struct Story {
+pub struct Transcript {
     file: String,
     steps: Vec<Step>,
 }
 
-/// Reads all stories of a folder, in the order of their names; the slow ones only if asked for.
-pub(crate) fn stories(folder: &Path, slow: bool) -> Result<Vec<Story>, String> {
-    let mut stories = read_folder(folder)?;
+/// Reads the transcripts of a folder (`*.txt`), sorted by name, followed by those of its `slow`
+/// subfolder if `slow` is set. Errors name the file and, for a syntax error, the line.
+pub fn transcripts(folder: &Path, slow: bool) -> Result<Vec<Transcript>, String> {
+    let mut transcripts = read_folder(folder)?;
     if slow {
-        stories.extend(read_folder(&folder.join(SLOW_FOLDER))?);
+        transcripts.extend(read_folder(&folder.join(SLOW_FOLDER))?);
     }
-    if stories.is_empty() {
-        return Err(format!("{}: no story (*.txt)", folder.display()));
+    if transcripts.is_empty() {
+        return Err(format!("{}: no transcript (*.txt)", folder.display()));
     }
-    Ok(stories)
+    Ok(transcripts)
 }
 
-fn read_folder(folder: &Path) -> Result<Vec<Story>, String> {
+fn read_folder(folder: &Path) -> Result<Vec<Transcript>, String> {
     let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| fault(folder, error))? {
@@ -60,31 +55,31 @@ fn read_folder(folder: &Path) -> Result<Vec<Story>, String> {
         }
     }
     files.sort();
-    let mut stories = Vec::new();
+    let mut transcripts = Vec::new();
     for path in files {
         let text = fs::read_to_string(&path).map_err(|error| fault(&path, error))?;
-        stories.push(Story::parse(&path.display().to_string(), &text)?);
+        transcripts.push(Transcript::parse(&path.display().to_string(), &text)?);
     }
-    Ok(stories)
+    Ok(transcripts)
 }
 
-impl Story {
-    /// Reads a story; the error names file and line.
-    fn parse(file: &str, text: &str) -> Result<Story, String> {
+impl Transcript {
+    /// Parses a transcript; the error names file and line.
+    fn parse(file: &str, text: &str) -> Result<Transcript, String> {
         let steps = script::parse(text).map_err(|error| format!("{file}:{error}"))?;
-        Ok(Story {
+        Ok(Transcript {
             file: file.to_owned(),
             steps,
         })
     }
 
-    /// The story's file.
-    pub(crate) fn name(&self) -> &str {
+    /// Path of the transcript's file.
+    pub fn name(&self) -> &str {
         &self.file
     }
 
-    /// Runs the story against `HOST:PORT`; the error says where and how the server differs.
-    pub(crate) fn run(&self, address: &str) -> Result<(), String> {
+    /// Runs the transcript against `HOST:PORT`; the error says where and how the server differs.
+    pub fn run(&self, address: &str) -> Result<(), String> {
         let mut run = Run::new(address);
         let mut last = 0;
         for step in &self.steps {
@@ -97,7 +92,7 @@ impl Story {
     }
 }
 
-/// One run of one story.
+/// One run of one transcript.
 struct Run<'a> {
     address: &'a str,
     values: Values,
@@ -114,7 +109,7 @@ impl Run<'_> {
             address,
             values: Values {
                 now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
-                // A hasher's keys are random, which is all that is wanted of them here.
+                // A hasher's keys are random, and randomness is all that is needed here.
                 unique: format!("{:016x}", RandomState::new().build_hasher().finish()),
             },
             known: Known::default(),
@@ -138,7 +133,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Does what a step says; whether the connection lives on.
+    /// Performs one step; returns whether the connection stays open.
     fn act(&mut self, action: &Action, connection: &mut Connection) -> Result<bool, String> {
         match action {
             Action::Send { text, piece } => connection
@@ -173,7 +168,7 @@ impl Run<'_> {
                 connection.once();
             }
             Action::Silent(millis) => {
-                connection.listen_until(Instant::now() + Duration::from_millis(*millis));
+                connection.receive_until(Instant::now() + Duration::from_millis(*millis));
                 let over = connection.over().cloned();
                 if over.is_some() || !connection.unread().is_empty() {
                     let expected = format!("silence for {millis} ms");
@@ -197,10 +192,10 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Half-closes all connections that are still open: no more may come than the end.
+    /// Half-closes all open connections; only the end of the stream may follow.
     fn end(&mut self) -> Result<(), String> {
         for (name, connection) in &mut self.connections {
-            // One that the server has closed already can't be half-closed; it has its end too.
+            // Half-closing fails if the server has already closed; the end arrives all the same.
             let _ = connection.finish();
             expect_end(connection, DEADLINE).map_err(|error| format!("{name}: {error}"))?;
         }
@@ -216,7 +211,7 @@ fn expect_end(connection: &mut Connection, within: Duration) -> Result<(), Strin
     Err(differs("the end of the stream", Err(trouble), connection))
 }
 
-/// A failure: what was expected, and what came instead.
+/// Describes a failure: the expected and the received text.
 fn differs(expected: &str, got: Result<Vec<u8>, Trouble>, connection: &Connection) -> String {
     let got = match got {
         Ok(bytes) => escape(&bytes),
@@ -227,5 +222,4 @@ fn differs(expected: &str, got: Result<Vec<u8>, Trouble>, connection: &Connectio
 }
 
 #[cfg(test)]
-#[path = "transcript/tests.rs"]
 mod tests;

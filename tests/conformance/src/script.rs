@@ -1,7 +1,7 @@
-//! The format of a story: one step a line, each naming its connection.
+//! The format of a transcript: one step a line, each naming its connection.
 //!
-//! `tests/scripts/README.md` is the description for those who write stories; this reads it.
-//! A story that can't be read is refused as a whole, before anything is sent.
+//! `tests/scripts/README.md` describes the format for authors; this module parses it.
+//! A transcript with a syntax error is rejected as a whole, before anything is sent.
 
 use std::collections::HashMap;
 
@@ -10,23 +10,23 @@ use super::template::Template;
 /// How long `silent` listens unless it says otherwise, in milliseconds.
 const SILENCE_MILLIS: u64 = 100;
 
-/// One line of a story.
+/// One line of a transcript.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Where it stands in its file, from 1.
+    /// Line number in the file, from 1.
     pub(crate) line: usize,
     /// The connection's name; its first step opens it.
     pub(crate) connection: String,
-    /// What to do.
+    /// Action to perform.
     pub(crate) action: Action,
 }
 
-/// What a step does.
+/// Action of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Sends bytes in one write, or in pieces of `piece` bytes with a moment between them.
     Send {
-        /// What to send.
+        /// Text to send.
         text: Template,
         /// Bytes in a piece.
         piece: Option<usize>,
@@ -42,17 +42,17 @@ pub(crate) enum Action {
     },
     /// From here to the next step that sends, all replies must come with a single read.
     Once,
-    /// Nothing may come for so many milliseconds.
+    /// Expects silence for this many milliseconds.
     Silent(u64),
     /// Stops sending: half-closes.
     Finish,
-    /// Expects the orderly end of the stream, within so many seconds if it says so.
+    /// Expects the orderly end of the stream, optionally within this many seconds.
     End(Option<u64>),
-    /// Closes without a word.
+    /// Closes the connection immediately.
     Close,
 }
 
-/// Reads a story; the error starts with the line it is about.
+/// Parses a transcript; the error starts with the line number.
 pub(crate) fn parse(text: &str) -> Result<Vec<Step>, String> {
     let mut steps = Vec::new();
     let mut over: HashMap<String, usize> = HashMap::new();
@@ -80,7 +80,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Step>, String> {
         }
     }
     if steps.is_empty() {
-        return Err("1: a story without a step".to_owned());
+        return Err("1: a transcript without a step".to_owned());
     }
     Ok(steps)
 }
@@ -191,9 +191,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_error(story: &str, expected: &str) {
-        let error = parse(story).expect_err(story);
-        assert!(error.contains(expected), "{story}: {error}");
+    fn check_error(transcript: &str, expected: &str) {
+        let error = parse(transcript).expect_err(transcript);
+        assert!(error.contains(expected), "{transcript}: {error}");
     }
 
     fn sends(bytes: &str) -> Action {
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn steps_know_their_line_and_connection() {
-        let steps = parse("# a story\n\na > x\nb2 finish\n").expect("a story");
+        let steps = parse("# a transcript\n\na > x\nb2 finish\n").expect("a transcript");
         let places: Vec<_> = steps
             .iter()
             .map(|step| (step.line, step.connection.as_str()))
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn faults_name_their_line() {
-        check_error("# nothing\n", "1: a story without a step");
+        check_error("# nothing\n", "1: a transcript without a step");
         check_error("a > x\na says x", "2: no such step: `says`");
         check_error("a", "no such step");
         check_error("a > x ", "white space at the end");

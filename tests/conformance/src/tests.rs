@@ -1,4 +1,4 @@
-//! Stories against servers that say what a test tells them: right ones pass, wrong ones fail.
+//! Transcripts against scripted servers: correct servers pass, incorrect ones fail.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -6,9 +6,9 @@ use std::thread;
 
 use super::*;
 
-/// Runs a story against a server that answers one connection: it reads `wanted` bytes, sends
+/// Runs a transcript against a server that answers one connection: it reads `wanted` bytes, sends
 /// each of `replies` in a write of its own, reads to the end and closes.
-fn run(story: &str, wanted: usize, replies: &[&str]) -> Result<(), String> {
+fn run(transcript: &str, wanted: usize, replies: &[&str]) -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let replies: Vec<String> = replies.iter().map(|&reply| reply.to_owned()).collect();
@@ -17,29 +17,31 @@ fn run(story: &str, wanted: usize, replies: &[&str]) -> Result<(), String> {
         stream.set_nodelay(true).expect("an option");
         stream
             .read_exact(&mut vec![0; wanted])
-            .expect("what the story sends");
+            .expect("what the transcript sends");
         for reply in replies {
-            // The story may have failed by now, and closed.
+            // The transcript may have failed by now, and closed.
             let _ = stream.write_all(reply.as_bytes());
             thread::yield_now();
         }
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let result = Story::parse("story.txt", story).expect(story).run(&address);
+    let result = Transcript::parse("transcript.txt", transcript)
+        .expect(transcript)
+        .run(&address);
     server.join().expect("the server's thread");
     result
 }
 
 #[track_caller]
-fn check(story: &str, wanted: usize, replies: &[&str], expected: Result<(), &[&str]>) {
-    match (run(story, wanted, replies), expected) {
+fn check(transcript: &str, wanted: usize, replies: &[&str], expected: Result<(), &[&str]>) {
+    match (run(transcript, wanted, replies), expected) {
         (Ok(()), Ok(())) => {}
         (Err(got), Err(parts)) => {
             for part in parts {
-                assert!(got.contains(part), "{story}: {got}\nlacks {part}");
+                assert!(got.contains(part), "{transcript}: {got}\nlacks {part}");
             }
         }
-        (got, expected) => panic!("{story}: {got:?}, expected {expected:?}"),
+        (got, expected) => panic!("{transcript}: {got:?}, expected {expected:?}"),
     }
 }
 
@@ -77,7 +79,7 @@ fn a_wrong_reply_fails_with_its_place() {
         2,
         &["? \x01y\n"],
         Err(&[
-            "story.txt:3: a:",
+            "transcript.txt:3: a:",
             r"expected  ? x\n",
             r"got       ? \x01y\n",
         ]),
@@ -133,8 +135,8 @@ fn an_early_end_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let server = thread::spawn(move || drop(listener.accept().expect("a client")));
-    let story = Story::parse("story.txt", "a < hello").expect("a story");
-    let error = story.run(&address).expect_err("no reply");
+    let transcript = Transcript::parse("transcript.txt", "a < hello").expect("a transcript");
+    let error = transcript.run(&address).expect_err("no reply");
     assert!(error.contains("(the end of the stream)"), "{error}");
     server.join().expect("the server's thread");
 }
@@ -148,8 +150,8 @@ fn a_reset_is_no_orderly_end() {
         let (mut stream, _) = listener.accept().expect("a client");
         stream.read_exact(&mut [0; 1]).expect("a byte");
     });
-    let story = Story::parse("story.txt", "a > hello\na end").expect("a story");
-    let error = story.run(&address).expect_err("a reset");
+    let transcript = Transcript::parse("transcript.txt", "a > hello\na end").expect("a transcript");
+    let error = transcript.run(&address).expect_err("a reset");
     assert!(error.contains("no orderly end"), "{error}");
     server.join().expect("the server's thread");
 }
@@ -159,18 +161,18 @@ fn no_server_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     drop(listener);
-    let story = Story::parse("story.txt", "a > x").expect("a story");
-    let error = story.run(&address).expect_err("nobody listens");
+    let transcript = Transcript::parse("transcript.txt", "a > x").expect("a transcript");
+    let error = transcript.run(&address).expect_err("nobody listens");
     assert!(
-        error.contains("story.txt:1: a: can't connect to"),
+        error.contains("transcript.txt:1: a: can't connect to"),
         "{error}"
     );
 }
 
 #[test]
 fn a_broken_story_names_file_and_line() {
-    let error = Story::parse("story.txt", "a > x\na says").expect_err("no step");
-    assert_eq!(error, "story.txt:2: no such step: `says`");
+    let error = Transcript::parse("transcript.txt", "a > x\na says").expect_err("no step");
+    assert_eq!(error, "transcript.txt:2: no such step: `says`");
 }
 
 #[test]
@@ -189,5 +191,5 @@ fn the_committed_stories_can_be_read() {
     .into_iter()
     .find(|folder| folder.is_dir())
     .expect("tests/scripts");
-    stories(&folder, true).expect("stories");
+    transcripts(&folder, true).expect("transcripts");
 }

@@ -1,4 +1,4 @@
-//! One client connection of a story, every wait with a deadline.
+//! One client connection of a transcript, every wait with a deadline.
 //!
 //! A thread of its own reads, so that a burst can be written while its replies come in: a
 //! server stops reading a client that does not read. Reads are kept apart, for `once`.
@@ -10,20 +10,20 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long any wait of a story may take unless its step says otherwise.
+/// Default limit of every wait in a transcript.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Between two pieces of a line that is sent in pieces: long enough for a server to read each
 /// by itself, most of the time.
 const PIECE_PAUSE: Duration = Duration::from_millis(1);
 
-/// Bytes of one read; more than the longest reply that a story wants to see with a single read.
+/// Bytes of one read; more than the longest reply that a transcript wants to see with a single read.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Bytes already taken that are kept in front of those that are not.
+/// Number of consumed bytes in the buffer past which they are removed.
 const STALE_BYTES: usize = 64 * 1024;
 
-/// Why what a story waits for does not come.
+/// Reason why expected data did not arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// The deadline is over.
@@ -58,14 +58,14 @@ enum Event {
 pub(crate) struct Connection {
     stream: TcpStream,
     reader: Option<JoinHandle<()>>,
-    /// Without a bound: a story has an end, and a bound would stop the reader amid a burst.
+    /// Without a bound: a transcript has an end, and a bound would stop the reader amid a burst.
     events: Receiver<Event>,
     buffer: Vec<u8>,
-    /// Where in `buffer` the bytes begin that no step has taken.
+    /// Offset in `buffer` of the first byte that no step has consumed.
     start: usize,
-    /// Set once the connection is over; nothing comes after that.
+    /// Set once the connection has ended; nothing arrives after that.
     over: Option<Trouble>,
-    /// Set by `once`: how many reads are still allowed.
+    /// Number of reads still allowed; set by `once`.
     reads_left: Option<usize>,
 }
 
@@ -88,7 +88,7 @@ impl Connection {
         let (sender, events) = channel();
         let reading = stream.try_clone()?;
         let reader = thread::Builder::new()
-            .name("story reader".to_owned())
+            .name("transcript reader".to_owned())
             .spawn(move || read_all(reading, &sender))?;
         Ok(Connection {
             stream,
@@ -109,7 +109,7 @@ impl Connection {
         };
         for piece in bytes.chunks(piece) {
             self.stream.write_all(piece)?;
-            self.listen_until(Instant::now() + PIECE_PAUSE);
+            self.receive_until(Instant::now() + PIECE_PAUSE);
         }
         Ok(())
     }
@@ -119,7 +119,7 @@ impl Connection {
         self.stream.shutdown(Shutdown::Write)
     }
 
-    /// From here to the next `send`, one read has to bring all that is asked for.
+    /// Requires all replies up to the next `send` to arrive in a single read.
     pub(crate) fn once(&mut self) {
         self.reads_left = Some(1);
     }
@@ -130,13 +130,13 @@ impl Connection {
         Ok(self.take(end, 1))
     }
 
-    /// All up to the next two LFs in a row, without them.
+    /// Returns everything up to the next two consecutive LFs, without them.
     pub(crate) fn paragraph(&mut self) -> Result<Vec<u8>, Trouble> {
         let end = self.find(b"\n\n")?;
         Ok(self.take(end, 2))
     }
 
-    /// Waits for the end of the stream; what comes before it stays unread.
+    /// Waits for the end of the stream; data before it stays unread.
     pub(crate) fn end(&mut self, within: Duration) -> Trouble {
         let deadline = Instant::now() + within;
         loop {
@@ -146,17 +146,17 @@ impl Connection {
         }
     }
 
-    /// Listens for a while, whatever comes; what comes stays unread.
-    pub(crate) fn listen_until(&mut self, deadline: Instant) {
+    /// Receives until the deadline; received data stays unread.
+    pub(crate) fn receive_until(&mut self, deadline: Instant) {
         while self.receive(deadline).is_ok() {}
     }
 
-    /// What has come and has not been taken.
+    /// Data that was received and not consumed.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 
-    /// Whether the connection is over, as far as is known without waiting.
+    /// Reason why the connection ended, if that is known without waiting.
     pub(crate) fn over(&self) -> Option<&Trouble> {
         self.over.as_ref()
     }
@@ -216,7 +216,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A failure means that it is closed already, which is what ends the reader too.
+        // A failure means that the connection is already closed, which ends the reader too.
         let _ = self.stream.shutdown(Shutdown::Both);
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();

@@ -10,9 +10,9 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use super::fleet::Fleet;
 use super::record::{Cell, Figure, figure};
 use crate::progress::Progress;
-use crate::{process, storm};
+use crate::{churn, process};
 
-/// Connections of a storm that come first: what an allocator keeps is there after them.
+/// Connections of a churn that come first: what an allocator keeps is there after them.
 const FIRST_CONNECTIONS: &str = "10000";
 
 /// Clients that have their place when the room is used up.
@@ -29,16 +29,16 @@ const POLITE_COUNT: &str = "30";
 const RUSH_COUNT: &str = "200";
 
 /// Clients that connect at once and wait.
-const CROWD: usize = 500;
+const BURST: usize = 500;
 
 /// How long the server's CPU time is watched while they wait.
-const CROWD_TIME: Duration = Duration::from_secs(3);
+const BURST_TIME: Duration = Duration::from_secs(3);
 
 /// How long anything that must come may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes connections that close and connections that reset; nothing of them may stay behind.
-pub(crate) fn storm(
+pub(crate) fn churn(
     cell: &Cell<'_>,
     fleet: &Fleet,
     progress: &mut Progress,
@@ -54,10 +54,10 @@ pub(crate) fn storm(
             &["--kind", kind, "--count", FIRST_CONNECTIONS],
             progress,
         )?;
-        let storm = run(fleet, &["--kind", kind, "--count", &count], progress)?;
-        let ((before, _), settled) = storm.holdings.ok_or("what the server held is unknown")?;
+        let churn = run(fleet, &["--kind", kind, "--count", &count], progress)?;
+        let ((before, _), settled) = churn.holdings.ok_or("what the server held is unknown")?;
         let grown = |before: u64, after: u64| after as f64 - before as f64;
-        let rate = cell.scenario.count as f64 / storm.took.as_secs_f64();
+        let rate = cell.scenario.count as f64 / churn.took.as_secs_f64();
         figures.extend([
             figure(names[0], rate),
             figure(
@@ -74,15 +74,15 @@ fn run(
     fleet: &Fleet,
     options: &[&str],
     progress: &mut Progress,
-) -> Result<storm::Weathered, String> {
+) -> Result<churn::Weathered, String> {
     let [address, process] = [fleet.client(0).to_string(), fleet.process(0)?.to_string()];
     let mut all = vec!["--address", &address, "--pid", &process];
     all.extend(options);
     fleet.workplace().note(&format!(
-        "target/release/herd-bench storm {}",
+        "target/release/herd-bench churn {}",
         all.join(" ")
     ));
-    storm::measure(&all, progress)
+    churn::measure(&all, progress)
 }
 
 /// Uses up a server's room: by its own limit where it has that flag, else by its descriptors. Then
@@ -123,20 +123,18 @@ pub(crate) fn full(
     ];
     let polite = run(fleet, &polite, progress)?;
     let rush = run(fleet, &["--kind", "full", "--count", RUSH_COUNT], progress)?;
-    let cores = |weathered: &storm::Weathered| -> Result<f64, String> {
-        let ((before, after), _) = weathered
-            .holdings
-            .ok_or("the server's CPU time is unknown")?;
-        Ok((after.cpu_nanos - before.cpu_nanos) as f64 / weathered.took.as_nanos() as f64)
+    let cores = |outcome: &churn::Weathered| -> Result<f64, String> {
+        let ((before, after), _) = outcome.holdings.ok_or("the server's CPU time is unknown")?;
+        Ok((after.cpu_nanos - before.cpu_nanos) as f64 / outcome.took.as_nanos() as f64)
     };
-    let mut crowd = Vec::new();
-    for _ in 0..CROWD {
-        crowd.push(connect(address)?);
+    let mut background = Vec::new();
+    for _ in 0..BURST {
+        background.push(connect(address)?);
     }
     let (began, before) = (Instant::now(), process::cpu_nanos(&id)?);
-    thread::sleep(CROWD_TIME);
+    thread::sleep(BURST_TIME);
     let waited = (process::cpu_nanos(&id)? - before) as f64 / began.elapsed().as_nanos() as f64;
-    drop(crowd);
+    drop(background);
     inside.truncate(inside.len() / 2);
     let freed = Instant::now();
     // A connection that breaks was one of the refused: the next is asked for at once.
@@ -148,7 +146,7 @@ pub(crate) fn full(
     Ok(vec![
         figure("refusing_cpu", cores(&polite)?),
         figure("rush_cpu", cores(&rush)?),
-        figure("crowd_cpu", waited),
+        figure("burst_cpu", waited),
         figure("recovery", freed.elapsed().as_nanos() as f64),
     ])
 }
@@ -173,7 +171,7 @@ fn greet(address: SocketAddr) -> Result<Option<TcpStream>, String> {
     }
     match &reply[..] {
         b"? hello\n" => Ok(Some(stream)),
-        storm::FULL => Ok(None),
+        churn::FULL => Ok(None),
         other => Err(format!("a client was told \"{}\"", other.escape_ascii())),
     }
 }

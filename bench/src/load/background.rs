@@ -62,7 +62,7 @@ struct Member {
 
 /// All of them.
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct BackgroundClients {
     addresses: Vec<SocketAddr>,
     members: Vec<Member>,
     drippers: u64,
@@ -74,10 +74,10 @@ pub(crate) struct Crowd {
     noise: Vec<u8>,
 }
 
-impl Crowd {
+impl BackgroundClients {
     /// Nobody yet.
-    pub(crate) fn new(addresses: &[SocketAddr]) -> Crowd {
-        Crowd {
+    pub(crate) fn new(addresses: &[SocketAddr]) -> BackgroundClients {
+        BackgroundClients {
             addresses: addresses.to_vec(),
             members: Vec::new(),
             drippers: 0,

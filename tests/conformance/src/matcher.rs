@@ -1,7 +1,7 @@
-//! Whether a reply is the one that a story expects.
+//! Compares a reply with the expected text.
 //!
-//! What the server chooses (its name, a difference) is checked for its form, remembered, and
-//! must be the same where the story says so. Nothing is remembered from a line that differs.
+//! Values that the server chooses (its name, a difference) are checked for their form, remembered,
+//! and must repeat where the transcript says so. Nothing is remembered from a line that differs.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::template::{Token, Wildcard};
 
-/// How far a difference may be from the one that a story expects, in seconds: the time a slow
+/// How far a difference may be from the one that a transcript expects, in seconds: the time a slow
 /// run may take, and how far two machines' clocks may be apart.
 const DIFFERENCE_TOLERANCE_SECONDS: f64 = 5.0;
 
@@ -19,7 +19,7 @@ const DIFFERENCE_DECIMALS: usize = 9;
 /// Bytes of a long line that a failure shows at its start, and half as many at its end.
 const SHOWN_BYTES: usize = 160;
 
-/// What a run has learned of what the server chooses.
+/// Values chosen by the server that a run has seen so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     server: Option<Vec<u8>>,
@@ -27,7 +27,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Whether `got` is the expected line; if so, what the server chose in it is remembered.
+    /// Returns whether `got` is the expected line; if so, remembers the server's values in it.
     pub(crate) fn matches(&mut self, expected: &[Token], got: &[u8]) -> bool {
         let mut server = self.server.clone();
         let mut differences = Vec::new();
@@ -174,7 +174,7 @@ pub(crate) fn check_places(
     }
 }
 
-/// Bytes as a story would write them; the middle of a long line is left out and counted.
+/// Bytes as a transcript would write them; the middle of a long line is left out and counted.
 pub(crate) fn escape(bytes: &[u8]) -> String {
     if bytes.len() > 2 * SHOWN_BYTES {
         let (start, rest) = bytes.split_at(SHOWN_BYTES);
