@@ -18,7 +18,7 @@
 //! - [`logging`], [`mod@thread`] and [`sync`]: the log, starting and stopping threads, and the
 //!   primitives that a test's scheduler replaces
 
-pub mod client;
+pub(crate) mod client;
 pub mod config;
 pub mod link;
 pub mod listener;
@@ -28,6 +28,6 @@ pub mod places;
 pub mod replica;
 pub mod server;
 pub mod status;
-pub mod store;
-pub mod sync;
+pub(crate) mod store;
+pub(crate) mod sync;
 pub mod thread;

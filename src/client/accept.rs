@@ -41,13 +41,13 @@ const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Bounds the replies that wait in the kernel for each client of a listener. By itself the kernel
 /// lets them grow to megabytes, and a thousand clients that send and never read are then a load of
 /// gigabytes before the last of them has to wait.
-pub fn bound_replies(listener: &TcpListener) -> io::Result<()> {
+pub(crate) fn bound_replies(listener: &TcpListener) -> io::Result<()> {
     SockRef::from(listener).set_send_buffer_size(SEND_BUFFER_BYTES)
 }
 
 /// Admits clients and hands them to the pool.
 #[derive(Debug)]
-pub struct Clients {
+pub(crate) struct Clients {
     /// The pool.
     pub dispatcher: Dispatcher,
     /// The maximum number of clients.
@@ -90,7 +90,7 @@ impl Accept for Clients {
 
 /// Clients that were turned away, until they close or their time is up.
 #[derive(Clone, Debug, Default)]
-pub struct RejectedClients(Arc<Mutex<Lingering>>);
+pub(crate) struct RejectedClients(Arc<Mutex<Lingering>>);
 
 #[derive(Debug, Default)]
 struct Lingering {
@@ -123,7 +123,7 @@ impl RejectedClients {
     }
 
     /// Drops the connections that the client has closed or whose time is up.
-    pub fn sweep(&self, now: Tick) {
+    pub(crate) fn sweep(&self, now: Tick) {
         let mut lingering = self.0.lock();
         lingering
             .clients

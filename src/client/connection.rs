@@ -16,7 +16,7 @@ use crate::model::time::Tick;
 
 /// A client's connection.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) session: Session,
     _permit: Permit,
@@ -24,7 +24,7 @@ pub struct Connection {
 
 impl Connection {
     /// Wraps the socket of a client that was just accepted and admitted.
-    pub fn new(
+    pub(crate) fn new(
         stream: TcpStream,
         client: SocketAddr,
         permit: Permit,
@@ -39,7 +39,7 @@ impl Connection {
     }
 
     /// Returns the socket and drops the permit.
-    pub fn into_stream(self) -> TcpStream {
+    pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
 

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts the connected clients and bounds their number.
 #[derive(Clone, Debug)]
-pub struct ConnectionLimit {
+pub(crate) struct ConnectionLimit {
     connected: Arc<AtomicUsize>,
     max_clients: usize,
 }
 
 impl ConnectionLimit {
     /// Admits up to `max_clients` at a time.
-    pub fn new(max_clients: usize) -> ConnectionLimit {
+    pub(crate) fn new(max_clients: usize) -> ConnectionLimit {
         ConnectionLimit {
             connected: Arc::new(AtomicUsize::new(0)),
             max_clients,
@@ -20,12 +20,12 @@ impl ConnectionLimit {
     }
 
     /// Number of clients that are connected, kept up to date.
-    pub fn connected(&self) -> Arc<AtomicUsize> {
+    pub(crate) fn connected(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.connected)
     }
 
     /// Admits one more client, or returns `None` at capacity.
-    pub fn admit(&self) -> Option<Permit> {
+    pub(crate) fn admit(&self) -> Option<Permit> {
         if self.connected.fetch_add(1, Ordering::Relaxed) < self.max_clients {
             Some(Permit(Arc::clone(&self.connected)))
         } else {
@@ -37,7 +37,7 @@ impl ConnectionLimit {
 
 /// Permission for one client to be connected; dropping it admits another.
 #[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
+pub(crate) struct Permit(Arc<AtomicUsize>);
 
 impl Drop for Permit {
     fn drop(&mut self) {

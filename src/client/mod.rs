@@ -4,9 +4,9 @@
 //! give each [`connection`] its turns; a turn runs the protocol of the connection's [`session`] on
 //! the [`services`] that all sessions share.
 
-pub mod accept;
-pub mod connection;
-pub mod limit;
-pub mod pool;
-pub mod services;
-pub mod session;
+pub(crate) mod accept;
+pub(crate) mod connection;
+pub(crate) mod limit;
+pub(crate) mod pool;
+pub(crate) mod services;
+pub(crate) mod session;

@@ -11,7 +11,7 @@ use crate::replica::upkeep::Durability;
 
 /// Shared by all sessions of a server.
 #[derive(Debug)]
-pub struct Services {
+pub(crate) struct Services {
     /// The records.
     pub replica: Arc<Replica>,
     /// The places provider.

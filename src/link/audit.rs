@@ -27,7 +27,7 @@ use crate::replica::Replica;
 use crate::thread::{self, Stop};
 
 /// Age at which a record counts: younger ones may be on their way.
-pub const SETTLED: Duration = Duration::from_secs(10);
+pub(crate) const SETTLED: Duration = Duration::from_secs(10);
 
 /// Neighbors' digests that wait to be compared; past this one is dropped, and the next comes a
 /// minute later.
@@ -68,7 +68,7 @@ impl PeerDigests {
 }
 
 /// Returns the moment up to which records count that are compared at `now`.
-pub fn settled(now: Timestamp) -> Timestamp {
+pub(crate) fn settled(now: Timestamp) -> Timestamp {
     let age = u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX);
     Timestamp::from_nanos(now.as_nanos().saturating_sub(age))
 }

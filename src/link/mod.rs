@@ -16,15 +16,15 @@
 //!   encrypted lines, [`liveness`] the signs of life.
 //! - [`refusals`] counts and logs rejected peers; [`status`] answers status requests.
 
-pub mod audit;
+pub(crate) mod audit;
 pub mod framing;
 pub mod handshake;
-pub mod keyring;
+pub(crate) mod keyring;
 mod liveness;
 pub mod neighbor;
 mod noise;
-pub mod receiver;
-pub mod refusals;
+pub(crate) mod receiver;
+pub(crate) mod refusals;
 mod sender;
 pub mod status;
 #[cfg(test)]

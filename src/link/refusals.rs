@@ -22,7 +22,7 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Rejections of one server since its start.
 #[derive(Debug, Default)]
-pub struct RejectedPeers {
+pub(crate) struct RejectedPeers {
     count: AtomicU64,
     warnings: Mutex<Warnings>,
 }
@@ -36,7 +36,7 @@ struct Warnings {
 
 impl RejectedPeers {
     /// Number of rejections.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 

@@ -11,7 +11,7 @@
 mod file;
 mod line;
 mod queue;
-pub mod throttle;
+pub(crate) mod throttle;
 mod time_prefix;
 
 use std::io::{self, Write};

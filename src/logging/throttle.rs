@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Decides which of many similar events are logged.
 #[derive(Debug, Default)]
-pub struct LogThrottle {
+pub(crate) struct LogThrottle {
     last_report: Option<Instant>,
     unreported: u64,
 }
@@ -16,7 +16,7 @@ pub struct LogThrottle {
 impl LogThrottle {
     /// Counts `events`, or none when called only to check. Returns `true` if the caller must log a
     /// report now: there are events to report, and the last report is at least `interval` ago.
-    pub fn record(&mut self, events: u64, now: Instant, interval: Duration) -> bool {
+    pub(crate) fn record(&mut self, events: u64, now: Instant, interval: Duration) -> bool {
         self.unreported += events;
         let due = self.unreported > 0
             && self
@@ -29,13 +29,13 @@ impl LogThrottle {
     }
 
     /// Returns the number of events since it was last taken, and begins to count again from 0.
-    pub fn take_count(&mut self) -> u64 {
+    pub(crate) fn take_count(&mut self) -> u64 {
         std::mem::take(&mut self.unreported)
     }
 
     /// Ends a series of events: returns [`take_count`](Self::take_count), and the next event is
     /// again a first one.
-    pub fn reset(&mut self) -> u64 {
+    pub(crate) fn reset(&mut self) -> u64 {
         self.last_report = None;
         self.take_count()
     }

@@ -21,7 +21,7 @@ struct Link {
 
 /// The outboxes of all neighbors.
 #[derive(Debug, Default)]
-pub struct Flood {
+pub(crate) struct Flood {
     links: Vec<Link>,
     /// Number of links ever added, so that no two have the same id: a record on its way from a
     /// neighbor that was removed must not be taken for one from its successor.
@@ -30,7 +30,7 @@ pub struct Flood {
 
 impl Flood {
     /// Adds a neighbor that is down. Returns its queue of at most `batches` batches.
-    pub fn add(&mut self, batches: usize) -> (LinkId, OutboxReceiver) {
+    pub(crate) fn add(&mut self, batches: usize) -> (LinkId, OutboxReceiver) {
         let (sender, receiver) = outbox(batches);
         let id = LinkId(self.added);
         self.added += 1;
@@ -43,17 +43,17 @@ impl Flood {
     }
 
     /// Removes a neighbor and its queue.
-    pub fn remove(&mut self, id: LinkId) {
+    pub(crate) fn remove(&mut self, id: LinkId) {
         self.links.retain(|link| link.id != id);
     }
 
     /// Begins to queue for a link, from an empty queue.
-    pub fn set_live(&mut self, id: LinkId) {
+    pub(crate) fn set_live(&mut self, id: LinkId) {
         self.set(id, true);
     }
 
     /// Stops queueing for a link, and drops what is queued.
-    pub fn set_down(&mut self, id: LinkId) {
+    pub(crate) fn set_down(&mut self, id: LinkId) {
         self.set(id, false);
     }
 
@@ -65,14 +65,14 @@ impl Flood {
     }
 
     /// Returns whether any link but `source` is live: if not, no lines need be written.
-    pub fn has_subscribers(&self, source: Option<LinkId>) -> bool {
+    pub(crate) fn has_subscribers(&self, source: Option<LinkId>) -> bool {
         self.links
             .iter()
             .any(|link| link.is_live && source != Some(link.id))
     }
 
     /// Queues lines for every live link but the one that they came from. Never waits.
-    pub fn publish(&mut self, batch: &Batch, source: Option<LinkId>) {
+    pub(crate) fn publish(&mut self, batch: &Batch, source: Option<LinkId>) {
         for link in &mut self.links {
             if link.is_live && source != Some(link.id) {
                 link.is_live = link.outbox.push(batch).is_ok();

@@ -9,14 +9,14 @@
 //! the apply lock. `open` restores a replica from its journal, `upkeep` has its threads, and `prune`
 //! forgets old epochs.
 
-pub mod cache;
+pub(crate) mod cache;
 mod digest;
 mod durable;
-pub mod flood;
+pub(crate) mod flood;
 mod open;
 pub mod outbox;
 mod prune;
-pub mod upkeep;
+pub(crate) mod upkeep;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -32,10 +32,10 @@ const PRUNING_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else 
 
 /// Interval at which markers are sent: up to where this server holds everything. They also show
 /// the neighbors that this server is alive.
-pub const MARKER_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const MARKER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Called once a position in the journal is on disk.
-pub type OnDisk = Box<dyn FnOnce() + Send>;
+pub(crate) type OnDisk = Box<dyn FnOnce() + Send>;
 
 struct Waiter {
     position: SyncPosition,
@@ -44,7 +44,7 @@ struct Waiter {
 
 /// Waits for the disk on behalf of sessions.
 #[derive(Clone)]
-pub struct Durability(Sender<Waiter>);
+pub(crate) struct Durability(Sender<Waiter>);
 
 impl std::fmt::Debug for Durability {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Durability {
 impl Durability {
     /// Calls `on_disk`, on another thread, once everything up to that position is on disk. After
     /// [`Upkeep::stop`] it is dropped instead.
-    pub fn wait(&self, position: SyncPosition, on_disk: OnDisk) {
+    pub(crate) fn wait(&self, position: SyncPosition, on_disk: OnDisk) {
         // The channel closes only when the syncer has ended.
         let _ = self.0.send(Waiter { position, on_disk });
     }
@@ -63,7 +63,7 @@ impl Durability {
 
 /// The threads of a replica's upkeep.
 #[derive(Debug)]
-pub struct Upkeep {
+pub(crate) struct Upkeep {
     stopper: Stopper,
     /// `None` without a journal.
     durability: Option<Durability>,
@@ -72,7 +72,7 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// Starts the threads. `syncer` is that of the replica's journal, if it has one.
-    pub fn start(replica: &Arc<Replica>, syncer: Option<Syncer>) -> io::Result<Upkeep> {
+    pub(crate) fn start(replica: &Arc<Replica>, syncer: Option<Syncer>) -> io::Result<Upkeep> {
         let (stopper, stop) = thread::stop_pair();
         let mut upkeep = Upkeep {
             stopper,
@@ -93,12 +93,12 @@ impl Upkeep {
     }
 
     /// Returns the handle by which sessions wait for the disk; `None` without a journal.
-    pub fn durability(&self) -> Option<Durability> {
+    pub(crate) fn durability(&self) -> Option<Durability> {
         self.durability.clone()
     }
 
     /// Brings everything to disk, and joins the threads. Sessions must have ended.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.stopper.stop();
         for thread in self.threads {
             if thread.join().is_err() {

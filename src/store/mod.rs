@@ -2,4 +2,4 @@
 //!
 //! The store knows files. What is in the cache, and which record wins, is the replica's business.
 
-pub mod journal;
+pub(crate) mod journal;

@@ -32,7 +32,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Calls from outside are rare (`work` is one call in a worker's life), so dynamic dispatch costs
 /// nothing.
-pub trait Dispatch: fmt::Debug + Send + Sync {
+pub(crate) trait Dispatch: fmt::Debug + Send + Sync {
     /// Takes a connection in, or returns it if there is no room.
     fn enter(&self, connection: Box<Connection>) -> Result<(), Box<Connection>>;
 
@@ -51,11 +51,11 @@ pub trait Dispatch: fmt::Debug + Send + Sync {
 }
 
 /// A handle on a pool for the threads that are not its workers.
-pub type Dispatcher = Arc<dyn Dispatch>;
+pub(crate) type Dispatcher = Arc<dyn Dispatch>;
 
 /// The workers.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     dispatcher: Dispatcher,
     services: Arc<Services>,
     workers: Vec<JoinHandle<()>>,
@@ -64,7 +64,11 @@ pub struct Pool {
 impl Pool {
     /// Starts all workers. An error if one can't be started, or on a system without this kind of
     /// pool.
-    pub fn start(kind: PoolKind, workers: usize, services: &Arc<Services>) -> io::Result<Pool> {
+    pub(crate) fn start(
+        kind: PoolKind,
+        workers: usize,
+        services: &Arc<Services>,
+    ) -> io::Result<Pool> {
         let dispatcher: Dispatcher = match kind {
             PoolKind::Dedicated => Arc::new(dedicated::Dedicated::new(workers, services)),
             #[cfg(target_os = "linux")]
@@ -98,19 +102,19 @@ impl Pool {
     }
 
     /// The handle for the listener and the timer.
-    pub fn dispatcher(&self) -> Dispatcher {
+    pub(crate) fn dispatcher(&self) -> Dispatcher {
         Arc::clone(&self.dispatcher)
     }
 
     /// Begins to finish the requests that were read, and to close every connection.
-    pub fn begin_stop(&self) {
+    pub(crate) fn begin_stop(&self) {
         self.services.stopping.store(true, Ordering::Relaxed);
         self.dispatcher.stop();
     }
 
     /// Joins the workers, after [`begin_stop`](Self::begin_stop). They end once every connection is
     /// closed, so those that wait for something must be answered.
-    pub fn join(self) {
+    pub(crate) fn join(self) {
         for worker in self.workers {
             if worker.join().is_err() {
                 error!("a worker panicked");

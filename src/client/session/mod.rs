@@ -11,7 +11,7 @@
 mod input;
 mod lines;
 mod output;
-pub mod pending;
+pub(crate) mod pending;
 mod turn;
 
 use std::fmt;
@@ -43,7 +43,7 @@ const TURN_REQUESTS: usize = 16;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The stream that a session reads from and writes to.
-pub trait Stream: Read + Write {
+pub(crate) trait Stream: Read + Write {
     /// Closes the sending direction: nothing more will be written.
     fn shutdown_write(&mut self) -> io::Result<()>;
 }
@@ -56,7 +56,7 @@ impl Stream for &TcpStream {
 
 /// Buffers of one worker, lent to the session whose turn it runs.
 #[derive(Debug)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     input: Box<[u8]>,
     output: Vec<u8>,
     outcomes: Vec<Outcome>,
@@ -74,7 +74,7 @@ impl Default for Scratch {
 
 /// Next step of a session after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnResult {
+pub(crate) enum TurnResult {
     /// Another turn once the client has sent something or has hung up.
     NeedsInput,
     /// Another turn once the socket takes more output, or as for `NeedsInput`.
@@ -90,7 +90,7 @@ pub enum TurnResult {
 
 /// Reason for the end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
+pub(crate) enum EndReason {
     /// The client closed, and has all its replies.
     Client,
     /// The connection broke.
@@ -137,7 +137,7 @@ enum Progress {
 
 /// One client's side of the protocol.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     client: SocketAddr,
     progress: Progress,
     input: Input,
@@ -150,7 +150,7 @@ pub struct Session {
 
 impl Session {
     /// A session with a client that has just connected.
-    pub fn new(client: SocketAddr, now: Tick) -> Session {
+    pub(crate) fn new(client: SocketAddr, now: Tick) -> Session {
         Session {
             client,
             progress: Progress::Open,
@@ -162,22 +162,22 @@ impl Session {
     }
 
     /// The client's address.
-    pub fn client(&self) -> SocketAddr {
+    pub(crate) fn client(&self) -> SocketAddr {
         self.client
     }
 
     /// Notes that the end of the client's input was reported: reading on will find it.
-    pub fn report_end(&mut self) {
+    pub(crate) fn report_end(&mut self) {
         self.input.report_end();
     }
 
     /// Takes the wait to be started after [`TurnResult::Blocked`].
-    pub fn take_pending(&mut self) -> Option<Pending> {
+    pub(crate) fn take_pending(&mut self) -> Option<Pending> {
         self.pending.take()
     }
 
     /// Takes the replies that a wait has released; the next turn sends them.
-    pub fn resume(&mut self, released: Released, now: Tick) {
+    pub(crate) fn resume(&mut self, released: Released, now: Tick) {
         if released.unlogged && log_enabled!(Level::Info) {
             log_sent(self.client, &released.replies);
         }
@@ -193,7 +193,7 @@ impl Session {
     }
 
     /// Time by which the session must have a turn even if nothing happens on its socket.
-    pub fn deadline(&self, services: &Services) -> Tick {
+    pub(crate) fn deadline(&self, services: &Services) -> Tick {
         self.earliest_deadline(services).0
     }
 
@@ -223,7 +223,7 @@ impl Session {
     ///
     /// With [`TurnResult::NeedsInput`], everything that had arrived has been read, as an
     /// edge-triggered readiness queue requires.
-    pub fn turn<S: Stream>(
+    pub(crate) fn turn<S: Stream>(
         &mut self,
         stream: &mut S,
         scratch: &mut Scratch,

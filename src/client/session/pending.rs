@@ -9,7 +9,7 @@ use crate::store::journal::SyncPosition;
 
 /// A wait that a session needs before it can continue, with the replies held until it is over.
 #[derive(Debug)]
-pub enum Pending {
+pub(crate) enum Pending {
     /// Until the journal is on disk up to the position behind the last report of a turn.
     Sync(SyncPosition, Released),
     /// Until a places provider on the network has answered.
@@ -19,7 +19,7 @@ pub enum Pending {
 /// A `WHATSAT` that a provider on the network answers. Boxed where it is stored, since it is large
 /// and few sessions have one.
 #[derive(Debug)]
-pub struct PlacesCall {
+pub(crate) struct PlacesCall {
     /// The beginning of the reply: the `AT` line.
     pub(super) reply: Vec<u8>,
     /// The search, not yet started.
@@ -28,7 +28,7 @@ pub struct PlacesCall {
 
 /// Replies that are sent once their wait is over.
 #[derive(Debug)]
-pub struct Released {
+pub(crate) struct Released {
     pub(super) replies: Vec<u8>,
     /// Set if the replies still have to be logged as sent.
     pub(super) unlogged: bool,
@@ -38,7 +38,7 @@ pub struct Released {
 
 impl Pending {
     /// Starts the wait and returns. `done` is called once, at once or later, on any thread.
-    pub fn start(self, services: &Services, done: impl FnOnce(Released) + Send + 'static) {
+    pub(crate) fn start(self, services: &Services, done: impl FnOnce(Released) + Send + 'static) {
         match self {
             Pending::Sync(position, released) => match &services.durability {
                 Some(durability) => {

@@ -23,7 +23,7 @@ const SHARDS: usize = 64;
 ///
 /// The hash has a random seed in every process: ids are chosen by strangers, who could otherwise
 /// choose ids that collide.
-pub struct Locations {
+pub(crate) struct Locations {
     shards: [RwLock<Shard>; SHARDS],
     hasher: foldhash::quality::RandomState,
     len: AtomicUsize,
@@ -31,7 +31,7 @@ pub struct Locations {
 
 /// A client's hash, computed once for several lookups.
 #[derive(Clone, Copy, Debug)]
-pub struct ClientHash(u64);
+pub(crate) struct ClientHash(u64);
 
 impl std::fmt::Debug for Locations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,7 +49,7 @@ impl Default for Locations {
 
 impl Locations {
     /// An empty cache.
-    pub fn new() -> Locations {
+    pub(crate) fn new() -> Locations {
         Locations {
             shards: std::array::from_fn(|_| RwLock::default()),
             hasher: foldhash::quality::RandomState::default(),
@@ -58,24 +58,24 @@ impl Locations {
     }
 
     /// Number of clients known.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
     /// Whether no client is known.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Returns a client's hash.
-    pub fn key(&self, client: &[u8]) -> ClientHash {
+    pub(crate) fn key(&self, client: &[u8]) -> ClientHash {
         ClientHash(self.hasher.hash_one(client))
     }
 
     /// Shows a client's record, or that there is none, to `look`. `key` must be the client's.
     ///
     /// `look` runs under the shard's read lock: it may copy, and must not call the cache.
-    pub fn with<R>(
+    pub(crate) fn with<R>(
         &self,
         key: ClientHash,
         client: &[u8],
@@ -86,7 +86,7 @@ impl Locations {
 
     /// Stores a record if it is greater than the client's stored one in the order between
     /// servers, or the client's first. Returns whether it was stored. `key` must be the client's.
-    pub fn store(&self, key: ClientHash, record: &RecordView<'_>) -> bool {
+    pub(crate) fn store(&self, key: ClientHash, record: &RecordView<'_>) -> bool {
         let stored = self.shard(key).write().store(key.tag(), record);
         if stored == Stored::New {
             self.len.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Locations {
     ///
     /// Records stored meanwhile may be shown or not: the caller must have a second way to learn of
     /// those.
-    pub fn scan<S>(
+    pub(crate) fn scan<S>(
         &self,
         state: &mut S,
         mut show: impl FnMut(&mut S, &RecordView<'_>),

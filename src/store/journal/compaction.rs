@@ -24,7 +24,7 @@ const SPARE_BYTES: u64 = 1 << 20;
 /// which run their argument on the locked journal. To give a compaction up, drop it: the records
 /// that it has written do no harm.
 #[derive(Debug)]
-pub struct Compaction {
+pub(crate) struct Compaction {
     vector: Vector,
     /// Number of the file that it writes to.
     number: u64,
@@ -43,7 +43,7 @@ impl Journal {
     /// Begins a compaction. `vector` is the server's now, under the same lock as the appends, and
     /// `clients` the number of records that it covers: every record stored up to now must be
     /// pushed, or one that has replaced it.
-    pub fn begin_compaction(
+    pub(crate) fn begin_compaction(
         &mut self,
         vector: &Vector,
         clients: usize,
@@ -71,7 +71,7 @@ impl Journal {
 
 impl Compaction {
     /// Adds a live record.
-    pub fn push(&mut self, record: &RecordView<'_>) {
+    pub(crate) fn push(&mut self, record: &RecordView<'_>) {
         let full = MAX_PAYLOAD_BYTES - MAX_RECORD_BYTES;
         match self.waiting.back_mut() {
             Some(payload) if payload.len() <= full => record.pack(payload),
@@ -84,7 +84,7 @@ impl Compaction {
     }
 
     /// Writes the records that have been pushed, a bounded piece each time the lock is taken.
-    pub fn write(
+    pub(crate) fn write(
         &mut self,
         with: &mut impl FnMut(Act<'_>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
@@ -97,7 +97,7 @@ impl Compaction {
 
     /// Writes the remaining records and the vector, brings everything to disk, and only then
     /// retires the older files. Takes as long as the disk does, but holds the lock for moments.
-    pub fn finish(
+    pub(crate) fn finish(
         mut self,
         mut with: impl FnMut(Act<'_>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {

@@ -84,10 +84,9 @@ use std::path::Path;
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
 
-pub use compaction::Compaction;
-pub use error::JournalError;
-pub use recovery::{Damage, Recovered};
-pub use syncer::{SyncPosition, Syncer};
+pub(crate) use error::JournalError;
+pub(crate) use recovery::Recovered;
+pub(crate) use syncer::{SyncPosition, Syncer};
 
 use error::io_error;
 use files::Files;
@@ -104,7 +103,7 @@ const SMALL_BYTES: u64 = if cfg!(test) { 4 << 20 } else { 64 << 20 };
 
 /// A journal that is open for appending. Its owner's lock orders the appends.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     writer: Writer,
     files: Files,
     /// Claims that the journal holds; a marker that adds nothing to them is not appended.
@@ -120,7 +119,7 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal in a folder, which is created if it is missing, and shows every record in
     /// it to `show`, in the order in which they were appended: the greatest of a client counts.
-    pub fn open(
+    pub(crate) fn open(
         directory: &Path,
         mut show: impl FnMut(&RecordView<'_>),
     ) -> Result<(Journal, Recovered), JournalError> {
@@ -131,7 +130,7 @@ impl Journal {
     /// the claim to hold everything up to the last of them.
     ///
     /// All of the group is in the journal afterwards, or after an error nothing.
-    pub fn append_own(&mut self, records: &[RecordView<'_>]) -> Result<(), JournalError> {
+    pub(crate) fn append_own(&mut self, records: &[RecordView<'_>]) -> Result<(), JournalError> {
         let kind = if self.is_frozen() {
             Kind::Records
         } else {
@@ -143,7 +142,10 @@ impl Journal {
     /// Appends records of other origins, or of earlier epochs, which claim nothing.
     ///
     /// All of the group is in the journal afterwards, or after an error nothing.
-    pub fn append_adopted(&mut self, records: &[RecordView<'_>]) -> Result<(), JournalError> {
+    pub(crate) fn append_adopted(
+        &mut self,
+        records: &[RecordView<'_>],
+    ) -> Result<(), JournalError> {
         self.append_records(Kind::Records, records)
     }
 
@@ -151,7 +153,7 @@ impl Journal {
     /// to one that was.
     ///
     /// A frozen journal leaves it out, and so does one that claims as much already.
-    pub fn append_marker(&mut self, marker: &Vector) -> Result<(), JournalError> {
+    pub(crate) fn append_marker(&mut self, marker: &Vector) -> Result<(), JournalError> {
         if self.is_frozen() || self.claimed.includes(marker) {
             return Ok(());
         }
@@ -162,25 +164,25 @@ impl Journal {
     }
 
     /// From now on appends gather in memory, up to half a MiB, until [`flush`](Self::flush).
-    pub fn set_lazy(&mut self) {
+    pub(crate) fn set_lazy(&mut self) {
         self.writer.set_lazy();
     }
 
     /// From now on small appends are copied into mapped memory, where the file system suits that.
     /// Not for a journal that is synced all the time: the kernel would write a whole large page for
     /// each few records.
-    pub fn set_windowed(&mut self) {
+    pub(crate) fn set_windowed(&mut self) {
         self.writer.set_windowed();
     }
 
     /// Whether there is anything to flush.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.writer.is_behind()
     }
 
     /// Writes the appends that have gathered, in one write. After an error none of them is in the
     /// journal.
-    pub fn flush(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn flush(&mut self) -> Result<(), JournalError> {
         if self.is_behind() {
             self.write_out()?;
         }
@@ -188,7 +190,7 @@ impl Journal {
     }
 
     /// Appends the epoch of this start and brings it to disk before it returns.
-    pub fn start_epoch(&mut self, epoch: u64) -> Result<(), JournalError> {
+    pub(crate) fn start_epoch(&mut self, epoch: u64) -> Result<(), JournalError> {
         self.writer.put(Kind::Epoch, &epoch.to_le_bytes());
         self.write_out()?;
         self.files.newest.epoch = self.files.newest.epoch.max(epoch);
@@ -198,30 +200,30 @@ impl Journal {
 
     /// Where the journal ends now: everything appended before is on disk once
     /// [`Syncer::sync`] has returned a position that is not lower.
-    pub fn position(&self) -> SyncPosition {
+    pub(crate) fn position(&self) -> SyncPosition {
         self.writer.syncer().appended()
     }
 
     /// A handle that brings this journal to disk, from any thread, without its owner's lock.
-    pub fn syncer(&self) -> Syncer {
+    pub(crate) fn syncer(&self) -> Syncer {
         self.writer.syncer().clone()
     }
 
     /// Whether claims are left out: after a failed append or after damage, until a compaction
     /// has succeeded.
-    pub fn is_frozen(&self) -> bool {
+    pub(crate) fn is_frozen(&self) -> bool {
         self.writer.is_frozen()
     }
 
     /// Whether a compaction is due when `clients` records are live: the journal is frozen, or over
     /// twice as large as they are.
-    pub fn wants_compaction(&self, clients: usize) -> bool {
+    pub(crate) fn wants_compaction(&self, clients: usize) -> bool {
         let live = self.compacted_bytes.max(self.live_bytes(clients));
         self.is_frozen() || self.bytes() > SMALL_BYTES.max(2 * live)
     }
 
     /// Bytes of all files.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.files.older_bytes + self.writer.end()
     }
 

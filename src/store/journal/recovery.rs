@@ -18,7 +18,7 @@ use crate::model::vector::Vector;
 
 /// The contents of a journal when it was opened, apart from its records.
 #[derive(Debug, Default)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// Number of records shown, older ones of the same client among them.
     pub records: u64,
     /// Vector that those records cover; empty after damage.
@@ -34,7 +34,7 @@ pub struct Recovered {
 
 /// A part of a journal that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
+pub(crate) struct Damage {
     /// The damaged file.
     pub path: PathBuf,
     /// Offset of the first byte that could not be read.
