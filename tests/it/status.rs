@@ -146,7 +146,7 @@ fn what_is_wrong_with_files_ends_with_2_and_a_reason() {
         &run(&["status"]),
         2,
         "",
-        "servers.txt:1: Ball's neighbor Welsh is no server",
+        "servers.txt:1: Ball's neighbor Welsh is not a server of this file",
     );
     let [client, peer] = free_addresses();
     directory.servers(&format!("Ball {client} {peer}\n"));

@@ -182,14 +182,7 @@ fn two_runs_differ_in_their_unique() {
 }
 
 #[test]
-fn the_committed_stories_can_be_read() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = [
-        folder.join("tests/scripts"),
-        folder.join("../tests/scripts"),
-    ]
-    .into_iter()
-    .find(|folder| folder.is_dir())
-    .expect("tests/scripts");
+fn the_committed_transcripts_can_be_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
     transcripts(&folder, true).expect("transcripts");
 }
