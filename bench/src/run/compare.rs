@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use argh::FromArgs;
 
 use super::SCENARIOS;
+use super::point::Point;
 use super::record::Rows;
-use super::scenario::{self, Point, Scenario};
+use super::scenario::{self, Scenario};
 use super::statistics::Spread;
 use super::summary::{point_words, ratio};
 use super::target::Target;

@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use super::scenario::{Entry, Point, Scenario};
+use super::point::Point;
+use super::scenario::{Entry, Scenario};
 use super::statistics::Spread;
 use crate::csv;
 

@@ -1,16 +1,14 @@
-//! A run in the making: what has been measured, what is left, and the scenarios whose servers are
-//! new for every cell. Those in which servers take turns are in `turns`.
+//! The state of a run: the results so far, the scenarios' findings, and the expected time left.
+//! `rounds` runs the scenarios on it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::fleet::{Fleet, Workplace};
-use super::record::{Cell, Figure, Record};
-use super::scenario::{Entry, Kind, Point, Scenario};
-use super::turns::{Found, Turns};
+use super::point::Point;
+use super::record::{Cell, Record};
+use super::scenario::{Entry, Kind, Scenario};
 use super::variant::Variant;
-use super::{at_capacity, catch_up, measure, propagation};
 use crate::progress::Progress;
 
 /// Seconds that a cell takes beside its own load: connecting, and seeing all connections gone.
@@ -25,6 +23,15 @@ pub(super) const OTHER_CLIENTS: usize = 8;
 /// Where a server that is alone is put.
 const ALONE: &[&str] = &["Alone"];
 
+/// Findings of the earlier passes of a scenario, by point and entry.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Replies that were wrong once make a cell void, however often they were right.
+    pub(super) void: BTreeSet<(usize, usize)>,
+    /// Log lines that were lost.
+    pub(super) dropped_lines: BTreeMap<(usize, usize), usize>,
+}
+
 /// A run in the making.
 #[derive(Debug)]
 pub(crate) struct Runner<'a> {
@@ -32,9 +39,9 @@ pub(crate) struct Runner<'a> {
     pub(super) record: Record,
     usable: &'a BTreeSet<String>,
     pub(super) progress: Progress,
-    commands: Vec<String>,
-    /// What scenarios of loads have found so far, by name.
-    found: BTreeMap<String, Found>,
+    pub(super) commands: Vec<String>,
+    /// Findings of the scenarios of loads so far, by name.
+    pub(super) found: BTreeMap<String, Found>,
     passes: usize,
     started: Instant,
     /// Seconds that all cells were expected to take, and those that are done.
@@ -87,92 +94,6 @@ impl<'a> Runner<'a> {
     pub(super) fn entries<'s>(&self, scenario: &'s Scenario) -> Vec<&'s Entry> {
         let usable = |entry: &&Entry| self.usable.contains(entry.variant());
         scenario.variants.iter().filter(usable).collect()
-    }
-
-    /// Runs some rounds of a scenario. Cells that fail are void; the error is one of the record's own.
-    pub(crate) fn run(&mut self, scenario: &Scenario, rounds: Range<usize>) -> Result<(), String> {
-        if rounds.contains(&1) {
-            self.commands.push(format!("# {}", scenario.name));
-        }
-        self.workplace.divide_cores(!scenario.shared_cores)?;
-        match scenario.kind {
-            Kind::Load => {
-                let found = self.found.remove(&scenario.name).unwrap_or_default();
-                let points = scenario.points();
-                let found = Turns::new(self, scenario, &points, rounds, found).run()?;
-                self.found.insert(scenario.name.clone(), found);
-                Ok(())
-            }
-            Kind::Flood => self.floods(scenario, rounds),
-            Kind::Fill | Kind::CatchUp | Kind::Churn | Kind::Full => {
-                self.each_alone(scenario, rounds)
-            }
-        }
-    }
-
-    /// Delays through a ring of five, which is each variant's own for a round.
-    fn floods(&mut self, scenario: &Scenario, rounds: Range<usize>) -> Result<(), String> {
-        let (points, entries) = (scenario.points(), self.entries(scenario));
-        for round in rounds {
-            for entry in &entries {
-                let first = cell(scenario, &points[0], entry, round, None);
-                self.announce(&first);
-                let clients = first.clients() + OTHER_CLIENTS;
-                let fleet = propagation::start(self.workplace, entry, clients, &mut self.progress);
-                for point in &points {
-                    let mut cell = cell(scenario, point, entry, round, None);
-                    let result = match (&fleet, point.fraction) {
-                        (Err(error), _) => Err(error.clone()),
-                        (Ok(_), None) => Ok(None),
-                        (Ok(fleet), Some(fraction)) => {
-                            measure::capacity(&cell, fleet, &mut self.progress)
-                                .map(|capacity| Some((capacity * fraction).round()))
-                        }
-                    };
-                    let result = result.and_then(|rate| {
-                        cell.rate = rate;
-                        let fleet = fleet.as_ref().map_err(Clone::clone)?;
-                        propagation::measure(&cell, fleet, &mut self.progress)
-                    });
-                    self.record.add(&cell, result)?;
-                    self.finish(&cell);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Scenarios for which every cell needs servers that are new.
-    fn each_alone(&mut self, scenario: &Scenario, rounds: Range<usize>) -> Result<(), String> {
-        for point in scenario.points() {
-            for round in rounds.clone() {
-                for entry in self.entries(scenario) {
-                    let cell = cell(scenario, &point, entry, round, None);
-                    self.announce(&cell);
-                    let result = self.once(&cell);
-                    self.record.add(&cell, result)?;
-                    self.finish(&cell);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn once(&mut self, cell: &Cell<'_>) -> Result<Vec<Figure>, String> {
-        let progress = &mut self.progress;
-        if cell.scenario.kind == Kind::CatchUp {
-            return catch_up::measure(cell, self.workplace, progress);
-        }
-        let mut fleet = None;
-        let fleet = alone(self.workplace, cell, &mut fleet)?;
-        match cell.scenario.kind {
-            Kind::Fill => measure::fill(cell, fleet, progress),
-            Kind::Churn => at_capacity::churn(cell, fleet, progress),
-            Kind::Full => at_capacity::full(cell, fleet, progress),
-            Kind::Load | Kind::Flood | Kind::CatchUp => {
-                Err("not a scenario of one cell".to_owned())
-            }
-        }
     }
 
     pub(super) fn announce(&mut self, cell: &Cell<'_>) {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::point::Point;
 use super::target::Target;
 
 /// What a scenario does with the servers.
@@ -75,21 +76,6 @@ impl Entry {
     pub(crate) fn variant(&self) -> &str {
         self.runs.as_deref().unwrap_or(&self.name)
     }
-}
-
-/// One way to combine the lists.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Point {
-    /// Connections that make requests.
-    pub(crate) connections: usize,
-    /// Requests in flight on each, in a closed loop.
-    pub(crate) depth: usize,
-    /// An open loop's rate, as a part of the capacity of the slowest of `slowest_of`.
-    pub(crate) fraction: Option<f64>,
-    /// Workers of the herd's pool; `None` for its default.
-    pub(crate) workers: Option<usize>,
-    /// Silent connections beside them.
-    pub(crate) idle: usize,
 }
 
 /// A scenario, as its file has it.

@@ -5,8 +5,9 @@ mod words;
 
 use std::collections::BTreeMap;
 
+use super::point::Point;
 use super::record::{Rows, VOID, unit};
-use super::scenario::{Point, Scenario};
+use super::scenario::Scenario;
 use super::statistics::Spread;
 use super::target::Target;
 use compare::Comparison;

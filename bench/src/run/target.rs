@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::scenario::Point;
+use super::point::Point;
 use super::statistics::Spread;
 
 /// How far from level two figures may be on a machine that is shared: 0.97 counts as 1.

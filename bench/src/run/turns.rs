@@ -6,16 +6,16 @@
 //! slower or faster favors nobody. A turn is short and rounds are many, which is what the median of
 //! their ratios needs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
 use super::fleet::Fleet;
 use super::measure::{self, Visit};
+use super::point::Point;
 use super::record::{Cell, Figure, figure};
-use super::runner::{Runner, alone, cell};
-use super::scenario::{Entry, Point, Scenario};
+use super::runner::{Found, Runner, alone, cell};
+use super::scenario::{Entry, Scenario};
 use super::statistics::Spread;
 use crate::load::Measured;
 
@@ -25,15 +25,6 @@ const CALIBRATIONS: usize = 3;
 /// Seconds of load before the first round at a point, beside the warm-up of each round: for caches,
 /// and for programs that are compiled while they run.
 const FIRST_WARMUP: f64 = 0.2;
-
-/// What the passes before have found, by point and entry.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    /// Replies that were wrong once make a cell void, however often they were right.
-    void: BTreeSet<(usize, usize)>,
-    /// Log lines that were lost.
-    dropped_lines: BTreeMap<(usize, usize), usize>,
-}
 
 /// One pass of a scenario of loads.
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::words::{point_words, ratio};
 use super::{DEDICATED, SHARED};
+use crate::run::point::Point;
 use crate::run::record::Rows;
-use crate::run::scenario::{Kind, Point, Scenario};
+use crate::run::scenario::{Kind, Scenario};
 use crate::run::statistics::Spread;
 
 /// How far apart two are that are not level.

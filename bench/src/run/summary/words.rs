@@ -1,7 +1,8 @@
 //! Points and figures as people read them.
 
 use crate::figures::{duration, grouped};
-use crate::run::scenario::{Kind, Point, Scenario};
+use crate::run::point::Point;
+use crate::run::scenario::{Kind, Scenario};
 
 /// A figure with its unit.
 pub(super) fn shown(value: f64, unit: &str) -> String {
