@@ -25,8 +25,8 @@ readonly STOP_SECONDS=10
 readonly RELOAD_SECONDS=10
 
 # Log texts after a reload that succeeded and one that was refused.
-readonly RELOADED='servers\.txt and the key file read again: |reloaded: '
-readonly REFUSED='reload failed, keeping the current configuration: |not taken over, and what they said before stays in force: '
+readonly RELOADED='reloaded: '
+readonly REFUSED='reload failed, keeping the current configuration: '
 
 usage() {
     cat <<'TEXT'
