@@ -1,0 +1,353 @@
+# The servers of a herd on this machine: listed in a file, started as processes, found again by a later
+# script, watched, reloaded and stopped. Sourced by run.sh, which has the commands and the options.
+#
+# Each server has a supervisor, a shell that records the server's process id and exit code, so that a
+# later ./run.sh knows about servers that it did not start itself. Files in the state directory, for a
+# server NAME:
+#   NAME.pid      its process id, that process's start time, and the boot id of the machine
+#   NAME.out      its standard output: the line that says that it is ready
+#   NAME.notices  its standard error: warnings and errors
+#   NAME.exit     its exit code, once it has ended
+# and `settings`: the servers file, the log and data directories, and the flags of the last start.
+#
+# Functions return results in variables that their comments name. run.sh sets those of the command line,
+# the program `herd`, and the `signal` that is to end the script.
+# shellcheck shell=bash disable=SC2034,SC2154 # Variables shared with run.sh.
+
+# shellcheck source=tests/tools.sh
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
+
+# Time limit for a server to become ready.
+readonly READY_SECONDS=10
+# Time limit for a server to stop, after which it is killed. It gives up by itself after 9.
+readonly STOP_SECONDS=10
+# Time limit for a server to reload. Leaving a neighbor that does not answer takes seconds.
+readonly RELOAD_SECONDS=10
+
+# Log texts after a reload that succeeded and one that was refused.
+readonly RELOADED='reloaded: '
+readonly REFUSED='reload failed, keeping the current configuration: '
+
+# An id of this boot of the machine.
+read -r boot_id 2>/dev/null </proc/sys/kernel/random/boot_id || boot_id=unknown
+
+# Both ends of a pipe that nothing is written to: reading it with a time limit is a pause.
+exec {never}<> <(:)
+
+# Sleeps without starting a process.
+pause() {
+    read -r -t "$1" -u "$never" || true
+}
+
+# --- Lock: only one run.sh at a time starts or stops the servers of a state directory ---------------
+
+take_lock() {
+    mkdir -p "$state_dir" 2>/dev/null || die 1 "cannot make the directory $state_dir"
+    exec {lock}>"$state_dir/lock" || die 1 "cannot write in $state_dir"
+    flock -w 30 "$lock" || die 1 "another run.sh is starting or stopping the servers of $state_dir"
+}
+
+free_lock() {
+    exec {lock}>&-
+}
+
+# --- Settings and servers ------------------------------------------------------------------------
+
+# Takes settings that the command line leaves open from the last start, else the defaults. A start of
+# all servers takes the defaults.
+load_settings() {
+    local saved=()
+    if [[ -r $state_dir/settings ]] && ! { [[ $command == start ]] && $whole; }; then
+        mapfile -t saved <"$state_dir/settings"
+    fi
+    : "${servers:=${saved[0]:-$root/servers.txt}}"
+    : "${log_dir:=${saved[1]:-$root/logs}}"
+    : "${data_dir:=${saved[2]:-$root/data}}"
+    $flags_given || flags=("${saved[@]:3}")
+}
+
+# Keeps the settings for later commands, unless they are those of some servers only.
+save_settings() {
+    if $whole || [[ ! -e $state_dir/settings ]]; then
+        printf '%s\n' "$servers" "$log_dir" "$data_dir" "${flags[@]}" >"$state_dir/settings"
+    fi
+}
+
+# Reads names and addresses from the servers file, and checks the names of the command line. A server
+# that still runs after its line was removed can be named unless it is to be started. `herd check`
+# judges the file.
+declare -A listed_clients=() listed_peers=()
+listed=()
+read_servers() {
+    local line name client peer rest
+    [[ -r $servers ]] || die 2 "$servers: cannot be read"
+    while IFS= read -r line || [[ -n $line ]]; do
+        IFS=$' \t\r\f\v' read -r name client peer rest <<<"${line%%#*}"
+        [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || continue
+        listed+=("$name")
+        listed_clients[$name]=${client:-?} listed_peers[$name]=${peer:-?}
+    done <"$servers"
+    for name in "${names[@]}"; do
+        is_listed "$name" || { [[ $command != *start ]] && find_server "$name"; } ||
+            die 2 "$servers names no server $name; it names ${listed[*]}"
+    done
+}
+
+is_listed() {
+    [[ -n ${listed_clients[$1]:-} ]]
+}
+
+# Sets `unlisted` to the servers that still run after their lines were removed from the servers file.
+find_unlisted() {
+    local name
+    unlisted=()
+    find_running
+    for name in "${running[@]}"; do
+        is_listed "$name" || unlisted+=("$name")
+    done
+}
+
+# --- Start ---------------------------------------------------------------------------------------
+
+# supervise STEM COMMAND...: runs a server and records its process id and exit code.
+supervise() {
+    local stem=$1 parent started
+    shift
+    # This shell must not announce that a signal ended the server; the server keeps its own output.
+    {
+        (
+            find_process "$BASHPID" && echo "$BASHPID $started $boot_id" >"$stem.pid" &&
+                exec "$@" 2>&3 3>&- {never}<&-
+        )
+    } 3>&2 2>/dev/null
+    echo "$?" >"$stem.exit"
+}
+
+# Starts a server in a session of its own, out of reach of Ctrl-C and of a closed terminal.
+spawn() {
+    local name=$1 stem=$state_dir/$1
+    rm -f "$stem.pid" "$stem.exit" "$stem.notices"
+    : >"$stem.out"
+    # shellcheck disable=SC2016 # The supervisor expands them.
+    setsid "$BASH" -c 'source "$0" && supervise "$@"' "${BASH_SOURCE[0]}" "$stem" \
+        "$herd" serve "$name" --servers "$servers" --log-dir "$log_dir" --data-dir "$data_dir" "${flags[@]}" \
+        </dev/null >>"$stem.out" 2>>"$stem.notices" {lock}>&- {never}<&- &
+}
+
+# wait_ready NAME...: waits until these servers are ready. Fails, with the reasons printed, if one is
+# not: with code 2 for bad usage or bad configuration, else 1.
+wait_ready() {
+    local name code=0 deadline broken=() late=() pending=("$@") still
+    deadline=$(($(now_us) + READY_SECONDS * 1000000))
+    while ((${#pending[@]} > 0)); do
+        still=()
+        for name in "${pending[@]}"; do
+            if find_addresses "$name"; then
+                continue
+            elif find_exit_code "$name"; then
+                broken+=("$name")
+                ((exit_code != 2)) || code=2
+            elif (($(now_us) > deadline)); then
+                late+=("$name")
+            else
+                still+=("$name")
+            fi
+        done
+        pending=("${still[@]}")
+        [[ -z $signal ]] || return 1
+        pause 0.01
+    done
+    for name in "${broken[@]}"; do
+        cat "$state_dir/$name.notices"
+        # A server that was killed could not print the reason itself.
+        [[ -s $state_dir/$name.notices ]] || echo "$name ended before it was ready"
+    done | awk '!seen[$0]++' >&2 # A bad flag is bad for all of them.
+    if ((${#late[@]} > 0)); then
+        complain "not ready after $READY_SECONDS s: ${late[*]} (see $state_dir/*.notices)"
+    fi
+    ((${#broken[@]} + ${#late[@]} == 0)) || return "$((code > 0 ? code : 1))"
+}
+
+# --- Find ----------------------------------------------------------------------------------------
+
+# Sets `pid` to a server's process id. Fails if it is not running. The start time and the boot id tell
+# the server from another process that was given its id later.
+find_server() {
+    local recorded boot parent started
+    pid=
+    read -r pid recorded boot 2>/dev/null <"$state_dir/$1.pid" || return 1
+    [[ $boot == "$boot_id" ]] && find_process "$pid" && [[ $started == "$recorded" ]]
+}
+
+# find_running [NAME...]: sets `running` to those of the servers that are running; without names, of all
+# that were ever started with this state directory.
+find_running() {
+    local name names=("$@")
+    if (($# == 0)); then
+        names=("$state_dir"/*.pid)
+        names=("${names[@]##*/}")
+        names=("${names[@]%.pid}")
+    fi
+    running=()
+    for name in "${names[@]}"; do
+        ! find_server "$name" || running+=("$name")
+    done
+}
+
+# Sets `clients` and `peers` to a server's addresses. Fails until it is ready.
+find_addresses() {
+    local line
+    clients='' peers=''
+    while read -r line; do
+        if [[ $line =~ ^"$1 is ready: clients "(.+)", peers "(.+)$ ]]; then
+            clients=${BASH_REMATCH[1]} peers=${BASH_REMATCH[2]}
+            return 0
+        fi
+    done 2>/dev/null <"$state_dir/$1.out"
+    return 1
+}
+
+# Sets `exit_code` to that of a server that has ended. Fails, with nothing in it, if there is none.
+find_exit_code() {
+    exit_code=
+    read -r exit_code 2>/dev/null <"$state_dir/$1.exit"
+}
+
+# --- Watch --------------------------------------------------------------------------------------
+
+# watch_servers NAME...: shows the notices of these servers and which of them end, until a signal comes
+# or none is left. Fails if one ended with an exit code that is not 0.
+watch_servers() {
+    local name files=() before after ended=0 state_hint=''
+    [[ $state_dir == "$root/run" ]] || state_hint=" --state-dir ${state_dir@Q}"
+    # Follows the new file of a server that is started again, and ends with this shell.
+    for name in "$@"; do
+        files+=("$state_dir/$name.notices")
+    done
+    tail -q -n +1 -F --pid=$$ "${files[@]}" 2>/dev/null &
+    before=" $* "
+    while [[ -z $signal ]]; do
+        find_running "$@"
+        if ((${#running[@]} == 0)); then
+            # Another run.sh may be restarting them.
+            take_lock
+            free_lock
+            find_running "$@"
+        fi
+        after=" ${running[*]} "
+        for name in "$@"; do
+            if [[ $before == *" $name "* && $after != *" $name "* ]]; then
+                pause 0.05
+                find_exit_code "$name"
+                complain "$name has ended, exit code ${exit_code:-unknown};" \
+                    "to start it again: ./run.sh start $name --detach$state_hint"
+                [[ $exit_code == 0 ]] || ended=1
+            elif [[ $before != *" $name "* && $after == *" $name "* ]]; then
+                complain "$name is running again"
+            fi
+        done
+        before=$after
+        if ((${#running[@]} == 0)); then
+            complain "no server is left"
+            return "$ended"
+        fi
+        pause 0.2
+    done
+    return "$ended"
+}
+
+# --- Stop ----------------------------------------------------------------------------------------
+
+# send SIGNAL NAME...: sends a signal to those of the servers that are running.
+send() {
+    local name signal_name=$1
+    shift
+    for name in "$@"; do
+        find_server "$name" && kill "-$signal_name" "$pid" 2>/dev/null
+    done
+}
+
+# stop_servers [NAME...]: stops those of the servers that are running, without names all, and sets
+# `stopped` to them. Fails if one had to be killed or its exit code was not 0.
+stop_servers() {
+    local name waited since deadline result=0
+    since=$(now_us) deadline=$(($(now_us) + STOP_SECONDS * 1000000))
+    find_running "$@"
+    stopped=("${running[@]}")
+    ((${#stopped[@]} > 0)) || return 0
+    send TERM "${stopped[@]}"
+    while ((${#running[@]} > 0)); do
+        if (($(now_us) > deadline)); then
+            complain "killed, as not stopped within $STOP_SECONDS s: ${running[*]}"
+            send KILL "${running[@]}"
+            deadline=$((deadline + STOP_SECONDS * 1000000))
+        fi
+        pause 0.02
+        find_running "${running[@]}"
+    done
+    for name in "${stopped[@]}"; do
+        # The supervisor writes it right after the server's end.
+        for ((waited = 0; waited < 100; waited++)); do
+            find_exit_code "$name" && break
+            pause 0.02
+        done
+        if [[ $exit_code != 0 ]]; then
+            complain "$name ended with exit code ${exit_code:-unknown}"
+            result=1
+        fi
+    done
+    printf 'stopped in %s s: %s\n' "$(seconds_since "$since")" "${stopped[*]}"
+    return "$result"
+}
+
+# --- Reload --------------------------------------------------------------------------------------
+
+size_of() {
+    stat -c %s "$1" 2>/dev/null || echo 0
+}
+
+# find_line FILE OFFSET TEXT: prints what follows the text in the first line that has it beyond the
+# offset, or in the whole file if it was replaced.
+find_line() {
+    local offset=$2
+    (($(size_of "$1") >= offset)) || offset=0
+    tail -c "+$((offset + 1))" "$1" 2>/dev/null | sed -nE "s/^.*($3)//p" | head -n 1 | grep .
+}
+
+# reload_servers NAME...: sends SIGHUP and prints the outcomes, which servers report in their logs. With
+# a log level above info they report a refusal alone, and to their standard error. Fails unless all
+# have reloaded.
+reload_servers() {
+    local name text result=0 deadline quiet=false
+    local -A log_size=() notices_size=()
+    [[ " ${flags[*]} " =~ ' '--log-level[\ =](warn|error)' ' ]] && quiet=true
+    for name in "$@"; do
+        log_size[$name]=$(size_of "$log_dir/$name.log")
+        notices_size[$name]=$(size_of "$state_dir/$name.notices")
+    done
+    send HUP "$@"
+    deadline=$(($(now_us) + RELOAD_SECONDS * 1000000))
+    for name in "$@"; do
+        while true; do
+            if text=$(find_line "$state_dir/$name.notices" "${notices_size[$name]}" "$REFUSED"); then
+                complain "$name refused: $text"
+                result=1
+            elif text=$(find_line "$log_dir/$name.log" "${log_size[$name]}" "$RELOADED"); then
+                echo "$name: $text"
+            elif ! find_server "$name"; then
+                complain "$name is not running"
+                result=1
+            elif (($(now_us) < deadline)); then
+                pause 0.2
+                continue
+            elif $quiet; then
+                echo "$name: no refusal within $RELOAD_SECONDS s (its log level hides a success)"
+            else
+                complain "$name has not reloaded within $RELOAD_SECONDS s"
+                result=1
+            fi
+            break
+        done
+    done
+    return "$result"
+}
