@@ -5,7 +5,7 @@
 # later ./run.sh knows about servers that it did not start itself. Files in the state directory, for a
 # server NAME:
 #   NAME.pid      its process id, that process's start time, and the boot id of the machine
-#   NAME.out      its standard output: the line that says that it is ready
+#   NAME.out      its standard output: the line NAME is ready
 #   NAME.notices  its standard error: warnings and errors
 #   NAME.exit     its exit code, once it has ended
 # and `settings`: the servers file, the log and data directories, and the flags of the last start.
@@ -19,7 +19,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 
 # Time limit for a server to become ready.
 readonly READY_SECONDS=10
-# Time limit for a server to stop, after which it is killed. It gives up by itself after 9.
+# Time limit for a server to stop, after which it is killed. It exits by itself after 9.
 readonly STOP_SECONDS=10
 # Time limit for a server to reload. Leaving a neighbor that does not answer takes seconds.
 readonly RELOAD_SECONDS=10
@@ -170,8 +170,8 @@ wait_ready() {
 
 # --- Find ----------------------------------------------------------------------------------------
 
-# Sets `pid` to a server's process id. Fails if it is not running. The start time and the boot id tell
-# the server from another process that was given its id later.
+# Sets `pid` to a server's process id. Fails if it is not running. The start time and the boot id
+# distinguish the server from a process that was given its id later.
 find_server() {
     local recorded boot parent started
     pid=

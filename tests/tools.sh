@@ -44,7 +44,7 @@ seconds_since() {
 
 # --- Tools: found, or installed after asking -----------------------------------------------------
 
-# Whether to install without asking.
+# True to install without asking.
 assume_yes=false
 
 have() {
@@ -149,7 +149,7 @@ need_package() {
     fi
 }
 
-# Whether cargo is installed and at least as new as Cargo.toml requires.
+# Succeeds if cargo is installed and at least as new as Cargo.toml requires.
 cargo_is_good() {
     local found needed
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")

@@ -135,7 +135,7 @@ fn all_five_killed_at_once_restart_equal_with_nothing_lost() {
     );
 }
 
-/// Whether all servers return the same lines for these clients.
+/// True if all servers return the same lines for these clients.
 fn are_equal(fleet: &Fleet, clients: &Acknowledged) -> bool {
     let lines = |server| {
         fleet

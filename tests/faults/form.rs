@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Whether the long form runs.
+/// True in the long form.
 pub(crate) fn is_long() -> bool {
     std::env::var_os("HERD_FAULTS").is_some_and(|form| form == "long")
 }
@@ -37,7 +37,7 @@ fn print(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Whether a command succeeds on this machine.
+/// Runs a command. Returns whether it succeeds on this machine.
 pub(crate) fn can_run(words: &[&str]) -> bool {
     Command::new(words[0])
         .args(&words[1..])
@@ -48,7 +48,7 @@ pub(crate) fn can_run(words: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Whether a tool is installed. Prints that the test is skipped if it is not.
+/// Checks that a tool is installed. Prints that the test is skipped if it is not.
 pub(crate) fn has_tool(what: &str, tool: &str) -> bool {
     let installed = can_run(&["sh", "-c", &format!("command -v {tool}")]);
     if !installed {

@@ -254,6 +254,9 @@ fn a_second_process_on_the_same_folder_is_refused() {
         .output()
         .unwrap();
     assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8(second.stderr).unwrap();
-    assert!(said.contains("another process has the journal"), "{said}");
+    let notices = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        notices.contains("another process has the journal"),
+        "{notices}"
+    );
 }

@@ -12,7 +12,7 @@ use super::form::{choose, figure, limit};
 use crate::support::fleet::Fleet;
 use crate::support::process::{herd, wait_for, wait_until};
 use crate::support::proxy::Proxy;
-use crate::support::{PATIENCE, report, tell};
+use crate::support::{PATIENCE, report, send_and_read};
 
 /// Length of each of the two handshake messages that prove the key, with the length prefix.
 const MESSAGE_BYTES: usize = 50;
@@ -84,10 +84,10 @@ fn replayed_altered_and_huge_streams_change_nothing() {
     assert!(recorded.len() > 2 * MESSAGE_BYTES);
     for round in 0..rounds {
         let before = refused(&fleet, welsh);
-        assert!(tell(fleet.peer(welsh), &recorded).len() <= MESSAGE_BYTES);
-        assert!(tell(fleet.peer(ball), &recorded).len() <= MESSAGE_BYTES);
+        assert!(send_and_read(fleet.peer(welsh), &recorded).len() <= MESSAGE_BYTES);
+        assert!(send_and_read(fleet.peer(ball), &recorded).len() <= MESSAGE_BYTES);
         for from in [MESSAGE_BYTES, MESSAGE_BYTES + 7, 1] {
-            assert_eq!(tell(fleet.peer(welsh), &recorded[from..]), b"");
+            assert_eq!(send_and_read(fleet.peer(welsh), &recorded[from..]), b"");
         }
         await_refused(&fleet, welsh, before + 4);
         replays += 5;
@@ -101,7 +101,7 @@ fn replayed_altered_and_huge_streams_change_nothing() {
     let flips = choose(1, 10) * bytes.len();
     for round in 0..flips {
         let byte = bytes[round % bytes.len()];
-        // What Ball sends is refused by Welsh, what Welsh sends back by Ball.
+        // Welsh refuses altered bytes of Ball, and Ball those of Welsh.
         for (server, flip) in [
             (welsh, Proxy::flip as fn(&Proxy, usize)),
             (ball, Proxy::flip_back),
@@ -133,7 +133,7 @@ fn replayed_altered_and_huge_streams_change_nothing() {
     let resident = fleet.process(welsh).resident_kib();
     let before = refused(&fleet, welsh);
     for _ in 0..strangers {
-        assert_eq!(tell(fleet.peer(welsh), &huge), b"");
+        assert_eq!(send_and_read(fleet.peer(welsh), &huge), b"");
     }
     await_refused(&fleet, welsh, before + strangers);
     let grown = fleet.process(welsh).resident_kib().saturating_sub(resident);
@@ -170,7 +170,7 @@ fn strangers_without_a_descriptor_are_counted() {
     });
     let start = Instant::now();
     for _ in 0..strangers {
-        assert_eq!(tell(fleet.peer(0), b""), b"");
+        assert_eq!(send_and_read(fleet.peer(0), b""), b"");
     }
     let seconds = start.elapsed().as_secs() as usize;
     await_refused(&fleet, 0, strangers);

@@ -1,5 +1,5 @@
-//! Neighbors compare what they hold: records that were lost behind the herd's back are found and
-//! sent again, and not before they have been missing twice.
+//! The audit between neighbors: records that were lost unnoticed are found and sent again, but only
+//! once they have been missing in two rounds.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use herd::model::digest::DigestKey;
 use herd::model::record::RecordView;
 use herd::server::Server;
 
-/// Two neighbors, Alford and Welsh, that compare so often.
+/// Two neighbors, Alford and Welsh, that compare digests at this interval.
 fn pair(interval: Duration) -> [Server; 2] {
     let (text, mut sockets) = free_ring();
     let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
@@ -30,19 +30,19 @@ fn pair(interval: Duration) -> [Server; 2] {
     })
 }
 
-/// A record of long ago that Ball, which is not there, has taken.
+/// An old record whose origin is Ball, which is not running.
 fn old(client: &str, time: u64) -> Vec<u8> {
     format!("RECORD Ball 7 {time} 1479413884000000000 {client} +1+1 {time}").into_bytes()
 }
 
-/// Puts a record into a cache past everything that would tell the neighbors.
+/// Puts a record into a server's cache without flooding it.
 fn plant(server: &Server, line: &[u8]) {
     server
         .replica()
         .restore(&RecordView::parse_line(line).unwrap());
 }
 
-/// Waits until the two hold the same records.
+/// Waits until both hold the same records.
 #[track_caller]
 fn await_equal(servers: &[Server; 2]) {
     let records = |server: &Server| {
@@ -58,19 +58,19 @@ fn await_equal(servers: &[Server; 2]) {
         );
         all
     };
-    wait_until("they hold the same", || {
+    wait_until("equal records", || {
         records(&servers[0]) == records(&servers[1])
     });
 }
 
-/// Waits until both links have all that is known, and nothing on its way.
+/// Waits until both links are live and nothing is unacknowledged.
 #[track_caller]
 fn await_links(servers: &[Server; 2]) {
     let is_up = |server: &Server| {
         let mut links = server.links().into_values();
         links.all(|link| link.phase == LinkPhase::Live && link.lag() == Some(0))
     };
-    wait_until("both links have all", || servers.iter().all(is_up));
+    wait_until("both links are live and idle", || servers.iter().all(is_up));
 }
 
 fn diverged(server: &Server) -> u64 {
@@ -78,7 +78,7 @@ fn diverged(server: &Server) -> u64 {
 }
 
 #[test]
-fn what_is_missing_twice_is_found_counted_and_sent() {
+fn records_missing_in_two_rounds_are_found_counted_and_sent() {
     let interval = Duration::from_millis(700);
     let servers = pair(interval);
     let [alford, welsh] = &servers;
@@ -88,7 +88,7 @@ fn what_is_missing_twice_is_found_counted_and_sent() {
         }
     }
     await_links(&servers);
-    // A few rounds in which there is nothing to find.
+    // A few rounds without a difference.
     let quiet = Instant::now() + 3 * interval;
     while Instant::now() < quiet {
         assert_eq!((diverged(alford), diverged(welsh)), (0, 0));
@@ -106,7 +106,7 @@ fn what_is_missing_twice_is_found_counted_and_sent() {
     alford.replica().locate(b"newer-at-welsh", |record| {
         assert_eq!(record.unwrap().time_text, b"6");
     });
-    // Each has sent at least the bucket of which only it had the newest record.
+    // Each has sent at least the bucket in which only it had the newest record.
     let key = DigestKey::new(KEYS.herd().bytes());
     let clients = ["only-at-alford", "only-at-welsh", "newer-at-welsh"];
     let buckets: BTreeSet<_> = clients.map(|client| key.bucket(client.as_bytes())).into();
@@ -114,7 +114,7 @@ fn what_is_missing_twice_is_found_counted_and_sent() {
         let found = diverged(server);
         assert!((1..=buckets.len() as u64).contains(&found), "{found}");
     }
-    // And then it is over.
+    // Then no more differences are found.
     let found = [diverged(alford), diverged(welsh)];
     let quiet = Instant::now() + 3 * interval;
     while Instant::now() < quiet {
@@ -125,7 +125,7 @@ fn what_is_missing_twice_is_found_counted_and_sent() {
 }
 
 #[test]
-fn much_that_is_missing_is_sent_over_several_rounds() {
+fn many_missing_records_are_sent_over_several_rounds() {
     let interval = Duration::from_millis(200);
     let servers = pair(interval);
     let [alford, welsh] = &servers;
@@ -135,14 +135,14 @@ fn much_that_is_missing_is_sent_over_several_rounds() {
         plant(alford, &old(&client.to_string(), 5));
     }
     await_equal(&servers);
-    // At 16 buckets a round.
+    // At most 16 buckets are sent a round.
     let key = DigestKey::new(KEYS.herd().bytes());
     let buckets: BTreeSet<_> = (0..200)
         .map(|client: u32| key.bucket(client.to_string().as_bytes()))
         .collect();
     let rounds = u32::try_from(buckets.len().div_ceil(16)).unwrap();
     assert!(rounds > 5);
-    // The neighbor's rounds may come together by up to half when the machine is slow.
+    // On a slow machine two rounds may be only half an interval apart.
     assert!(planted.elapsed() >= interval / 2 * rounds);
     assert_eq!(welsh.records(), 200);
     servers.into_iter().for_each(Server::stop);

@@ -1,4 +1,4 @@
-//! Links that let nobody in: what strangers, liars and recordings come to, over real sockets.
+//! Links against strangers, forged and recorded streams, and silent peers, over real sockets.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, KEYS, PATIENCE, RING, alone, atlas, config, free_ring, report, tell};
+use crate::support::{
+    Client, KEYS, PATIENCE, RING, alone, atlas, config, free_ring, report, send_and_read,
+};
 use herd::config::keys::KeyFile;
 use herd::config::topology::Topology;
 use herd::link::handshake::{self, Hello, Peer};
@@ -16,18 +18,19 @@ use herd::model::time::Timestamp;
 use herd::server::{Server, Sockets};
 use parking_lot::Mutex;
 
-/// Bytes of each of the two messages that prove the key, with their length before them.
+/// Bytes of each of the two handshake messages that prove the key, with their length prefix.
 const MESSAGE_BYTES: usize = 50;
 
-/// No byte of a stream, for [`Proxy::flip`].
+/// Value of [`Proxy::flip`] at which no byte is changed.
 const NONE: usize = usize::MAX;
 
-/// Stands between a dialer and whom it dials; records what the dialer sends, and can change it.
+/// A proxy between a dialer and the server that it dials. Records the dialer's bytes, and can change
+/// them.
 struct Proxy {
     address: SocketAddr,
-    /// What was sent over each connection.
+    /// The dialer's bytes, by connection.
     recorded: Arc<Mutex<Vec<Vec<u8>>>>,
-    /// The byte of the next part passed on of which a bit is changed, once.
+    /// Index of the byte in the next part read in which a bit is changed, once.
     flip: Arc<AtomicUsize>,
 }
 
@@ -66,12 +69,12 @@ impl Proxy {
 }
 
 /// Copies from one socket to another until either ends.
-fn pass(from: &TcpStream, to: &TcpStream, mut see: impl FnMut(&mut [u8]) + Send + 'static) {
+fn pass(from: &TcpStream, to: &TcpStream, mut inspect: impl FnMut(&mut [u8]) + Send + 'static) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     std::thread::spawn(move || {
         let mut part = [0; 65_536];
         while let Ok(bytes @ 1..) = from.read(&mut part) {
-            see(&mut part[..bytes]);
+            inspect(&mut part[..bytes]);
             if to.write_all(&part[..bytes]).is_err() {
                 break;
             }
@@ -80,7 +83,7 @@ fn pass(from: &TcpStream, to: &TcpStream, mut see: impl FnMut(&mut [u8]) + Send 
     });
 }
 
-/// Two neighbors, of which Ball dials Welsh through a proxy.
+/// Two neighbors. Ball dials Welsh through a proxy.
 struct Pair {
     ball: Server,
     welsh: Server,
@@ -112,7 +115,7 @@ impl Pair {
         pair
     }
 
-    /// Reports at Ball, and waits until Welsh says the same.
+    /// Reports at Ball, and waits until Welsh answers with that record.
     #[track_caller]
     fn flood(&self, client: &str) {
         let reply = Client::connect(self.ball.client_address()).ask(&report(client, "+1+1"));
@@ -140,7 +143,7 @@ fn await_refused(server: &Server, count: u64) {
 }
 
 #[test]
-fn a_recorded_stream_lets_nobody_in_and_cuts_nobody_off() {
+fn a_recorded_stream_is_refused_and_cuts_no_link() {
     let pair = Pair::start();
     pair.flood("before");
     let connections = pair.proxy.connections();
@@ -148,17 +151,17 @@ fn a_recorded_stream_lets_nobody_in_and_cuts_nobody_off() {
     let peers = pair.welsh.peer_address();
     let refused = pair.welsh.peers_refused();
 
-    // All of it, to the side that it was for, and to the other.
-    assert_eq!(tell(peers, &recorded).len(), MESSAGE_BYTES);
+    // The whole stream, to the side that received it and to the other.
+    assert_eq!(send_and_read(peers, &recorded).len(), MESSAGE_BYTES);
     await_refused(&pair.welsh, refused + 1);
-    assert!(tell(pair.ball.peer_address(), &recorded).len() <= MESSAGE_BYTES);
-    // Without its beginning, and from within.
+    assert!(send_and_read(pair.ball.peer_address(), &recorded).len() <= MESSAGE_BYTES);
+    // Parts of it, without its beginning.
     for from in [MESSAGE_BYTES, MESSAGE_BYTES + 7, 1] {
-        assert_eq!(tell(peers, &recorded[from..]), b"");
+        assert_eq!(send_and_read(peers, &recorded[from..]), b"");
     }
     await_refused(&pair.welsh, refused + 4);
 
-    // Only the part that is answered: while that one waits, the true link is in use.
+    // Only the first message, which is answered. While that connection waits, the real link is in use.
     let mut half = TcpStream::connect(peers).unwrap();
     half.write_all(&recorded[..MESSAGE_BYTES]).unwrap();
     half.read_exact(&mut [0; MESSAGE_BYTES]).unwrap();
@@ -171,7 +174,7 @@ fn a_recorded_stream_lets_nobody_in_and_cuts_nobody_off() {
 }
 
 #[test]
-fn what_is_altered_on_its_way_is_not_taken_and_heals() {
+fn altered_frames_are_refused_and_the_link_recovers() {
     let pair = Pair::start();
     // A byte of the length, of the ciphertext, of the tag.
     for (round, at) in [1, 2, 9, 17].into_iter().enumerate() {
@@ -179,7 +182,7 @@ fn what_is_altered_on_its_way_is_not_taken_and_heals() {
         pair.proxy.flip.store(at, Ordering::Relaxed);
         pair.flood(&format!("altered-{at}"));
         await_refused(&pair.welsh, refused + 1);
-        // What was altered may have been a marker after the record.
+        // The altered frame may have been a marker after the record.
         pair.flood(&format!("healed-{at}"));
         assert!(pair.proxy.connections() > connections, "byte {at}");
         assert_eq!(pair.welsh.records(), 1 + 2 * (round + 1));
@@ -196,7 +199,7 @@ fn resident_kib() -> usize {
 }
 
 #[test]
-fn who_has_no_key_gets_nothing_in_and_nothing_out() {
+fn strangers_without_the_key_get_no_answer_and_store_nothing() {
     let server = alone(|_| {});
     let peers = server.peer_address();
     let now = Timestamp::now().as_nanos();
@@ -211,23 +214,23 @@ fn who_has_no_key_gets_nothing_in_and_nothing_out() {
         &largest,
     ];
     for stranger in strangers {
-        assert_eq!(tell(peers, stranger), b"");
+        assert_eq!(send_and_read(peers, stranger), b"");
     }
     await_refused(&server, strangers.len() as u64);
 
     let before = resident_kib();
     for _ in 0..500 {
-        assert_eq!(tell(peers, &largest), b"");
+        assert_eq!(send_and_read(peers, &largest), b"");
     }
     await_refused(&server, strangers.len() as u64 + 500);
-    // Other tests of this program run beside this one.
+    // Other tests of this program run at the same time and use memory too.
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB for 500 strangers");
     assert_eq!(server.records(), 0);
     server.stop();
 }
 
-/// Dials a server as somebody; what comes of it.
+/// Dials a server under a name. Returns the name in the answer, or the error.
 fn dial(address: SocketAddr, keys: &KeyFile, name: &str, to: &str) -> String {
     let stream = TcpStream::connect(address).unwrap();
     let own = Hello::new(keys.herd(), name, 7, Timestamp::now());
@@ -239,7 +242,7 @@ fn dial(address: SocketAddr, keys: &KeyFile, name: &str, to: &str) -> String {
 }
 
 #[test]
-fn a_wrong_key_is_refused_and_a_right_one_is_told_why() {
+fn a_wrong_key_is_refused_and_a_right_key_gets_the_reason() {
     let server = alone(|_| {});
     let foreign = KeyFile::generate().unwrap();
     let peers = server.peer_address();
@@ -255,17 +258,17 @@ fn a_wrong_key_is_refused_and_a_right_one_is_told_why() {
     server.stop();
 }
 
-/// A server with one neighbor, Welsh, that this test is itself.
-struct Feigned {
+/// A server with one neighbor, Welsh, which the test plays.
+struct FakeNeighbor {
     ball: Server,
     welsh: TcpListener,
 }
 
-/// Bytes that wait for a feigned neighbor; what is more waits at the server.
+/// Receive buffer of the fake neighbor; anything beyond waits at the server.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
 
-impl Feigned {
-    fn start() -> Feigned {
+impl FakeNeighbor {
+    fn start() -> FakeNeighbor {
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let [clients, peers, welsh] = [0, 1, 2].map(|_| bind());
         let socket = socket2::SockRef::from(&welsh);
@@ -278,10 +281,10 @@ impl Feigned {
         );
         let sockets = Sockets { clients, peers };
         let ball = Server::start(&config(&text, "Ball"), sockets, atlas()).unwrap();
-        Feigned { ball, welsh }
+        FakeNeighbor { ball, welsh }
     }
 
-    /// Answers Ball as Welsh would, and says that it holds nothing.
+    /// Answers Ball's handshake as Welsh, and sends an empty version vector.
     fn answer(stream: &TcpStream) -> Peer {
         let own = || Hello::new(KEYS.herd(), "Welsh", 7, Timestamp::now());
         let deadline = Instant::now() + PATIENCE;
@@ -291,14 +294,14 @@ impl Feigned {
     }
 }
 
-/// Waits until the other side has reset a connection; how long it had been open.
+/// Waits until the other side has reset a connection. Returns the time since `since`.
 #[track_caller]
 fn await_reset(mut stream: &TcpStream, since: Instant) -> Duration {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut part = [0; 4_096];
     while stream.read(&mut part).is_ok_and(|bytes| bytes > 0) {}
     let after = since.elapsed();
-    // An end that comes before the reset has been read as one.
+    // A reset can first show as a plain end of the stream.
     let deadline = Instant::now() + Duration::from_secs(1);
     while Instant::now() < deadline {
         if stream.take_error().unwrap().is_some() || stream.peer_addr().is_err() {
@@ -309,13 +312,13 @@ fn await_reset(mut stream: &TcpStream, since: Instant) -> Duration {
     panic!("closed in order, not reset");
 }
 
-/// Where packets are lost one way only, an orderly end would wait for ever behind what is not
-/// acknowledged, and the other side would take longer than the silence limit to find out by itself.
+/// Where packets are lost one way only, an orderly close would wait for ever behind unacknowledged
+/// bytes, and the other side would take longer than the liveness limit to notice by itself.
 #[test]
-fn who_falls_silent_is_reset_at_either_end() {
-    let feigned = Feigned::start();
+fn a_silent_peer_is_reset_by_either_end() {
+    let fake = FakeNeighbor::start();
     let dialed = std::thread::spawn({
-        let address = feigned.ball.peer_address();
+        let address = fake.ball.peer_address();
         move || {
             let stream = TcpStream::connect(address).unwrap();
             let own = Hello::new(KEYS.herd(), "Welsh", 7, Timestamp::now());
@@ -324,53 +327,52 @@ fn who_falls_silent_is_reset_at_either_end() {
             await_reset(&stream, Instant::now())
         }
     });
-    let (stream, _) = feigned.welsh.accept().unwrap();
-    let _peer = Feigned::answer(&stream);
+    let (stream, _) = fake.welsh.accept().unwrap();
+    let _peer = FakeNeighbor::answer(&stream);
     let accepted = await_reset(&stream, Instant::now());
     for after in [dialed.join().unwrap(), accepted] {
         let expected = Duration::from_millis(3_800)..Duration::from_secs(5);
         assert!(expected.contains(&after), "{after:?}");
     }
-    feigned.ball.stop();
+    fake.ball.stop();
 }
 
-/// What it says must not be lost among what others say to the sender.
+/// Its vector must not be lost among the wake-ups of the sender.
 #[test]
 fn a_neighbor_that_connects_again_and_again_while_it_is_dialed_is_still_heard() {
-    let feigned = Feigned::start();
-    let (stream, _) = feigned.welsh.accept().unwrap();
+    let fake = FakeNeighbor::start();
+    let (stream, _) = fake.welsh.accept().unwrap();
     // Ball ends its own handshake after 2 s, in which a busy machine may not manage all of them.
     let start = Instant::now();
     for _ in 0..20 {
-        let dialed = dial(feigned.ball.peer_address(), &KEYS, "Welsh", "Ball");
+        let dialed = dial(fake.ball.peer_address(), &KEYS, "Welsh", "Ball");
         assert_eq!(dialed, "ok Ball");
         if start.elapsed() > Duration::from_secs(1) {
             break;
         }
     }
-    let mut peer = Feigned::answer(&stream);
-    // Before the link is given up for its silence.
+    let mut peer = FakeNeighbor::answer(&stream);
+    // Before the link is closed for its silence.
     let deadline = Instant::now() + Duration::from_secs(3);
     let line = peer.reader.read_line(&stream, deadline).unwrap();
     assert!(line.starts_with(b"MARKER "), "{}", line.escape_ascii());
     drop((peer, stream));
-    feigned.ball.stop();
+    fake.ball.stop();
 }
 
-/// A link that breaks off each time that the cache is being sent costs a scan a second, not as many
-/// as it can be dialed.
+/// A link that breaks during every resync costs one scan a second, not one per connection.
 #[test]
-fn a_scan_that_breaks_off_is_not_begun_again_at_once() {
-    let feigned = Feigned::start();
+fn an_interrupted_resync_is_not_repeated_at_once() {
+    let fake = FakeNeighbor::start();
     for index in 0..50_000 {
         let line = format!("RECORD Ball 1 {} 1 client-{index} +1+1 1", index + 1);
         let record = RecordView::parse_line(line.as_bytes()).unwrap();
-        feigned.ball.replica().restore(&record);
+        fake.ball.replica().restore(&record);
     }
     let mut last: Option<Instant> = None;
     for _ in 0..3 {
-        let (stream, _) = feigned.welsh.accept().unwrap();
-        let mut peer = Feigned::answer(&stream);
+        let (stream, _) = fake.welsh.accept().unwrap();
+        let mut peer = FakeNeighbor::answer(&stream);
         let deadline = Instant::now() + PATIENCE;
         let line = peer.reader.read_line(&stream, deadline).unwrap();
         assert!(line.starts_with(b"RECORD "), "{}", line.escape_ascii());
@@ -379,20 +381,20 @@ fn a_scan_that_breaks_off_is_not_begun_again_at_once() {
             assert!(pause > Duration::from_millis(900), "{pause:?}");
         }
     }
-    feigned.ball.stop();
+    fake.ball.stop();
 }
 
 #[test]
-fn who_answers_for_a_neighbor_without_the_key_is_counted() {
-    let feigned = Feigned::start();
-    let (mut stream, _) = feigned.welsh.accept().unwrap();
+fn an_answer_without_the_key_is_counted_as_refused() {
+    let fake = FakeNeighbor::start();
+    let (mut stream, _) = fake.welsh.accept().unwrap();
     stream.read_exact(&mut [0; MESSAGE_BYTES]).unwrap();
     let answer = [&b"\x00\x30"[..], &[7; MESSAGE_BYTES - 2]].concat();
     stream.write_all(&answer).unwrap();
-    await_refused(&feigned.ball, 1);
-    let error = feigned.ball.links()["Welsh"].error.clone();
+    await_refused(&fake.ball, 1);
+    let error = fake.ball.links()["Welsh"].error.clone();
     assert_eq!(error.unwrap().reason, "wrong key or not a peer");
-    feigned.ball.stop();
+    fake.ball.stop();
 }
 
 #[test]
@@ -405,12 +407,12 @@ fn strangers_in_all_handshake_slots_are_gone_after_two_seconds_and_live_links_go
         .map(|index| {
             let mut stream = TcpStream::connect(peers).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            // Some say nothing, some begin a message.
+            // Some send nothing, some begin a message.
             let _ = stream.write_all(&b"\x00\x30unfinished"[..index % 3 * 4]);
             stream
         })
         .collect();
-    // There is room for no more than 16 of them.
+    // At most 16 of them have a handshake slot.
     await_refused(&pair.welsh, refused + 24);
     assert!(began.elapsed() < Duration::from_secs(2));
     let mut floods = 0;
@@ -459,7 +461,7 @@ fn a_key_is_rotated_server_by_server_and_no_report_is_held_up() {
             servers.remove(index).stop();
             let sockets = Sockets::bind(topology.server(name).unwrap(), None).unwrap();
             servers.insert(index, start(index, &keys, sockets));
-            // From the one with the newest file, and to it.
+            // From the server with the newest file, and to it.
             for origin in [index, (index + 1) % RING.len()] {
                 let client = format!("client-{step}-{index}-{origin}");
                 let reply =

@@ -1,12 +1,12 @@
 //! The rules between servers, simulated: five real `Replica`s in a ring, with their real queues and
-//! lines, over links and disks that a seeded driver lets fail in every way.
+//! lines, over links and disks that a seeded driver makes fail in every way.
 //!
-//! What is simulated is only what is around a `Replica`: connections that come and go, queues that
-//! overflow, delivery in any order across paths, crashes that fall back to what was on disk, and
-//! clocks that are wrong. A run is good if at its end, with everything healed, all servers hold
-//! the same records and none that was acknowledged is missing.
+//! Only the surroundings of a `Replica` are simulated: connections that come and go, queues that
+//! overflow, delivery in any order across paths, crashes that fall back to the disk's state, and
+//! clocks that are wrong. A run is good if at its end, with everything healed, all servers hold the
+//! same records and no acknowledged one is missing.
 //!
-//! To show that the simulation can fail, each rule that it can see is left out in turn, and then
+//! To show that the simulation can fail, each rule that it can check is left out in turn, and then
 //! runs do fail.
 
 #[path = "../support/record.rs"]
@@ -26,7 +26,7 @@ const SERVERS: usize = 5;
 const NAMES: [&str; SERVERS] = ["Alford", "Ball", "Hamilton", "Holiday", "Welsh"];
 const CLIENTS: u64 = 8;
 
-/// Groups that a link's queue holds, few enough that it overflows all the time.
+/// Capacity of a link's queue in groups, small enough that it often overflows.
 const QUEUE: usize = 4;
 
 /// Steps of a run before everything heals.
@@ -36,23 +36,23 @@ const STEPS: usize = 400;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Without {
     Nothing,
-    /// A record's place in the total order: "the same or an older time stops" instead.
+    /// Records compare by time only: "the same or an older time stops".
     TotalOrder,
-    /// One judge of a time, the origin: every server judges by its own clock instead.
+    /// Every server judges a time by its own clock, not only the origin.
     OriginClock,
-    /// Advancing by markers alone: a single record advances the vector too.
+    /// A single record advances the vector, not only a marker.
     VectorByMarker,
-    /// The dirty mark: what overflows is dropped, and the link goes on.
+    /// An overflow drops the queued records and the link stays live.
     Overflow,
-    /// One group in one step: the vector claims a report before it is stored.
+    /// The vector claims a report a step before it is stored.
     OneGroup,
-    /// The resync on connecting: a link is live from then on, and what was before is not sent.
+    /// A new connection is live without a resync: earlier records are not sent.
     Resync,
-    /// Records on disk before the vector that covers them.
+    /// Records reach the disk later than the vector that covers them.
     DurableVector,
 }
 
-/// The generator of a run's choices: xorshift, so that a seed says all.
+/// Generator of a run's choices: xorshift, so that the seed determines the run.
 struct Choices(u64);
 
 impl Choices {
@@ -68,7 +68,7 @@ impl Choices {
     }
 }
 
-/// What survives a crash.
+/// The state that survives a crash.
 #[derive(Clone, Default)]
 struct Disk {
     records: BTreeMap<Vec<u8>, Record>,
@@ -78,17 +78,17 @@ struct Disk {
 /// One direction between two neighbors, as its sender sees it.
 struct Link {
     id: LinkId,
-    outlet: OutboxReceiver,
+    outbox: OutboxReceiver,
     to: usize,
-    /// Whether the network lets it be.
+    /// True while the network allows a connection.
     possible: bool,
     connected: bool,
-    /// Lines that have been written to the socket and not yet been applied.
+    /// Lines written to the socket and not yet applied.
     wire: VecDeque<Vec<u8>>,
 }
 
 struct Server {
-    herd: Replica,
+    replica: Replica,
     up: bool,
     epoch: u64,
     links: Vec<Link>,
@@ -114,16 +114,16 @@ fn neighbors(server: usize) -> [usize; 2] {
 }
 
 fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
-    let herd = Replica::new(NAMES[server], epoch, 1_000_000);
+    let replica = Replica::new(NAMES[server], epoch, 1_000_000);
     for record in disk.records.values() {
-        herd.restore(&record.view());
+        replica.restore(&record.view());
     }
-    herd.restore_vector(&disk.held);
+    replica.restore_vector(&disk.held);
     let links = neighbors(server).map(|to| {
-        let (id, outlet) = herd.add_link_bounded(queue);
+        let (id, outbox) = replica.add_link_bounded(queue);
         Link {
             id,
-            outlet,
+            outbox,
             to,
             possible: true,
             connected: false,
@@ -131,7 +131,7 @@ fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
         }
     });
     Server {
-        herd,
+        replica,
         up: true,
         epoch,
         links: links.into(),
@@ -140,9 +140,9 @@ fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
     }
 }
 
-fn records(herd: &Replica) -> BTreeMap<Vec<u8>, Record> {
+fn records(replica: &Replica) -> BTreeMap<Vec<u8>, Record> {
     let mut all = BTreeMap::new();
-    herd.scan(
+    replica.scan(
         &mut all,
         |all, record| drop(all.insert(record.client.to_vec(), Record::new(record))),
         |_| true,
@@ -170,23 +170,23 @@ impl Simulation {
         simulation
     }
 
-    /// The clock of a server: Alford's is far behind where times are judged by it.
+    /// The clock of a server. Alford's is 250 s behind.
     fn clock(&self, server: usize) -> Timestamp {
         let behind = if server == 0 { 250 * SECOND } else { 0 };
         Timestamp::from_nanos(self.now - behind)
     }
 
-    /// Writes what is in memory to disk.
+    /// Writes the state in memory to disk.
     fn persist(&mut self, server: usize) {
-        let Server { herd, disk, .. } = &mut self.servers[server];
-        disk.held = herd.vector();
-        // Without that rule records are written later than the vector that covers them.
+        let Server { replica, disk, .. } = &mut self.servers[server];
+        disk.held = replica.vector();
+        // Without the rule, records are written later than the vector that covers them.
         if self.without != Without::DurableVector || self.choices.below(3) == 0 {
-            disk.records = records(herd);
+            disk.records = records(replica);
         }
     }
 
-    /// Dials: the neighbor says what it holds, and what it lacks goes straight to the wire.
+    /// Dials: the neighbor sends its vector, and the records that it lacks go straight to the wire.
     fn connect(&mut self, server: usize, link: usize) {
         let to = self.servers[server].links[link].to;
         if !self.servers[server].up
@@ -195,15 +195,15 @@ impl Simulation {
         {
             return;
         }
-        let held = self.servers[to].herd.vector();
+        let held = self.servers[to].replica.vector();
         self.resync(server, link, &held);
     }
 
     fn resync(&mut self, server: usize, link: usize, held: &Vector) {
         let scans = self.without != Without::Resync;
-        let Server { herd, links, .. } = &mut self.servers[server];
+        let Server { replica, links, .. } = &mut self.servers[server];
         let link = &mut links[link];
-        let captured = herd.set_live(link.id);
+        let captured = replica.set_live(link.id);
         if !link.connected {
             link.wire.clear();
         }
@@ -212,7 +212,7 @@ impl Simulation {
             return;
         }
         let mut lines = Vec::new();
-        herd.records_above(
+        replica.records_above(
             held,
             &mut lines,
             |lines, record| {
@@ -230,21 +230,21 @@ impl Simulation {
     }
 
     fn disconnect(&mut self, server: usize, link: usize) {
-        let Server { herd, links, .. } = &mut self.servers[server];
+        let Server { replica, links, .. } = &mut self.servers[server];
         let link = &mut links[link];
-        herd.set_down(link.id);
+        replica.set_down(link.id);
         link.connected = false;
         link.wire.clear();
     }
 
-    /// The sender thread: takes one group from its queue to the wire.
+    /// A step of the sender thread: moves one group from the outbox to the wire.
     fn send(&mut self, server: usize, link: usize) -> bool {
-        let Server { herd, links, .. } = &mut self.servers[server];
+        let Server { replica, links, .. } = &mut self.servers[server];
         let sender = &mut links[link];
         if !sender.connected {
             return false;
         }
-        match sender.outlet.try_take() {
+        match sender.outbox.try_take() {
             Ok(Queued::Lines(lines)) => {
                 self.records_sent += lines
                     .split(|&byte| byte == b'\n')
@@ -253,12 +253,12 @@ impl Simulation {
                 sender.wire.push_back(lines.to_vec());
             }
             Ok(Queued::Overflowed) if self.without == Without::Overflow => {
-                herd.set_live(sender.id);
+                replica.set_live(sender.id);
             }
             Ok(Queued::Overflowed) => {
                 let to = sender.to;
                 if self.servers[to].up {
-                    let held = self.servers[to].herd.vector();
+                    let held = self.servers[to].replica.vector();
                     self.resync(server, link, &held);
                 }
             }
@@ -267,7 +267,7 @@ impl Simulation {
         true
     }
 
-    /// The receiver thread: applies the next lines of a wire.
+    /// A step of the receiver thread: applies the next lines of a wire.
     fn receive(&mut self, server: usize, link: usize) -> bool {
         let to = self.servers[server].links[link].to;
         if !self.servers[to].up {
@@ -291,7 +291,7 @@ impl Simulation {
         {
             if let Some(record) = RecordView::parse_line(line) {
                 let stored = receiver
-                    .herd
+                    .replica
                     .locate(record.client, |found| found.map(|found| found.time));
                 let refused = match self.without {
                     Without::TotalOrder => stored.is_some_and(|time| record.time <= time),
@@ -299,22 +299,22 @@ impl Simulation {
                     _ => false,
                 };
                 if !refused {
-                    receiver.herd.adopt(&[record], from);
+                    receiver.replica.adopt(&[record], from);
                 }
                 if self.without == Without::VectorByMarker {
                     let mut single = Vector::default();
                     single.advance(record.origin, record.epoch, record.sequence);
-                    receiver.herd.advance(&single);
+                    receiver.replica.advance(&single);
                 }
             } else if marker.read_line("MARKER", line).unwrap() {
-                receiver.herd.advance(&std::mem::take(&mut marker));
+                receiver.replica.advance(&std::mem::take(&mut marker));
             }
         }
         self.persist(to);
         true
     }
 
-    /// A client reports.
+    /// A step of a client: a report to this server.
     fn report(&mut self, server: usize) {
         if let Some((_, line)) = self.servers[server].claimed.take() {
             return self.store(server, &line);
@@ -325,23 +325,23 @@ impl Simulation {
         let place = self.choices.below(80);
         let line = format!("IAMAT client-{client} +{place}+1 {seconds}");
         if self.without == Without::OneGroup {
-            // The vector says that the report is held, and only the next step stores it.
-            let Server { herd, epoch, .. } = &self.servers[server];
-            let sequence = self.acknowledged_by(server) + 1;
+            // The vector claims the report now, and the next step stores it.
+            let Server { replica, epoch, .. } = &self.servers[server];
+            let sequence = self.claimed_by(server) + 1;
             let mut claim = Vector::default();
-            claim.advance(herd.name().as_bytes(), *epoch, sequence);
-            herd.advance(&claim);
+            claim.advance(replica.name().as_bytes(), *epoch, sequence);
+            replica.advance(&claim);
             self.servers[server].claimed = Some((sequence, line));
             return;
         }
         self.store(server, &line);
     }
 
-    /// How many reports of this start a server's vector claims.
-    fn acknowledged_by(&self, server: usize) -> u64 {
-        let Server { herd, epoch, .. } = &self.servers[server];
-        let held = herd.vector();
-        let covers = |sequence: &u64| held.covers(herd.name().as_bytes(), *epoch, *sequence);
+    /// Number of reports of this epoch that a server's vector claims.
+    fn claimed_by(&self, server: usize) -> u64 {
+        let Server { replica, epoch, .. } = &self.servers[server];
+        let held = replica.vector();
+        let covers = |sequence: &u64| held.covers(replica.name().as_bytes(), *epoch, *sequence);
         (1..).take_while(covers).last().unwrap_or(0)
     }
 
@@ -353,14 +353,14 @@ impl Simulation {
         let mut outcomes = Vec::new();
         let clock = self.clock(server);
         self.servers[server]
-            .herd
+            .replica
             .report(&[report], clock, &mut outcomes);
         self.persist(server);
         if outcomes != [Outcome::Acknowledged] {
             return;
         }
         let stored = self.servers[server]
-            .herd
+            .replica
             .locate(report.client, |found| found.as_ref().map(Record::new));
         let stored = stored.unwrap();
         self.acknowledged
@@ -405,8 +405,8 @@ impl Simulation {
             0..35 if self.servers[server].up => self.report(server),
             35..60 => drop(self.send(server, link)),
             60..85 => drop(self.receive(server, link)),
-            85..89 if self.servers[server].up => self.servers[server].herd.send_markers(),
-            89..90 if self.servers[server].up => self.servers[server].herd.prune_vector(),
+            85..89 if self.servers[server].up => self.servers[server].replica.send_markers(),
+            89..90 if self.servers[server].up => self.servers[server].replica.prune_vector(),
             90..94 => {
                 let possible = &mut self.servers[server].links[link].possible;
                 *possible = !*possible;
@@ -421,7 +421,7 @@ impl Simulation {
         }
     }
 
-    /// Lets everything work again, and runs until nothing is left to do.
+    /// Restores all servers and links, and runs until nothing is left to do.
     fn heal(&mut self) {
         for server in 0..SERVERS {
             if !self.servers[server].up {
@@ -449,16 +449,16 @@ impl Simulation {
                 return;
             }
         }
-        panic!("it never comes to rest");
+        panic!("still busy after 100 rounds");
     }
 
-    /// Whether all servers agree, and none lacks what was acknowledged.
+    /// True if all servers hold the same records and no acknowledged one is missing.
     fn is_good(&self) -> bool {
-        let first = records(&self.servers[0].herd);
+        let first = records(&self.servers[0].replica);
         let agree = self
             .servers
             .iter()
-            .all(|server| records(&server.herd) == first);
+            .all(|server| records(&server.replica) == first);
         let kept = self.acknowledged.iter().all(|(client, best)| {
             first
                 .get(client)
@@ -473,7 +473,7 @@ fn seeds() -> u64 {
     std::env::var("HERD_SEEDS").map_or(200, |seeds| seeds.parse().unwrap())
 }
 
-/// Whether a run ends well.
+/// Runs the simulation once. Returns whether it is good at the end.
 fn is_run_good(seed: u64, without: Without) -> bool {
     let mut simulation = Simulation::new(seed, without, QUEUE);
     for _ in 0..STEPS {
@@ -486,28 +486,28 @@ fn is_run_good(seed: u64, without: Without) -> bool {
 #[test]
 fn nothing_diverges_and_nothing_acknowledged_is_lost() {
     for seed in 0..seeds() {
-        assert!(is_run_good(seed, Without::Nothing), "run {seed} ends badly");
+        assert!(is_run_good(seed, Without::Nothing), "run {seed} fails");
     }
 }
 
 #[track_caller]
-fn check_that_it_is_missed(rule: Without, runs: u64) {
+fn check_that_it_is_needed(rule: Without, runs: u64) {
     let found = (0..runs).any(|seed| !is_run_good(seed, rule));
-    assert!(found, "{runs} runs without {rule:?} all end well");
+    assert!(found, "{runs} runs without {rule:?} all pass");
 }
 
 #[test]
-fn every_rule_is_missed_where_it_is_left_out() {
-    check_that_it_is_missed(Without::TotalOrder, 300);
-    check_that_it_is_missed(Without::OriginClock, 300);
-    check_that_it_is_missed(Without::VectorByMarker, 2_000);
-    check_that_it_is_missed(Without::Overflow, 300);
-    check_that_it_is_missed(Without::OneGroup, 2_000);
-    check_that_it_is_missed(Without::Resync, 300);
-    check_that_it_is_missed(Without::DurableVector, 2_000);
+fn runs_fail_without_any_one_rule() {
+    check_that_it_is_needed(Without::TotalOrder, 300);
+    check_that_it_is_needed(Without::OriginClock, 300);
+    check_that_it_is_needed(Without::VectorByMarker, 2_000);
+    check_that_it_is_needed(Without::Overflow, 300);
+    check_that_it_is_needed(Without::OneGroup, 2_000);
+    check_that_it_is_needed(Without::Resync, 300);
+    check_that_it_is_needed(Without::DurableVector, 2_000);
 }
 
-/// The rule "No echo", and that only a greater record is forwarded, show in the number of messages.
+/// Checks the rule "No echo", and that only a greater record is forwarded, by the number of messages.
 #[test]
 fn a_healthy_ring_sends_six_messages_an_update() {
     let mut simulation = Simulation::new(1, Without::Nothing, 1_000);
@@ -517,7 +517,7 @@ fn a_healthy_ring_sends_six_messages_an_update() {
         simulation.now += 10 * SECOND;
         let line = format!("IAMAT client +1+1 {}", simulation.now / SECOND);
         simulation.store(update % SERVERS, &line);
-        // Both ways around the ring at the same pace, as real links do.
+        // Both directions around the ring advance at the same pace, as on real links.
         let mut busy = true;
         while busy {
             busy = false;

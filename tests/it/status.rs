@@ -1,5 +1,5 @@
-//! `herd status` against real processes: a whole herd, one with a dead server, one that does not
-//! answer, a wrong key, and files that are wrong.
+//! `herd status` against real processes: a whole herd, a dead server, a server that does not answer, a
+//! wrong key, and invalid files.
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use crate::support::{Client, PATIENCE, report};
 
 const NAMES: [&str; 3] = ["Alford", "Ball", "Welsh"];
 
-/// Three servers, each the others' neighbor.
-struct Replica {
+/// Three servers, each a neighbor of both others.
+struct Herd {
     directory: Directory,
     servers: Vec<Running>,
     client: std::net::SocketAddr,
 }
 
-fn start(name: &str) -> Replica {
+fn start(name: &str) -> Herd {
     let directory = Directory::new(name);
     let mut text = String::new();
     for name in NAMES {
@@ -30,29 +30,30 @@ fn start(name: &str) -> Replica {
         .iter()
         .map(|name| start_named(&directory, name, &[]))
         .unzip();
-    Replica {
+    Herd {
         directory,
         servers,
         client: addresses[0],
     }
 }
 
-impl Replica {
+impl Herd {
     fn status(&self, flags: &[&str]) -> Output {
         let mut command = herd(&self.directory, &[&["status"], flags].concat());
         command.output().unwrap()
     }
 
-    /// Asks until the exit code and a line of what is said are as wanted; says all of it.
+    /// Repeats `herd status` until it ends with the exit code and prints the text. Returns all that it
+    /// printed.
     #[track_caller]
     fn await_status(&self, code: i32, wanted: &str) -> String {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
             let output = self.status(&[]);
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            if output.status.code() == Some(code) && said.contains(wanted) {
+            let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.code() == Some(code) && printed.contains(wanted) {
                 assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-                return said;
+                return printed;
             }
             assert!(Instant::now() < deadline, "{output:?}");
         }
@@ -71,7 +72,7 @@ fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
 }
 
 #[test]
-fn a_whole_herd_and_what_is_missing_of_it() {
+fn a_whole_herd_and_its_problems_are_reported() {
     let mut herd = start("status-whole");
     let mut client = Client::connect(herd.client);
     for index in 0..20 {
@@ -81,27 +82,27 @@ fn a_whole_herd_and_what_is_missing_of_it() {
     herd.await_status(0, whole);
     // Records are counted a moment before the digest is taken, so the first answer that finds them
     // equal may count one too few; the next can't.
-    let said = herd.await_status(0, whole);
-    let lines: Vec<_> = said.lines().collect();
-    assert!(lines[0].starts_with("SERVER  RECORDS  DIGEST"), "{said}");
+    let printed = herd.await_status(0, whole);
+    let lines: Vec<_> = printed.lines().collect();
+    assert!(lines[0].starts_with("SERVER  RECORDS  DIGEST"), "{printed}");
     for (index, name) in NAMES.iter().enumerate() {
         let fields: Vec<_> = lines[1 + index].split_whitespace().collect();
-        assert_eq!((fields[0], fields[1]), (*name, "20"), "{said}");
-        assert_eq!(fields[2].len(), 16, "{said}");
-        // The client that has reported is connected to the first.
-        assert_eq!(fields[3], if index == 0 { "1" } else { "0" }, "{said}");
+        assert_eq!((fields[0], fields[1]), (*name, "20"), "{printed}");
+        assert_eq!(fields[2].len(), 16, "{printed}");
+        // The client that reported is connected to the first server.
+        assert_eq!(fields[3], if index == 0 { "1" } else { "0" }, "{printed}");
     }
     let links = lines.iter().filter(|line| line.contains(" > "));
     let live = links.filter(|line| line.split_whitespace().nth(3) == Some("live"));
-    assert_eq!(live.count(), 6, "{said}");
+    assert_eq!(live.count(), 6, "{printed}");
 
-    // Another key, and none.
+    // With another key, and without a key.
     let foreign = Directory::new("status-foreign");
     let key = foreign.path().join("herd.key");
-    let made = crate::support::process::herd(&foreign, &["key", "new"])
+    let created = crate::support::process::herd(&foreign, &["key", "new"])
         .output()
         .unwrap();
-    assert!(made.status.success());
+    assert!(created.status.success());
     let output = herd.status(&["--key-file", key.to_str().unwrap()]);
     let wrong = "Ball: no status: it closed during the handshake: it probably has another key";
     check(&output, 1, wrong, "");
@@ -109,35 +110,35 @@ fn a_whole_herd_and_what_is_missing_of_it() {
     std::fs::remove_file(&key).unwrap();
     let output = herd.status(&["--key-file", key.to_str().unwrap()]);
     check(&output, 2, "", "herd.key: there is no such file");
-    assert!(!key.exists(), "status never makes a key");
+    assert!(!key.exists(), "status creates no key");
 
-    // One that is stopped by a debugger, or swapped out, holds nothing up.
+    // A server that is stopped by a debugger, or swapped out, does not block the others' answers.
     signal(&herd.servers[1], "STOP");
-    let asked = Instant::now();
+    let start = Instant::now();
     let output = herd.status(&[]);
     check(&output, 1, "Ball: no answer within 2 s\n", "");
     assert!(
-        asked.elapsed() < Duration::from_secs(4),
+        start.elapsed() < Duration::from_secs(4),
         "{:?}",
-        asked.elapsed()
+        start.elapsed()
     );
     signal(&herd.servers[1], "CONT");
     herd.await_status(0, "the herd is whole");
 
     herd.servers[1].kill();
-    let said = herd.await_status(1, "Alford > Ball   down");
+    let printed = herd.await_status(1, "Alford > Ball   down");
     assert!(
-        said.contains("Ball: no answer: connection refused\n"),
-        "{said}"
+        printed.contains("Ball: no answer: connection refused\n"),
+        "{printed}"
     );
     assert!(
-        said.ends_with("the herd is not whole: 2 of 3 servers up, problems: 1\n"),
-        "{said}"
+        printed.ends_with("the herd is not whole: 2 of 3 servers up, problems: 1\n"),
+        "{printed}"
     );
 }
 
 #[test]
-fn what_is_wrong_with_files_ends_with_2_and_a_reason() {
+fn invalid_files_end_with_exit_code_2_and_a_reason() {
     let directory = Directory::new("status-files");
     let run = |arguments: &[&str]| herd(&directory, arguments).output().unwrap();
     check(&run(&["status"]), 2, "", "servers.txt: cannot be read");

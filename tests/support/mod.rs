@@ -226,7 +226,7 @@ pub fn report(client: &str, location: &str) -> String {
 }
 
 /// Connects, sends bytes, and returns everything that the server answers until it closes.
-pub fn tell(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub fn send_and_read(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // A server that closes before it has read everything resets the connection.

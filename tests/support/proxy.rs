@@ -20,13 +20,13 @@ const SLOW_BUFFER_BYTES: usize = 64 << 10;
 /// State shared with the threads of all connections.
 #[derive(Default)]
 struct Settings {
-    /// Whether nothing is passed on from the dialer, and from the server.
+    /// True while nothing is passed on: from the dialer, and from the server.
     held: [AtomicBool; 2],
     /// Bytes a second each way; 0 is no limit.
     rate: AtomicUsize,
-    /// Whether new connections are reset at once.
+    /// True while new connections are reset at once.
     reset: AtomicBool,
-    /// Whether the dialer's bytes are recorded.
+    /// True while the dialer's bytes are recorded.
     record: AtomicBool,
     recorded: Mutex<Vec<Vec<u8>>>,
     /// Index of the byte in the next part read in which a bit is changed, once: from the dialer, and
