@@ -175,8 +175,8 @@ impl Neighbor {
 
     /// Takes all queued lines; returns whether the queue had overflowed. With `whole`, no report
     /// replaces another, so every report that a marker covers must have arrived.
-    fn drain(&mut self, outlet: &OutboxReceiver, whole: bool) -> bool {
-        while let Ok(queued) = outlet.try_take() {
+    fn drain(&mut self, outbox: &OutboxReceiver, whole: bool) -> bool {
+        while let Ok(queued) = outbox.try_take() {
             let Queued::Lines(lines) = queued else {
                 return true;
             };
@@ -268,7 +268,7 @@ fn nothing_is_claimed_that_is_not_stored(server: Arc<impl Server + 'static>) {
 
 /// A marker is queued behind all reports that it covers, and each report is queued once.
 fn a_marker_is_behind_what_it_covers(server: Arc<impl Server + 'static>) {
-    let (link, outlet) = server.add_link(QUEUE_GROUPS);
+    let (link, outbox) = server.add_link(QUEUE_GROUPS);
     let mut neighbor = Neighbor::default();
     neighbor.resync(&*server, link, Order::LiveThenScan);
     let timer = Arc::clone(&server);
@@ -280,13 +280,13 @@ fn a_marker_is_behind_what_it_covers(server: Arc<impl Server + 'static>) {
         reporter(&server, vec![("a", 1), ("b", 2)]),
         reporter(&server, vec![("c", 1), ("d", 2)]),
     ];
-    assert!(!neighbor.drain(&outlet, true));
+    assert!(!neighbor.drain(&outbox, true));
     reporters
         .into_iter()
         .for_each(|reporter| reporter.join().unwrap());
     timer.join().unwrap();
     server.send_markers();
-    assert!(!neighbor.drain(&outlet, true));
+    assert!(!neighbor.drain(&outbox, true));
     assert_eq!(claimed(&neighbor.vector), 4);
     neighbor.check(&*server);
 }
@@ -298,7 +298,7 @@ fn a_resync_and_the_queue_miss_nothing(
     groups: usize,
     order: Order,
 ) {
-    let (link, outlet) = server.add_link(groups);
+    let (link, outbox) = server.add_link(groups);
     let mut neighbor = Neighbor::default();
     let reporters = [
         reporter(&server, vec![("a", 1), ("b", 4), ("a", 5)]),
@@ -306,7 +306,7 @@ fn a_resync_and_the_queue_miss_nothing(
     ];
     for _ in 0..2 {
         neighbor.resync(&*server, link, order);
-        if neighbor.drain(&outlet, false) {
+        if neighbor.drain(&outbox, false) {
             neighbor.resync(&*server, link, order);
         }
         // The queue is lost with the connection.
@@ -316,7 +316,7 @@ fn a_resync_and_the_queue_miss_nothing(
     reporters
         .into_iter()
         .for_each(|reporter| reporter.join().unwrap());
-    while neighbor.drain(&outlet, false) {
+    while neighbor.drain(&outbox, false) {
         neighbor.resync(&*server, link, order);
     }
     neighbor.check(&*server);
@@ -326,8 +326,8 @@ fn a_resync_and_the_queue_miss_nothing(
 /// the winner is sent over each link but the one that it came from.
 fn the_newest_wins_in_any_order() {
     let server = sound();
-    let (from, from_outlet) = server.add_link();
-    let (other, other_outlet) = server.add_link();
+    let (from, source_outbox) = server.add_link();
+    let (other, other_outbox) = server.add_link();
     let mut source = Neighbor::default();
     let mut neighbor = Neighbor::default();
     source.resync(&*server, from, Order::LiveThenScan);
@@ -375,8 +375,11 @@ fn the_newest_wins_in_any_order() {
     reporters
         .into_iter()
         .for_each(|reporter| reporter.join().unwrap());
-    for (neighbor, outlet) in [(&mut source, &from_outlet), (&mut neighbor, &other_outlet)] {
-        assert!(!neighbor.drain(outlet, false));
+    for (neighbor, outbox) in [
+        (&mut source, &source_outbox),
+        (&mut neighbor, &other_outbox),
+    ] {
+        assert!(!neighbor.drain(outbox, false));
         neighbor.check(&*server);
     }
     let time = server.locate(b"a", |found| found.map(|view| view.time));

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::template::{Token, Wildcard};
 
-/// How far a difference may be from the one that a transcript expects, in seconds: the time a slow
-/// run may take, and how far two machines' clocks may be apart.
+/// Maximum distance of a difference from the one that a transcript expects, in seconds: the time that
+/// a slow run may take, and the skew of two machines' clocks.
 const DIFFERENCE_TOLERANCE_SECONDS: f64 = 5.0;
 
 /// Digits of a difference behind its point.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::template::Template;
 
-/// How long `silent` listens unless it says otherwise, in milliseconds.
+/// Default duration of `silent` in milliseconds.
 const SILENCE_MILLIS: u64 = 100;
 
 /// One line of a transcript.

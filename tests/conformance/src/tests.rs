@@ -120,8 +120,8 @@ fn too_much_fails() {
 
 #[test]
 fn a_reply_that_needs_two_reads_is_not_once() {
-    // Whether the two writes come with one read is up to the kernel unless the second waits
-    // for the client's end, which comes only after the step has failed.
+    // The kernel decides whether the two writes come with one read, unless the second waits for
+    // the client's end, which comes only after the step has failed.
     check(
         "a > x\na once\na < ? x\na < y",
         2,
@@ -157,7 +157,7 @@ fn a_reset_is_no_orderly_end() {
 }
 
 #[test]
-fn no_server_is_told() {
+fn a_missing_server_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     drop(listener);
@@ -170,7 +170,7 @@ fn no_server_is_told() {
 }
 
 #[test]
-fn a_broken_story_names_file_and_line() {
+fn an_invalid_transcript_is_reported_with_file_and_line() {
     let error = Transcript::parse("transcript.txt", "a > x\na says").expect_err("no step");
     assert_eq!(error, "transcript.txt:2: no such step: `says`");
 }
