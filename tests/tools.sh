@@ -1,5 +1,5 @@
-# Functions for scripts: messages, time, and tools that are found or installed. Sourced by run.sh,
-# test.sh, bench/run.sh and tests/scenario.sh.
+# Functions for scripts: messages, time, and tools that are found or installed. Sourced by tests/servers.sh
+# (and so run.sh), test.sh, bench/run.sh and tests/scenario.sh.
 # shellcheck shell=bash
 
 # Decimal points and sorting do not depend on the user's language.
