@@ -166,7 +166,7 @@ fn a_recorded_stream_lets_nobody_in_and_cuts_nobody_off() {
     await_refused(&pair.welsh, refused + 5);
     pair.flood("after");
     assert_eq!(pair.proxy.connections(), connections, "the link was cut");
-    assert_eq!(pair.welsh.records(), 4);
+    assert_eq!(pair.welsh.replica().len(), 4);
     pair.stop();
 }
 
@@ -182,7 +182,7 @@ fn what_is_altered_on_its_way_is_not_taken_and_heals() {
         // What was altered may have been a marker after the record.
         pair.flood(&format!("healed-{at}"));
         assert!(pair.proxy.connections() > connections, "byte {at}");
-        assert_eq!(pair.welsh.records(), 1 + 2 * (round + 1));
+        assert_eq!(pair.welsh.replica().len(), 1 + 2 * (round + 1));
     }
     pair.stop();
 }
@@ -223,7 +223,7 @@ fn who_has_no_key_gets_nothing_in_and_nothing_out() {
     // Other tests of this program run beside this one.
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB for 500 strangers");
-    assert_eq!(server.records(), 0);
+    assert_eq!(server.replica().len(), 0);
     server.stop();
 }
 
