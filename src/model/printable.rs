@@ -90,32 +90,22 @@ pub(crate) struct LoggedLine<'a> {
     pub(crate) line: &'a [u8],
 }
 
-impl LoggedLine<'_> {
-    /// Writes everything to `piece`; returns `false` if that is impossible: the line must be
-    /// escaped or is too long, or the address is not IPv4.
-    fn write_piece(&self, piece: &mut ArrayVec<u8, PIECE_BYTES>) -> bool {
-        let SocketAddr::V4(address) = self.client else {
-            return false;
-        };
-        if !is_plain(self.line) || self.direction.len() + self.line.len() > PIECE_BYTES - 24 {
-            return false;
-        }
-        let mut text = [0; 21];
-        let start = write_address(address, &mut text);
-        let direction = self.direction.as_bytes();
-        [direction, b" ", &text[start..], b": ", self.line]
-            .iter()
-            .all(|part| piece.try_extend_from_slice(part).is_ok())
-    }
-}
-
 impl fmt::Display for LoggedLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut piece = ArrayVec::new();
-        if self.write_piece(&mut piece)
-            && let Ok(piece) = std::str::from_utf8(&piece)
+        // In one piece unless the line must be escaped or is too long, or the address is not IPv4.
+        if let SocketAddr::V4(address) = self.client
+            && is_plain(self.line)
+            && self.direction.len() + self.line.len() <= PIECE_BYTES - 24
         {
-            return f.write_str(piece);
+            let (mut text, mut piece) = ([0; 21], ArrayVec::<u8, PIECE_BYTES>::new());
+            let start = write_address(address, &mut text);
+            let direction = self.direction.as_bytes();
+            let fits = [direction, b" ", &text[start..], b": ", self.line]
+                .iter()
+                .all(|part| piece.try_extend_from_slice(part).is_ok());
+            if fits && let Ok(piece) = std::str::from_utf8(&piece) {
+                return f.write_str(piece);
+            }
         }
         let line = Printable(self.line);
         write!(f, "{} {}: {line}", self.direction, self.client)
