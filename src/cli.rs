@@ -3,12 +3,13 @@
 //! The types here hold the flags as `argh` reads them; their doc comments are the text of `--help`.
 //! Defaults and bounds come from the modules that use the values.
 
+use std::error::Error;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use argh::{FromArgValue, FromArgs};
+use argh::{EarlyExit, FromArgValue, FromArgs};
 use herd::config::keys::{KeyError, KeyErrorKind, KeyFile, Rotation};
 use herd::config::topology::Topology;
 use herd::config::{
@@ -19,7 +20,7 @@ use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::places::google::Google;
 use herd::places::google_legacy::GoogleLegacy;
-use herd::places::http::{Options, SetupError};
+use herd::places::http::Options;
 use herd::places::key::ApiKey;
 use herd::places::overpass::Overpass;
 use herd::places::remote::{DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS, Remote, Settings};
@@ -108,7 +109,7 @@ pub(crate) struct ServeArguments {
         option,
         arg_name = "N",
         default = "DEFAULT_WORKERS",
-        from_str_fn(workers)
+        from_str_fn(up_to::<MAX_WORKERS>)
     )]
     workers: usize,
 
@@ -131,7 +132,7 @@ pub(crate) struct ServeArguments {
         option,
         arg_name = "N",
         default = "DEFAULT_PLACES_WORKERS",
-        from_str_fn(places_workers)
+        from_str_fn(up_to::<MAX_PLACES_WORKERS>)
     )]
     places_workers: usize,
 
@@ -213,16 +214,16 @@ pub(crate) struct StatusArguments {
 
 impl StatusArguments {
     /// Requests and compares the status of all servers.
-    pub(crate) fn survey(&self) -> Result<Survey, String> {
-        let topology = load(&self.servers)?;
+    pub(crate) fn survey(&self) -> Result<Survey, Box<dyn Error>> {
+        let topology = Topology::load(&self.servers)?;
         let path = key_file(self.key_file.as_deref(), &self.servers);
-        let keys = KeyFile::load(&path).map_err(|error| match error.kind {
-            KeyErrorKind::Missing => format!(
+        let keys = match KeyFile::load(&path) {
+            Err(KeyError { path, kind: KeyErrorKind::Missing }) => return Err(format!(
                 "{}: there is no such file; the servers answer only with the key that they run with (see --key-file)",
                 path.display()
-            ),
-            _ => error.to_string(),
-        })?;
+            ).into()),
+            loaded => loaded?,
+        };
         Ok(Survey::take(&topology, &keys))
     }
 }
@@ -289,10 +290,10 @@ impl KeyArguments {
             }
             KeySubcommand::Rotate(KeyRotateArguments { key_file }) => {
                 let next = match KeyFile::rotate(key_file)? {
-                    Rotation::NextAccepted => {
+                    Rotation::NextAccepted(_) => {
                         "step 1 of 3: a new key is accepted beside the old one. Copy the file to all servers and send them SIGHUP, then run herd key rotate again"
                     }
-                    Rotation::PreviousAccepted => {
+                    Rotation::PreviousAccepted(_) => {
                         "step 2 of 3: the new key is used, the old one still accepted. Copy the file to all servers and send them SIGHUP, then run herd key rotate again"
                     }
                     Rotation::Idle => {
@@ -306,16 +307,8 @@ impl KeyArguments {
     }
 }
 
-/// Reasons to end without arguments to act on.
-#[derive(Debug)]
-pub(crate) enum EarlyExit {
-    /// Help was requested: its text.
-    Help(String),
-    /// The command line is invalid: the reason.
-    Usage(String),
-}
-
-/// Parses the command line.
+/// Parses the command line. Exits early with the help that was requested, or with the reason why
+/// the command line is invalid.
 pub(crate) fn parse(
     arguments: impl Iterator<Item = std::ffi::OsString>,
 ) -> Result<Arguments, EarlyExit> {
@@ -323,7 +316,7 @@ pub(crate) fn parse(
     for argument in arguments.skip(1) {
         let word = argument
             .into_string()
-            .map_err(|word| EarlyExit::Usage(format!("{} is not UTF-8 text", word.display())))?;
+            .map_err(|word| format!("{} is not UTF-8 text", word.display()))?;
         // `--flag=value` is common, but argh only supports two words.
         match word.split_once('=') {
             Some((flag, value)) if flag.starts_with("--") => {
@@ -333,43 +326,37 @@ pub(crate) fn parse(
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    Arguments::from_args(&["herd"], &words).map_err(|early| match early.status {
-        Ok(()) => EarlyExit::Help(early.output),
-        Err(()) => EarlyExit::Usage(early.output),
-    })
+    Arguments::from_args(&["herd"], &words)
 }
 
 impl ServeArguments {
     /// Reads the servers file and the key file again. A key file that is missing now is not
     /// created: the running servers use another one.
-    pub(crate) fn read_again(&self) -> Result<(Topology, KeyFile), String> {
-        let topology = load(&self.servers)?;
-        let keys = KeyFile::load(&key_file(self.key_file.as_deref(), &self.servers));
-        Ok((topology, keys.map_err(|error| error.to_string())?))
+    pub(crate) fn read_again(&self) -> Result<(Topology, KeyFile), Box<dyn Error>> {
+        let topology = Topology::load(&self.servers)?;
+        let keys = KeyFile::load(&key_file(self.key_file.as_deref(), &self.servers))?;
+        Ok((topology, keys))
     }
 
     /// Returns the checked configuration.
-    pub(crate) fn config(&self) -> Result<Config, String> {
-        let topology = load(&self.servers)?;
+    pub(crate) fn config(&self) -> Result<Config, Box<dyn Error>> {
+        let topology = Topology::load(&self.servers)?;
         let Some(server) = topology.server(&self.name) else {
             let names: Vec<_> = topology
                 .servers()
                 .iter()
                 .map(|server| server.name.as_str())
                 .collect();
-            let (file, names) = (self.servers.display(), names.join(", "));
-            return Err(format!(
-                "{file} names no server {}; it names {names}",
-                self.name
-            ));
+            let (file, name, names) = (self.servers.display(), &self.name, names.join(", "));
+            return Err(format!("{file} names no server {name}; it names {names}").into());
         };
         if self.pool == PoolKind::Shared && !cfg!(target_os = "linux") {
-            return Err("--pool shared needs Linux; use --pool dedicated".to_owned());
+            return Err("--pool shared needs Linux; use --pool dedicated".into());
         }
-        let keys = KeyFile::load_or_create(&key_file(self.key_file.as_deref(), &self.servers));
+        let keys = KeyFile::load_or_create(&key_file(self.key_file.as_deref(), &self.servers))?;
         Ok(Config {
             server: server.clone(),
-            keys: keys.map_err(|error| error.to_string())?,
+            keys,
             bind: self.bind,
             pool: self.pool,
             workers: self.workers,
@@ -415,31 +402,26 @@ impl ServeArguments {
     }
 
     /// Returns the places provider on the network that the flags name; `None` for the atlas.
-    pub(crate) fn upstream(&self) -> Result<Option<Box<dyn Upstream>>, String> {
+    pub(crate) fn upstream(&self) -> Result<Option<Box<dyn Upstream>>, Box<dyn Error>> {
         let options = Options {
             url: self.places_url.clone(),
             roots: None,
         };
-        let upstream: Result<Box<dyn Upstream>, SetupError> = match self.places {
+        Ok(Some(match self.places {
             Provider::Atlas if self.places_url.is_some() => {
-                return Err("--places-url cannot be used with --places atlas".to_owned());
+                return Err("--places-url cannot be used with --places atlas".into());
             }
             Provider::Atlas => return Ok(None),
-            Provider::Google => {
-                Google::new(api_key()?, &options).map(|google| Box::new(google) as _)
-            }
-            Provider::GoogleLegacy => {
-                GoogleLegacy::new(api_key()?, &options).map(|google| Box::new(google) as _)
-            }
-            Provider::Overpass => Overpass::new(&options).map(|overpass| Box::new(overpass) as _),
-        };
-        upstream.map(Some).map_err(|error| error.to_string())
+            Provider::Google => Box::new(Google::new(api_key()?, &options)?),
+            Provider::GoogleLegacy => Box::new(GoogleLegacy::new(api_key()?, &options)?),
+            Provider::Overpass => Box::new(Overpass::new(&options)?),
+        }))
     }
 
     /// Returns the source of nearby places; starts the threads that call an upstream.
     pub(crate) fn places(&self, upstream: Option<Box<dyn Upstream>>) -> io::Result<Places> {
         let Some(upstream) = upstream else {
-            return Ok(Places::Atlas(Atlas::new()));
+            return Ok(Places::Atlas(Atlas));
         };
         let calls = self.places_calls_per_minute;
         let settings = Settings {
@@ -463,8 +445,8 @@ fn api_key() -> Result<ApiKey, String> {
 
 impl CheckArguments {
     /// Returns the servers of the file as text, with a warning if the topology is partitioned.
-    pub(crate) fn report(&self) -> Result<String, String> {
-        let topology = load(&self.servers)?;
+    pub(crate) fn report(&self) -> Result<String, Box<dyn Error>> {
+        let topology = Topology::load(&self.servers)?;
         let mut report = String::new();
         for server in topology.servers() {
             let neighbors = match server.neighbors.len() {
@@ -481,32 +463,16 @@ impl CheckArguments {
                 "warning: servers unreachable from {first}: {rest} (the topology is partitioned)\n"
             );
         }
-        report += &format!(
-            "{}: good, servers: {}\n",
-            self.servers.display(),
-            topology.servers().len()
-        );
+        let (file, servers) = (self.servers.display(), topology.servers().len());
+        report += &format!("{file}: good, servers: {servers}\n");
         Ok(report)
     }
 }
 
-fn load(path: &Path) -> Result<Topology, String> {
-    Topology::load(path).map_err(|error| error.to_string())
-}
-
-fn workers(text: &str) -> Result<usize, String> {
+fn up_to<const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(workers @ 1..=MAX_WORKERS) => Ok(workers),
-        _ => Err(format!("it must be a number from 1 to {MAX_WORKERS}")),
-    }
-}
-
-fn places_workers(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(workers @ 1..=MAX_PLACES_WORKERS) => Ok(workers),
-        _ => Err(format!(
-            "it must be a number from 1 to {MAX_PLACES_WORKERS}"
-        )),
+        Ok(number) if (1..=MAX).contains(&number) => Ok(number),
+        _ => Err(format!("it must be a number from 1 to {MAX}")),
     }
 }
 
@@ -519,7 +485,7 @@ fn positive(text: &str) -> Result<usize, String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
-        // A year is as good as no limit, and sums of times stay far from overflow.
+        // A year amounts to no limit, and sums of times stay far from overflow.
         Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
         _ => Err("it must be a whole number of seconds from 1 to 31536000".to_owned()),
     }

@@ -8,8 +8,6 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,7 +15,7 @@ use log::{Level, debug, error, log};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::logging::throttle::LogThrottle;
-use crate::thread::{self, Stop};
+use crate::thread::{self, Stop, Stopper};
 
 /// Connections that the kernel holds until they are accepted; past this, connecting takes seconds.
 const BACKLOG: i32 = 4_096;
@@ -74,45 +72,37 @@ pub trait Accept: Send + 'static {
 pub struct Listener {
     address: SocketAddr,
     handle: TcpListener,
-    stopping: Arc<AtomicBool>,
+    stopper: Stopper,
     thread: JoinHandle<()>,
 }
 
 impl Listener {
-    /// Starts to accept, on a thread named `name`. It holds a descriptor in reserve from now on; an
-    /// error if there is no descriptor, or no thread.
-    pub fn start(
-        name: &str,
-        listener: TcpListener,
-        stop: Stop,
-        accept: impl Accept,
-    ) -> io::Result<Listener> {
+    /// Starts to accept, on a thread named `name`. It holds a descriptor in reserve from now on.
+    /// Fails if there is no descriptor, or no thread.
+    pub fn start(name: &str, listener: TcpListener, accept: impl Accept) -> io::Result<Listener> {
         let address = listener.local_addr()?;
         let handle = listener.try_clone()?;
         // Before the server reports that it is ready: the reserve must be held before connections
         // can use up the descriptors.
         let reserve = open_reserve()?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stopping);
-        let thread = thread::spawn(name, move || {
-            run(&listener, reserve, &flag, &stop, accept);
-        })?;
+        let (stopper, stop) = thread::stop_pair();
+        let thread = thread::spawn(name, move || run(&listener, reserve, &stop, accept))?;
         Ok(Listener {
             address,
             handle,
-            stopping,
+            stopper,
             thread,
         })
     }
 
-    /// The address that it listens on.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Stops accepting, and joins the thread.
     pub fn stop(self) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopper.stop();
         // On Linux this ends a blocked `accept`; elsewhere a connection of our own does.
         let shut = SockRef::from(&self.handle).shutdown(Shutdown::Both);
         if shut.is_err() || cfg!(not(target_os = "linux")) {
@@ -140,16 +130,10 @@ fn open_reserve() -> io::Result<File> {
     File::open("/dev/null")
 }
 
-fn run(
-    listener: &TcpListener,
-    reserve: File,
-    stopping: &AtomicBool,
-    stop: &Stop,
-    mut accept: impl Accept,
-) {
+fn run(listener: &TcpListener, reserve: File, stop: &Stop, mut accept: impl Accept) {
     let mut reserve = Some(reserve);
     let mut warnings = LogThrottle::default();
-    while !stopping.load(Ordering::Acquire) {
+    while !stop.is_set() {
         if reserve.is_none() {
             reserve = open_reserve().ok();
         }
@@ -159,12 +143,11 @@ fn run(
             None => Err(io::Error::other("no descriptor is left")),
         };
         let pause = match accepted {
-            Ok(_) if stopping.load(Ordering::Acquire) => return,
+            _ if stop.is_set() => return,
             Ok((stream, from)) => match accept.accept(stream, from) {
                 Accepted::In => continue,
                 Accepted::Refused => REFUSAL_PAUSE,
             },
-            Err(_) if stopping.load(Ordering::Acquire) => return,
             // The client has disconnected already, or a signal arrived.
             Err(error)
                 if matches!(
@@ -192,7 +175,7 @@ fn run(
                     reserve = open_reserve().ok();
                     if reserve.is_none() {
                         accept.refuse(stream, from);
-                    } else if !stopping.load(Ordering::Acquire) {
+                    } else if !stop.is_set() {
                         accept.accept(stream, from);
                     }
                 }

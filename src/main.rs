@@ -4,6 +4,7 @@
 
 mod cli;
 
+use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cli::{EarlyExit, ServeArguments, Subcommand};
+use argh::EarlyExit;
+use cli::{ServeArguments, Subcommand};
 use herd::config::keys::KeyErrorKind;
 use herd::server::{Server, Sockets};
 use log::{error, info};
@@ -31,6 +33,16 @@ enum Failure {
     Reported,
 }
 
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Other(error.to_string())
+    }
+}
+
+fn usage(error: impl Display) -> Failure {
+    Failure::Usage(error.to_string())
+}
+
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
         Ok(arguments) if arguments.version => {
@@ -40,29 +52,23 @@ fn main() -> ExitCode {
             Some(Subcommand::Serve(serve)) => run(&serve),
             Some(Subcommand::Check(check)) => check
                 .report()
-                .map_err(Failure::Usage)
+                .map_err(usage)
                 .and_then(|report| print(&report)),
-            Some(Subcommand::Status(status)) => match status.survey() {
-                Ok(survey) => print(&survey.to_string()).and(if survey.is_whole() {
-                    Ok(())
-                } else {
-                    Err(Failure::Reported)
-                }),
-                Err(error) => Err(Failure::Usage(error)),
-            },
+            Some(Subcommand::Status(status)) => status.survey().map_err(usage).and_then(|survey| {
+                print(&survey.to_string())?;
+                survey.is_whole().then_some(()).ok_or(Failure::Reported)
+            }),
             Some(Subcommand::Key(key)) => match key.run() {
                 Ok(next) => print(&next),
-                Err(error) => Err(match error.kind {
-                    KeyErrorKind::Write(_) => failed(error),
-                    _ => Failure::Usage(error.to_string()),
-                }),
+                Err(error) if matches!(error.kind, KeyErrorKind::Write(_)) => Err(error.into()),
+                Err(error) => Err(usage(error)),
             },
-            None => Err(Failure::Usage(
-                "a command is missing; see herd --help".to_owned(),
-            )),
+            None => Err(usage("a command is missing; see herd --help")),
         },
-        Err(EarlyExit::Help(text)) => print(&(text.trim_end().to_owned() + "\n")),
-        Err(EarlyExit::Usage(text)) => Err(Failure::Usage(text.trim_end().to_owned())),
+        Err(EarlyExit { output, status }) => match status {
+            Ok(()) => print(&(output.trim_end().to_owned() + "\n")),
+            Err(()) => Err(usage(output.trim_end())),
+        },
     };
     let (text, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -78,40 +84,32 @@ fn main() -> ExitCode {
 fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         // The reader has closed the pipe: it needs no more.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-fn failed(error: impl Display) -> Failure {
-    Failure::Other(error.to_string())
-}
-
 /// Reads the files that may change while the server runs, and returns a summary of the changes.
-fn reload(serve: &ServeArguments, server: &mut Server) -> Result<String, String> {
+fn reload(serve: &ServeArguments, server: &mut Server) -> Result<String, Box<dyn Error>> {
     let (topology, keys) = serve.read_again()?;
-    let changes = server.reload(&topology, keys);
-    changes.map_err(|error| error.to_string())
+    Ok(server.reload(&topology, keys)?)
 }
 
 fn run(serve: &ServeArguments) -> Result<(), Failure> {
-    let config = serve.config().map_err(Failure::Usage)?;
+    let config = serve.config().map_err(usage)?;
     let name = &config.server.name;
-    let upstream = serve.upstream().map_err(Failure::Usage)?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
-    let sockets = Sockets::bind(&config.server, config.bind)
-        .map_err(|error| Failure::Other(format!("{name}: {error}")))?;
+    let of_server = |error: &dyn Display| Failure::Other(format!("{name}: {error}"));
+    let upstream = serve.upstream().map_err(usage)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let sockets = Sockets::bind(&config.server, config.bind).map_err(|error| of_server(&error))?;
     let _log = herd::logging::start(&serve.log_dir, name, serve.log_level()).map_err(|error| {
         Failure::Other(format!(
             "cannot log to {}: {error}",
             serve.log_dir.display()
         ))
     })?;
-    let places = serve
-        .places(upstream)
-        .map_err(|error| Failure::Other(format!("{name}: {error}")))?;
-    let mut server = Server::start(&config, sockets, places)
-        .map_err(|error| Failure::Other(format!("{name}: {error}")))?;
+    let places = serve.places(upstream).map_err(|error| of_server(&error))?;
+    let mut server = Server::start(&config, sockets, places).map_err(|error| of_server(&error))?;
     print(&format!(
         "{name} is ready: clients {}, peers {}\n",
         server.client_address(),
@@ -127,26 +125,24 @@ fn run(serve: &ServeArguments) -> Result<(), Failure> {
             Ok(changes) => info!("reloaded: {changes}"),
             Err(reason) => error!(
                 "reload failed, keeping the current configuration: {}",
-                reason.replace('\n', "; ")
+                reason.to_string().replace('\n', "; ")
             ),
         }
     }
     // A second signal ends the process at once.
     let at_once = Arc::new(AtomicBool::new(true));
     for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&at_once))
-            .map_err(failed)?;
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&at_once))?;
     }
-    let (done, finished) = crossbeam_channel::bounded::<()>(0);
+    let (stopper, stopped) = herd::thread::stop_pair();
     let watch = herd::thread::spawn("stop-watch", move || {
-        if let Err(crossbeam_channel::RecvTimeoutError::Timeout) = finished.recv_timeout(STOP_LIMIT)
-        {
+        if !stopped.wait(STOP_LIMIT) {
             error!("not stopped after {} s; giving up", STOP_LIMIT.as_secs());
             std::process::exit(1);
         }
     });
     server.stop();
-    drop(done);
+    stopper.stop();
     if let Ok(watch) = watch {
         let _ = watch.join();
     }

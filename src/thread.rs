@@ -64,7 +64,7 @@ impl Stopper {
 }
 
 impl Stop {
-    /// Whether the signal has been given.
+    /// Returns whether the signal has been given.
     pub fn is_set(&self) -> bool {
         matches!(self.0.try_recv(), Err(TryRecvError::Disconnected))
     }

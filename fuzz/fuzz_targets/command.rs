@@ -3,10 +3,14 @@
 
 #![no_main]
 
-use herd::model::command::assert_inverse;
+use herd::model::command::Command;
 use herd::model::record::RecordView;
 use herd::model::vector::Vector;
+use inverse::assert_inverse;
 use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/support/inverse.rs"]
+mod inverse;
 
 fuzz_target!(|line: &[u8]| {
     assert_inverse(line);

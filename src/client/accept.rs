@@ -1,4 +1,4 @@
-//! Hands accepted clients to the pool, and turns clients away at capacity.
+//! Hands accepted clients to the pool, and rejects clients at capacity.
 //!
 //! The accept loop itself is in [`listener`](crate::listener). A rejected client is sent one line
 //! and is no client any more: it holds no permit and no worker, and only a bounded number of them
@@ -52,8 +52,8 @@ pub(crate) struct Clients {
     pub dispatcher: Dispatcher,
     /// The maximum number of clients.
     pub limit: ConnectionLimit,
-    /// The clients turned away.
-    pub refusals: RejectedClients,
+    /// The rejected clients.
+    pub rejected: RejectedClients,
     /// The clock that deadlines are measured on.
     pub clock: CoarseClock,
 }
@@ -73,22 +73,22 @@ impl Accept for Clients {
         match self.dispatcher.enter(connection) {
             Ok(()) => Accepted::In,
             Err(connection) => {
-                self.refuse(connection.into_stream(), from);
+                self.refuse(connection.stream, from);
                 Accepted::Refused
             }
         }
     }
 
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        self.refusals.add(stream, from, self.clock.now());
+        self.rejected.add(stream, from, self.clock.now());
     }
 
     fn free_descriptor(&mut self) {
-        self.refusals.close_oldest();
+        self.rejected.close_oldest();
     }
 }
 
-/// Clients that were turned away, until they close or their time is up.
+/// Rejected clients, each until it closes or its time is up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RejectedClients(Arc<Mutex<Lingering>>);
 

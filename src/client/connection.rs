@@ -1,7 +1,7 @@
 //! A client's connection: its socket, its session, and its permit.
 //!
 //! Runs the session's code on the socket, contains its panics, and logs why it ended. A panic ends
-//! one connection and nothing else. When a turn is run is up to the [`pool`](super::pool).
+//! one connection and nothing else. The [`pool`](super::pool) decides when a turn runs.
 
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,11 +36,6 @@ impl Connection {
             session: Session::new(client, now),
             _permit: permit,
         })
-    }
-
-    /// Returns the socket and drops the permit.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream
     }
 
     /// Runs one turn of the session. A panic in it ends the connection.

@@ -6,22 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Counts the connected clients and bounds their number.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionLimit {
-    connected: Arc<AtomicUsize>,
+    /// Number of clients that are connected, kept up to date.
+    pub(crate) connected: Arc<AtomicUsize>,
     max_clients: usize,
 }
 
 impl ConnectionLimit {
-    /// Admits up to `max_clients` at a time.
+    /// Creates a limit of `max_clients` at a time.
     pub(crate) fn new(max_clients: usize) -> ConnectionLimit {
         ConnectionLimit {
-            connected: Arc::new(AtomicUsize::new(0)),
+            connected: Arc::default(),
             max_clients,
         }
-    }
-
-    /// Number of clients that are connected, kept up to date.
-    pub(crate) fn connected(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.connected)
     }
 
     /// Admits one more client, or returns `None` at capacity.
@@ -54,7 +50,7 @@ mod tests {
         let limit = ConnectionLimit::new(2);
         let (first, second) = (limit.admit(), limit.admit());
         assert!(first.is_some() && second.is_some() && limit.admit().is_none());
-        assert_eq!(limit.connected().load(Ordering::Relaxed), 2);
+        assert_eq!(limit.connected.load(Ordering::Relaxed), 2);
         drop(first);
         assert!(limit.admit().is_some());
     }

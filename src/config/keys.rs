@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::Fault;
+
 /// Length of a key in bytes.
 pub(crate) const KEY_BYTES: usize = 32;
 
@@ -84,15 +86,24 @@ impl fmt::Debug for HerdId {
     }
 }
 
-/// State of a key rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// State of a key rotation, with the key that is accepted beside the one to dial with.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rotation {
     /// There is one key; no rotation is under way.
     Idle,
     /// The new key is accepted; the old one is dialed with.
-    NextAccepted,
+    NextAccepted(Key),
     /// The new key is dialed with; the old one is still accepted.
-    PreviousAccepted,
+    PreviousAccepted(Key),
+}
+
+impl Rotation {
+    fn second_key(&self) -> Option<&Key> {
+        match self {
+            Rotation::Idle => None,
+            Rotation::NextAccepted(key) | Rotation::PreviousAccepted(key) => Some(key),
+        }
+    }
 }
 
 /// Contents of a key file.
@@ -101,17 +112,6 @@ pub struct KeyFile {
     herd: HerdId,
     key: Key,
     rotation: Rotation,
-    /// Key that is only accepted; `None` if the rotation is [`Rotation::Idle`].
-    second: Option<Key>,
-}
-
-/// A fault in the text of a key file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Malformed {
-    /// Line number, from 1; `None` for the file as a whole.
-    pub line: Option<usize>,
-    /// Description of the fault, without the text itself, which may be a key.
-    pub message: String,
 }
 
 /// An error of reading, creating or changing a key file.
@@ -138,8 +138,8 @@ pub enum KeyErrorKind {
     NotAFile,
     /// Other users than its owner have access; its permission bits.
     Exposed(u32),
-    /// The text is not that of a key file.
-    Malformed(Malformed),
+    /// The text is not that of a key file. The fault does not quote it: it may be a key.
+    Malformed(Fault),
     /// Another process is changing the file.
     Busy,
 }
@@ -162,23 +162,14 @@ impl fmt::Display for KeyError {
                 f,
                 "{path}: other users than its owner have access (mode {mode:04o}); chmod 600 it, and if another user may have read it, create a new key"
             ),
-            KeyErrorKind::Malformed(Malformed { line, message }) => match line {
-                Some(line) => write!(f, "{path}:{line}: {message}"),
-                None => write!(f, "{path}: {message}"),
-            },
+            KeyErrorKind::Malformed(fault) => write!(f, "{path}{fault}"),
             KeyErrorKind::Busy => write!(f, "{path}: another process is changing it"),
         }
     }
 }
 
-impl std::error::Error for KeyError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.kind {
-            KeyErrorKind::Read(error) | KeyErrorKind::Write(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+// No `source`: the text contains the cause.
+impl std::error::Error for KeyError {}
 
 impl KeyFile {
     /// Generates an id and a key for a new herd from the operating system's randomness.
@@ -187,7 +178,6 @@ impl KeyFile {
             herd: HerdId(random()?),
             key: Key(random()?),
             rotation: Rotation::Idle,
-            second: None,
         })
     }
 
@@ -203,41 +193,29 @@ impl KeyFile {
 
     /// Returns the keys to accept, the likelier one first.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = &Key> {
-        std::iter::once(&self.key).chain(&self.second)
+        std::iter::once(&self.key).chain(self.rotation.second_key())
     }
 
     /// Returns the contents one step further in the rotation.
     pub fn rotated(&self) -> io::Result<KeyFile> {
-        let (key, rotation, second) = match (self.rotation, &self.second) {
-            (Rotation::Idle, _) | (_, None) => (
-                self.key.clone(),
-                Rotation::NextAccepted,
-                Some(Key(random()?)),
-            ),
-            (Rotation::NextAccepted, Some(next)) => (
-                next.clone(),
-                Rotation::PreviousAccepted,
-                Some(self.key.clone()),
-            ),
-            (Rotation::PreviousAccepted, Some(_)) => (self.key.clone(), Rotation::Idle, None),
+        let own = self.key.clone();
+        let (key, rotation) = match &self.rotation {
+            Rotation::Idle => (own, Rotation::NextAccepted(Key(random()?))),
+            Rotation::NextAccepted(next) => (next.clone(), Rotation::PreviousAccepted(own)),
+            Rotation::PreviousAccepted(_) => (own, Rotation::Idle),
         };
         Ok(KeyFile {
             herd: self.herd,
             key,
             rotation,
-            second,
         })
     }
 
     /// Parses the text of a key file.
-    pub(crate) fn parse(text: &[u8]) -> Result<KeyFile, Malformed> {
-        let (mut herd, mut key, mut second) = (None, None, None);
-        let fault = |line, message: &str| Malformed {
-            line,
-            message: message.to_owned(),
-        };
+    pub(crate) fn parse(text: &[u8]) -> Result<KeyFile, Fault> {
+        let (mut herd, mut key, mut rotation) = (None, None, None);
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            let line_number = Some(index + 1);
+            let line_number = index + 1;
             let code = line.split(|&byte| byte == b'#').next().unwrap_or_default();
             let mut fields = code
                 .split(u8::is_ascii_whitespace)
@@ -247,71 +225,64 @@ impl KeyFile {
             };
             let value = fields.next().unwrap_or_default();
             if fields.next().is_some() {
-                return Err(fault(line_number, "more than a word and a number"));
+                return Err(Fault::new(line_number, "more than a word and a number"));
             }
             let secret = || {
                 parse_hex(value).map(Key).ok_or_else(|| {
                     let (wanted, got) = (2 * KEY_BYTES, value.len());
                     let message =
                         format!("a key is {wanted} hexadecimal digits; these {got} bytes are not");
-                    fault(line_number, &message)
+                    Fault::new(line_number, message)
                 })
             };
             let is_duplicate = match word {
                 b"herd" => {
-                    let id = HerdId::parse(value)
-                        .ok_or_else(|| fault(line_number, "a herd id is 32 hexadecimal digits"))?;
+                    let id = HerdId::parse(value).ok_or_else(|| {
+                        Fault::new(line_number, "a herd id is 32 hexadecimal digits")
+                    })?;
                     herd.replace(id).is_some()
                 }
                 b"key" => key.replace(secret()?).is_some(),
-                b"next" => second
-                    .replace((Rotation::NextAccepted, secret()?))
+                b"next" => rotation
+                    .replace(Rotation::NextAccepted(secret()?))
                     .is_some(),
-                b"previous" => second
-                    .replace((Rotation::PreviousAccepted, secret()?))
+                b"previous" => rotation
+                    .replace(Rotation::PreviousAccepted(secret()?))
                     .is_some(),
                 _ => {
                     let message = "a line begins with herd, key, next or previous";
-                    return Err(fault(line_number, message));
+                    return Err(Fault::new(line_number, message));
                 }
             };
             if is_duplicate {
                 let message =
                     "one herd, one key, and one next or previous are allowed; this is another";
-                return Err(fault(line_number, message));
+                return Err(Fault::new(line_number, message));
             }
         }
-        let herd = herd.ok_or_else(|| fault(None, "it has no line with the herd's id"))?;
-        let key = key.ok_or_else(|| fault(None, "it has no line with a key"))?;
-        let (rotation, second) = match second {
-            Some((_, second)) if second == key => {
-                return Err(fault(None, "its two keys are the same"));
-            }
-            Some((rotation, second)) => (rotation, Some(second)),
-            None => (Rotation::Idle, None),
-        };
+        let herd = herd.ok_or_else(|| Fault::new(0, "it has no line with the herd's id"))?;
+        let key = key.ok_or_else(|| Fault::new(0, "it has no line with a key"))?;
+        let rotation = rotation.unwrap_or(Rotation::Idle);
+        if rotation.second_key() == Some(&key) {
+            return Err(Fault::new(0, "its two keys are the same"));
+        }
         Ok(KeyFile {
             herd,
             key,
             rotation,
-            second,
         })
     }
 
     fn to_text(&self) -> String {
-        let mut text = format!(
-            "{HEADING}herd {}\nkey {}\n",
-            self.herd.to_hex(),
-            hex::encode(self.key.0)
-        );
-        let word = match self.rotation {
-            Rotation::NextAccepted => "next",
-            Rotation::Idle | Rotation::PreviousAccepted => "previous",
+        let (herd, key) = (self.herd.to_hex(), hex::encode(self.key.0));
+        let second = match &self.rotation {
+            Rotation::Idle => String::new(),
+            Rotation::NextAccepted(next) => format!("next {}\n", hex::encode(next.0)),
+            Rotation::PreviousAccepted(previous) => {
+                format!("previous {}\n", hex::encode(previous.0))
+            }
         };
-        if let Some(second) = &self.second {
-            text += &format!("{word} {}\n", hex::encode(second.0));
-        }
-        text
+        format!("{HEADING}herd {herd}\nkey {key}\n{second}")
     }
 
     /// Reads a key file that only its owner can read.
@@ -386,10 +357,10 @@ impl KeyFile {
             .read_to_end(&mut text)
             .map_err(KeyErrorKind::Read)?;
         if text.len() > MAX_FILE_BYTES {
-            return Err(KeyErrorKind::Malformed(Malformed {
-                line: None,
-                message: format!("longer than {MAX_FILE_BYTES} bytes: not a key file"),
-            }));
+            return Err(KeyErrorKind::Malformed(Fault::new(
+                0,
+                format!("longer than {MAX_FILE_BYTES} bytes: not a key file"),
+            )));
         }
         KeyFile::parse(&text).map_err(KeyErrorKind::Malformed)
     }

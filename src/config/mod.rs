@@ -8,6 +8,7 @@ pub mod keys;
 pub mod limits;
 pub mod topology;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub struct Config {
     /// Local address on which the server's ports are bound instead of the host of its line; `None`
     /// for that host.
     pub bind: Option<IpAddr>,
-    /// How the pool's workers wait for clients.
+    /// Kind of the pool, by which its workers wait for clients.
     pub pool: PoolKind,
     /// Number of workers of the pool, 1 to [`MAX_WORKERS`].
     pub workers: usize,
@@ -45,6 +46,31 @@ pub struct Config {
     pub digest_interval: Duration,
 }
 
+/// A fault in a file of the configuration, displayed behind the file's path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Line number, from 1; 0 for the file as a whole.
+    pub line: usize,
+    /// Description of the fault.
+    pub message: String,
+}
+
+impl Fault {
+    fn new(line: usize, message: impl Into<String>) -> Fault {
+        let message = message.into();
+        Fault { line, message }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
 /// When a report is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, argh::FromArgValue)]
 pub enum Ack {
@@ -56,7 +82,7 @@ pub enum Ack {
     Disk,
 }
 
-/// How the workers of a pool wait for clients.
+/// Kinds of pools, by which their workers wait for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, argh::FromArgValue)]
 pub enum PoolKind {
     /// Each worker serves one connection, and blocks on it, until it closes.

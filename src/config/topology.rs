@@ -4,10 +4,12 @@
 //! space; `#` starts a comment that ends with the line. A file with a fault is refused as a whole,
 //! and all of its faults are reported at once.
 
-use crate::model::fields::MAX_NAME_BYTES;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use super::Fault;
+use crate::model::fields::MAX_NAME_BYTES;
 
 /// One server's line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,15 +77,6 @@ impl fmt::Display for Address {
     }
 }
 
-/// One fault of a `servers.txt`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Line number, from 1; 0 for the file as a whole.
-    pub line: usize,
-    /// Description of the fault.
-    pub message: String,
-}
-
 /// Errors of reading `servers.txt`.
 #[derive(Debug)]
 pub enum TopologyError {
@@ -102,11 +95,7 @@ impl fmt::Display for TopologyError {
             TopologyError::Faults(path, faults) => {
                 for (index, fault) in faults.iter().enumerate() {
                     let separator = if index == 0 { "" } else { "\n" };
-                    write!(f, "{separator}{}", path.display())?;
-                    if fault.line > 0 {
-                        write!(f, ":{}", fault.line)?;
-                    }
-                    write!(f, ": {}", fault.message)?;
+                    write!(f, "{separator}{}{fault}", path.display())?;
                 }
                 Ok(())
             }
@@ -114,14 +103,8 @@ impl fmt::Display for TopologyError {
     }
 }
 
-impl std::error::Error for TopologyError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            TopologyError::Unreadable(_, error) => Some(error),
-            TopologyError::Faults(..) => None,
-        }
-    }
-}
+// No `source`: the text contains the cause.
+impl std::error::Error for TopologyError {}
 
 /// All servers of a herd, checked: names unique, neighbors known and mutual.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,10 +127,7 @@ impl Topology {
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             match parse_line(line, index + 1) {
                 Ok(server) => servers.extend(server),
-                Err(message) => faults.push(Fault {
-                    line: index + 1,
-                    message,
-                }),
+                Err(message) => faults.push(Fault::new(index + 1, message)),
             }
         }
         // A line with a fault may be the neighbor that other lines name, so neighbors are checked
@@ -249,20 +229,12 @@ fn check_name(name: &str) -> Result<(), String> {
 /// Finds the faults between lines: duplicate names and addresses, unknown and one-sided neighbors.
 fn check_consistency(servers: &[ServerEntry], faults: &mut Vec<Fault>) {
     if servers.is_empty() {
-        faults.push(Fault {
-            line: 0,
-            message: "names no server".to_owned(),
-        });
+        faults.push(Fault::new(0, "names no server"));
     }
     let mut names: HashMap<&str, &ServerEntry> = HashMap::new();
     let mut addresses: HashMap<&Address, usize> = HashMap::new();
     for server in servers {
-        let mut fault = |message| {
-            faults.push(Fault {
-                line: server.line,
-                message,
-            })
-        };
+        let mut fault = |message: String| faults.push(Fault::new(server.line, message));
         if let Some(first) = names.get(server.name.as_str()) {
             fault(format!(
                 "the name {} is taken by line {}",
@@ -297,10 +269,7 @@ fn check_consistency(servers: &[ServerEntry], faults: &mut Vec<Fault>) {
                 ),
                 Some(_) => continue,
             };
-            faults.push(Fault {
-                line: server.line,
-                message,
-            });
+            faults.push(Fault::new(server.line, message));
         }
     }
 }

@@ -19,11 +19,11 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use log::LevelFilter;
 use simplelog::{CombinedLogger, ConfigBuilder, LevelPadding, SharedLogger, WriteLogger};
 
-use crate::thread;
+use crate::thread::{self, Stop, Stopper};
 use file::{FILE_BYTES, RotatingFile};
 use line::LineWriter;
 use queue::Queue;
@@ -40,15 +40,13 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// The log thread. Dropping it writes the queued lines and ends the thread.
 #[derive(Debug)]
 pub struct LogWriter {
-    wake: Option<Sender<()>>,
-    stop: Option<Sender<()>>,
+    stopper: Stopper,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        self.stop.take();
-        self.wake.take();
+        self.stopper.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -56,33 +54,27 @@ impl Drop for LogWriter {
 }
 
 /// Starts logging to `directory/NAME.log`, and notices (`warn` and `error`) to standard error as
-/// well. Panics are logged with their location. An error if the file can't be opened or a logger
+/// well. Panics are logged with their location. Fails if the file can't be opened or a logger
 /// was set before.
 pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<LogWriter> {
     std::fs::create_dir_all(directory)?;
     let file = RotatingFile::open(directory.join(format!("{name}.log")), FILE_BYTES)?;
     let (wake, woken) = bounded(1);
     let lines = Queue::new(wake.clone());
-    let notices = Queue::new(wake.clone());
+    let notices = Queue::new(wake);
+    let to_file = LineWriter::new(&lines, GROUP_BYTES, Some(TimePrefix::default()));
+    // Notices on a terminal have no time.
+    let to_terminal = LineWriter::new(&notices, 0, None);
     let loggers: Vec<Box<dyn SharedLogger>> = vec![
-        WriteLogger::new(
-            level,
-            format(),
-            LineWriter::new(&lines, GROUP_BYTES, Some(TimePrefix::default())),
-        ),
-        // Notices on a terminal have no time.
-        WriteLogger::new(
-            LevelFilter::Warn.min(level),
-            format(),
-            LineWriter::new(&notices, 0, None),
-        ),
+        WriteLogger::new(level, format(), to_file),
+        WriteLogger::new(LevelFilter::Warn.min(level), format(), to_terminal),
     ];
     CombinedLogger::init(loggers).map_err(io::Error::other)?;
     log_panics();
-    let (stop, stopped) = bounded(0);
+    let (stopper, stop) = thread::stop_pair();
     let writer = Writer {
         woken,
-        stopped,
+        stop,
         prefix: format!("{name}: "),
         lines,
         notices,
@@ -92,13 +84,12 @@ pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<Log
     };
     let thread = thread::spawn("log-writer", move || writer.run())?;
     Ok(LogWriter {
-        wake: Some(wake),
-        stop: Some(stop),
+        stopper,
         thread: Some(thread),
     })
 }
 
-/// The format of a line: its level and its text.
+/// Returns the format of a line: its level and its text.
 fn format() -> simplelog::Config {
     ConfigBuilder::new()
         .set_time_level(LevelFilter::Off)
@@ -128,7 +119,7 @@ pub fn log_panics() {
 /// State of the log thread.
 struct Writer {
     woken: Receiver<()>,
-    stopped: Receiver<()>,
+    stop: Stop,
     /// The server's name, put before each notice: several servers share a terminal.
     prefix: String,
     lines: Queue,
@@ -146,7 +137,7 @@ impl Writer {
         loop {
             let last = crossbeam_channel::select! {
                 recv(self.woken) -> _ => false,
-                recv(self.stopped) -> _ => true,
+                recv(self.stop.channel()) -> _ => true,
                 default(FLUSH_INTERVAL) => false,
             };
             // Queues the lines in the loggers' buffers.

@@ -26,7 +26,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// An empty queue that sends to `wake` when it grows past [`WAKE_BYTES`].
+    /// Creates an empty queue that sends to `wake` when it grows past [`WAKE_BYTES`].
     pub(super) fn new(wake: Sender<()>) -> Queue {
         Queue {
             buffer: Arc::default(),

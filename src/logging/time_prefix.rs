@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::model::decimal::fixed_digits;
+
 /// Writes the time in UTC with microseconds. All but the fraction is formatted once a second.
 #[derive(Debug, Default)]
 pub(super) struct TimePrefix {
@@ -27,14 +29,10 @@ impl TimePrefix {
                 .unwrap_or_default()
                 .into_bytes();
         }
-        let mut fraction = *b"000000Z ";
-        let mut rest = since_epoch.subsec_micros();
-        for digit in fraction[..6].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
+        let micros: [u8; 6] = fixed_digits(since_epoch.subsec_micros().into());
         out.extend_from_slice(&self.text);
-        out.extend_from_slice(&fraction);
+        out.extend_from_slice(&micros);
+        out.extend_from_slice(b"Z ");
     }
 }
 

@@ -1,14 +1,12 @@
-//! The grammar of the client protocol: parses a line to a command, and writes a command as a line.
+//! The grammar of the client protocol: parses a line to a command.
 //!
 //! Parsing borrows from the line and allocates nothing. Checks that depend on a clock or on stored
 //! data (a time too far ahead, an unknown client) are made where commands are executed.
 
-use std::fmt;
-
 use crate::model::decimal::{Decimal, MAX_FIELD_BYTES};
 use crate::model::fields::fields;
 use crate::model::geo::Position;
-use crate::model::time::{Timestamp, write_u64};
+use crate::model::time::Timestamp;
 
 /// Maximum length of a client id in bytes; a longer one makes its line invalid.
 pub(crate) const MAX_CLIENT_BYTES: usize = 255;
@@ -71,20 +69,6 @@ pub enum Invalid {
     Bound,
 }
 
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Invalid::UnknownCommand => "unknown command",
-            Invalid::FieldCount => "wrong number of fields",
-            Invalid::Client => "client id over 255 bytes",
-            Invalid::Location => "location is not latitude and longitude in range",
-            Invalid::Time => "time is not POSIX seconds with up to nine decimals",
-            Invalid::Radius => "radius is not a number from 0 to 50",
-            Invalid::Bound => "bound is not an integer from 0 to 20",
-        })
-    }
-}
-
 impl<'a> Command<'a> {
     /// Parses a line without its ending.
     pub fn parse(line: &'a [u8]) -> Result<Command<'a>, Invalid> {
@@ -119,28 +103,6 @@ impl<'a> Command<'a> {
             }))
         }
     }
-
-    /// Appends the command as a line without its ending; single spaces separate the fields.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            Command::Iamat(report) => {
-                out.extend_from_slice(b"IAMAT ");
-                out.extend_from_slice(report.client);
-                out.push(b' ');
-                out.extend_from_slice(report.location);
-                out.push(b' ');
-                out.extend_from_slice(report.time_text);
-            }
-            Command::Whatsat(inquiry) => {
-                out.extend_from_slice(b"WHATSAT ");
-                out.extend_from_slice(inquiry.client);
-                out.push(b' ');
-                inquiry.radius.write(out);
-                out.push(b' ');
-                write_u64(u64::from(inquiry.bound), out);
-            }
-        }
-    }
 }
 
 /// Parses a decimal number of at most `limit`.
@@ -158,37 +120,20 @@ fn bound(text: &[u8]) -> Option<u8> {
     u8::try_from(number(text, MAX_BOUND)?.integer_part()?).ok()
 }
 
-/// Panics unless writing and parsing are inverse on `line`: a command is written as a line that
-/// parses to the same command, and every field keeps its bytes. Shared by the property tests and
-/// the fuzz target.
-pub fn assert_inverse(line: &[u8]) {
-    let Ok(command) = Command::parse(line) else {
-        return;
-    };
-    let mut written = Vec::with_capacity(line.len());
-    command.write(&mut written);
-    assert_eq!(Command::parse(&written), Ok(command));
-    // The bound comes last, and writing it drops its leading zeros.
-    let kept = match command {
-        Command::Iamat(_) => 4,
-        Command::Whatsat(_) => 3,
-    };
-    assert!(fields(line).take(kept).eq(fields(&written).take(kept)));
-}
+#[cfg(test)]
+#[path = "../../tests/support/inverse.rs"]
+mod inverse;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::fields::is_white_space;
+    use inverse::assert_inverse;
     use proptest::prelude::*;
 
     #[track_caller]
     fn check(line: &[u8], expected: Result<&[u8], Invalid>) {
-        let got = Command::parse(line).map(|command| {
-            let mut out = Vec::new();
-            command.write(&mut out);
-            out
-        });
+        let got = Command::parse(line).map(|command| inverse::written(&command));
         assert_eq!(
             got.as_deref().map_err(|invalid| *invalid),
             expected,

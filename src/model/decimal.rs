@@ -52,11 +52,6 @@ impl<'a> Decimal<'a> {
         parse_u64(self.integer)
     }
 
-    /// Appends the number as the client wrote it.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.text);
-    }
-
     /// Returns the nearest float.
     pub(crate) fn to_f64(self) -> f64 {
         std::str::from_utf8(self.text)

@@ -13,7 +13,7 @@ use crate::model::geo::Position;
 use crate::model::time::{Timestamp, write_u64};
 
 /// Maximum seconds by which a client's time may be ahead of the clock that judges it. One poisoned
-/// date would shut a client out of its own record for ever.
+/// date would shut a client out of its own record forever.
 pub(crate) const MAX_AHEAD_SECONDS: u64 = 300;
 
 /// Maximum bytes of a record's line, its LF included.
@@ -155,7 +155,7 @@ pub(crate) const MAX_PACKED_BYTES: usize =
 /// Little-endian: `time`, `received`, `epoch` and `sequence` of 8 bytes each; the lengths of
 /// origin, client, location and time text of one byte each; then those texts.
 impl<'a> RecordView<'a> {
-    /// Bytes that the packed record takes.
+    /// Returns the number of bytes that the packed record takes.
     pub fn packed_bytes(&self) -> usize {
         PACKED_HEADER_BYTES + self.texts().iter().map(|text| text.len()).sum::<usize>()
     }
@@ -200,7 +200,7 @@ impl<'a> RecordView<'a> {
         })
     }
 
-    /// The client of the packed record at the beginning of `bytes`: a table is searched by it.
+    /// Returns the client of the packed record at the beginning of `bytes`: a table is searched by it.
     ///
     /// Panics if there is no packed record.
     pub(crate) fn packed_client(bytes: &'a [u8]) -> &'a [u8] {
@@ -231,9 +231,7 @@ impl<'a> RecordView<'a> {
 }
 
 fn number(header: &[u8; PACKED_HEADER_BYTES], index: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&header[index * 8..index * 8 + 8]);
-    u64::from_le_bytes(bytes)
+    u64::from_le_bytes(header.as_chunks().0[index])
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::decimal::{MAX_FIELD_BYTES, fixed_digits, parse_u64};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -16,19 +18,7 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const FRACTION_DIGITS: usize = 9;
 
 /// Nanoseconds since the Unix epoch. Holds dates up to the year 2554.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
@@ -109,33 +99,21 @@ impl TimeDifference {
 
 impl fmt::Display for TimeDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.negative { '-' } else { '+' };
-        let (seconds, nanos) = (self.nanos / NANOS_PER_SECOND, self.nanos % NANOS_PER_SECOND);
-        write!(f, "{sign}{seconds}.{nanos:09}")
+        let mut text = Vec::new();
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 
 /// Milliseconds since the server's start, the unit of deadlines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tick(u64);
+pub struct Tick(pub(crate) u64);
 
 impl Tick {
     /// Returns the moment `span` later.
     pub(crate) fn after(self, span: Duration) -> Tick {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Tick(self.0.saturating_add(millis))
-    }
-}
-
-impl From<u64> for Tick {
-    fn from(millis: u64) -> Tick {
-        Tick(millis)
-    }
-}
-
-impl From<Tick> for u64 {
-    fn from(tick: Tick) -> u64 {
-        tick.0
     }
 }
 

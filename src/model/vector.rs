@@ -65,7 +65,7 @@ impl Vector {
         self.0.values().any(|epochs| epochs.len() > 1)
     }
 
-    /// Removes and returns the entries for whose origin and epoch `removes` returns `true`.
+    /// Removes and returns the entries that `removes` selects by origin and epoch.
     pub(crate) fn split_off(&mut self, mut removes: impl FnMut(&[u8], u64) -> bool) -> Vector {
         let mut removed = Vector::default();
         for (origin, epochs) in &mut self.0 {

@@ -5,6 +5,8 @@
 //! rewrite numbers. Two newlines end a reply, so nothing here writes two in a row, and runs of
 //! newlines in a provider's JSON are collapsed.
 
+use serde_json::value::RawValue;
+
 /// Outcome of a search, as one of Google's status words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PlacesStatus {
@@ -52,12 +54,6 @@ impl PlacesStatus {
     }
 }
 
-/// The text before the list of credits.
-const HEAD: &[u8] = br#"{"html_attributions":"#;
-
-/// The text between the credits and the first result.
-const RESULTS: &[u8] = b",\n\"results\":[";
-
 /// The list of credits of an answer without results.
 const NO_CREDIT: &[u8] = b"[]";
 
@@ -72,9 +68,9 @@ impl<'a> AnswerWriter<'a> {
     /// Begins an answer. `credit` is the text of a JSON list, which becomes `html_attributions`
     /// unchanged: a provider's list has to go through [`write_normalized`] first.
     pub(super) fn begin(credit: &[u8], out: &'a mut Vec<u8>) -> AnswerWriter<'a> {
-        out.extend_from_slice(HEAD);
+        out.extend_from_slice(br#"{"html_attributions":"#);
         out.extend_from_slice(credit);
-        out.extend_from_slice(RESULTS);
+        out.extend_from_slice(b",\n\"results\":[");
         AnswerWriter {
             out,
             is_empty: true,
@@ -119,10 +115,11 @@ pub(super) fn write_zero_results(out: &mut Vec<u8>) {
 
 /// Appends the answer of a search that failed. The message says what the client can do.
 pub(super) fn write_failure(status: PlacesStatus, message: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(HEAD);
-    out.extend_from_slice(NO_CREDIT);
-    out.extend_from_slice(RESULTS);
-    write_end(status, Some(message), out);
+    write_end(
+        status,
+        Some(message),
+        AnswerWriter::begin(NO_CREDIT, out).out,
+    );
 }
 
 /// Appends a text as a JSON string.
@@ -182,6 +179,13 @@ impl<'a> ObjectWriter<'a> {
     /// Writes a field whose value is a JSON text from the provider.
     pub(super) fn json(&mut self, name: &str, json: &str) {
         write_normalized(json.as_bytes(), self.field(name));
+    }
+
+    /// Writes a field whose value is a JSON text from the provider, if it sent one.
+    pub(super) fn optional(&mut self, name: &str, json: Option<&RawValue>) {
+        if let Some(json) = json {
+            self.json(name, json.get());
+        }
     }
 
     /// Writes a field whose value is a string.

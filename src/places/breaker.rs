@@ -5,10 +5,10 @@
 use std::time::{Duration, Instant};
 
 /// Number of most recent calls that are considered.
-const WINDOW: usize = 20;
+const WINDOW: u32 = 20;
 
 /// Number of failures among them at which the breaker opens.
-const FAILURES: usize = WINDOW / 2;
+const FAILURES: u32 = WINDOW / 2;
 
 /// Time for which the breaker stays open before a trial call.
 const OPEN_TIME: Duration = Duration::from_secs(5);
@@ -17,9 +17,10 @@ const OPEN_TIME: Duration = Duration::from_secs(5);
 /// call, whose success closes it.
 #[derive(Debug, Default)]
 pub(super) struct CircuitBreaker {
-    /// Outcomes of the most recent calls, `true` for a failure; a ring buffer once it is full.
-    failed: Vec<bool>,
-    next: usize,
+    /// Outcomes of the most recent calls, a bit each, 1 for a failure; the last in the lowest bit.
+    failed: u32,
+    /// Number of those calls.
+    calls: u32,
     state: State,
 }
 
@@ -60,14 +61,9 @@ impl CircuitBreaker {
                 false
             }
             State::Closed => {
-                if self.failed.len() < WINDOW {
-                    self.failed.push(failed);
-                } else {
-                    self.failed[self.next] = failed;
-                    self.next = (self.next + 1) % WINDOW;
-                }
-                let failures = self.failed.iter().filter(|&&failed| failed).count();
-                let opens = self.failed.len() == WINDOW && failures >= FAILURES;
+                self.failed = (self.failed << 1 | u32::from(failed)) & ((1 << WINDOW) - 1);
+                self.calls = (self.calls + 1).min(WINDOW);
+                let opens = self.calls == WINDOW && self.failed.count_ones() >= FAILURES;
                 if opens {
                     self.state = State::Open(now + OPEN_TIME);
                 }

@@ -50,41 +50,6 @@ impl Failure {
         }
     }
 
-    /// Returns the `error_message` of the reply: the cause and what to do.
-    pub(super) fn message(&self) -> String {
-        match self {
-            Failure::Denied(text)
-            | Failure::Quota(text)
-            | Failure::BadRequest(text)
-            | Failure::Reported(text) => text.clone(),
-            Failure::Timeout => {
-                "The places provider did not answer in time. Try again later.".to_owned()
-            }
-            Failure::Connect(why) => format!(
-                "The places provider can't be reached: {why}. Try again later; if the problem persists, check the server's network and --places-url."
-            ),
-            Failure::Truncated => {
-                "The places provider's answer was incomplete. Try again.".to_owned()
-            }
-            Failure::TooLarge => {
-                "The places provider's answer is too long. Try a smaller radius.".to_owned()
-            }
-            Failure::Http(status @ 300..=399) => format!(
-                "The places provider answered with a redirect (HTTP {status}), which is not followed. Set --places-url to its new location."
-            ),
-            Failure::Http(status @ 400..=499) => format!(
-                "The places provider refused the request (HTTP {status}). Check --places-url."
-            ),
-            Failure::Http(status) => {
-                format!("The places provider failed (HTTP {status}). Try again later.")
-            }
-            Failure::Malformed(why) => format!(
-                "The places provider's answer can't be read: {why}. Try again later; if the problem persists, check --places-url."
-            ),
-            Failure::Stopped => "This server is stopping. Ask another one.".to_owned(),
-        }
-    }
-
     /// Returns whether the failure counts toward opening the circuit breaker. Denials, quotas and
     /// bad requests do not: the provider works, and would answer the same again.
     pub(super) fn counts_against_breaker(&self) -> bool {
@@ -112,20 +77,59 @@ impl Failure {
     }
 
     /// Returns the failure with the key replaced, in case the provider repeated it.
-    pub(super) fn redacted(self, key: &ApiKey) -> Failure {
-        match self {
-            Failure::Denied(text) => Failure::Denied(key.redact(&text)),
-            Failure::Quota(text) => Failure::Quota(key.redact(&text)),
-            Failure::BadRequest(text) => Failure::BadRequest(key.redact(&text)),
-            Failure::Reported(text) => Failure::Reported(key.redact(&text)),
-            other => other,
+    pub(super) fn redacted(mut self, key: &ApiKey) -> Failure {
+        if let Failure::Denied(text)
+        | Failure::Quota(text)
+        | Failure::BadRequest(text)
+        | Failure::Reported(text) = &mut self
+        {
+            *text = key.redact(text);
         }
+        self
     }
 }
 
+/// Displays the `error_message` of the reply: the cause and what to do.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message())
+        match self {
+            Failure::Denied(text)
+            | Failure::Quota(text)
+            | Failure::BadRequest(text)
+            | Failure::Reported(text) => f.write_str(text),
+            Failure::Timeout => {
+                f.write_str("The places provider did not answer in time. Try again later.")
+            }
+            Failure::Connect(why) => write!(
+                f,
+                "The places provider can't be reached: {why}. Try again later; if the problem persists, check the server's network and --places-url."
+            ),
+            Failure::Truncated => {
+                f.write_str("The places provider's answer was incomplete. Try again.")
+            }
+            Failure::TooLarge => {
+                f.write_str("The places provider's answer is too long. Try a smaller radius.")
+            }
+            Failure::Http(status @ 300..=399) => write!(
+                f,
+                "The places provider answered with a redirect (HTTP {status}), which is not followed. Set --places-url to its new location."
+            ),
+            Failure::Http(status @ 400..=499) => write!(
+                f,
+                "The places provider refused the request (HTTP {status}). Check --places-url."
+            ),
+            Failure::Http(status) => {
+                write!(
+                    f,
+                    "The places provider failed (HTTP {status}). Try again later."
+                )
+            }
+            Failure::Malformed(why) => write!(
+                f,
+                "The places provider's answer can't be read: {why}. Try again later; if the problem persists, check --places-url."
+            ),
+            Failure::Stopped => f.write_str("This server is stopping. Ask another one."),
+        }
     }
 }
 
@@ -154,7 +158,7 @@ mod tests {
 
     #[track_caller]
     fn check(failure: Failure, status: PlacesStatus, counts: bool, message: &str) {
-        assert_eq!(failure.message(), message);
+        assert_eq!(failure.to_string(), message);
         assert_eq!(failure.to_string(), message);
         assert_eq!(failure.status(), status, "{message}");
         assert_eq!(failure.counts_against_breaker(), counts, "{message}");

@@ -72,9 +72,9 @@ fn query(request: &Request) -> String {
     format!(
         r#"{{"maxResultCount":{},"rankPreference":"POPULARITY","locationRestriction":{{"circle":{{"center":{{"latitude":{},"longitude":{}}},"radius":{}}}}}}}"#,
         request.bound(),
-        without_leading_zeros(request.latitude()),
-        without_leading_zeros(request.longitude()),
-        request.meters(),
+        without_leading_zeros(&request.latitude),
+        without_leading_zeros(&request.longitude),
+        request.meters,
     )
 }
 
@@ -105,32 +105,19 @@ struct Detail {
 struct Place<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
-    #[serde(borrow)]
     display_name: Option<Text<'a>>,
-    #[serde(borrow)]
     location: Option<Point<'a>>,
-    #[serde(borrow)]
     viewport: Option<Viewport<'a>>,
-    #[serde(borrow)]
     types: Option<&'a RawValue>,
-    #[serde(borrow)]
     business_status: Option<&'a RawValue>,
-    #[serde(borrow)]
     plus_code: Option<PlusCode<'a>>,
-    #[serde(borrow)]
     short_formatted_address: Option<&'a RawValue>,
-    #[serde(borrow)]
     formatted_address: Option<&'a RawValue>,
-    #[serde(borrow)]
     icon_mask_base_uri: Option<&'a RawValue>,
-    #[serde(borrow)]
     icon_background_color: Option<&'a RawValue>,
-    #[serde(borrow)]
     rating: Option<&'a RawValue>,
-    #[serde(borrow)]
     user_rating_count: Option<&'a RawValue>,
     price_level: Option<String>,
-    #[serde(borrow)]
     current_opening_hours: Option<OpeningHours<'a>>,
 }
 
@@ -145,7 +132,6 @@ struct Text<'a> {
 struct Point<'a> {
     #[serde(borrow)]
     latitude: Option<&'a RawValue>,
-    #[serde(borrow)]
     longitude: Option<&'a RawValue>,
 }
 
@@ -153,7 +139,6 @@ struct Point<'a> {
 struct Viewport<'a> {
     #[serde(borrow)]
     low: Point<'a>,
-    #[serde(borrow)]
     high: Point<'a>,
 }
 
@@ -162,7 +147,6 @@ struct Viewport<'a> {
 struct PlusCode<'a> {
     #[serde(borrow)]
     global_code: Option<&'a RawValue>,
-    #[serde(borrow)]
     compound_code: Option<&'a RawValue>,
 }
 
@@ -244,12 +228,7 @@ impl Point<'_> {
 /// Writes a place with the field names of the legacy interface, in its order.
 fn write_place(place: &Place<'_>, out: &mut Vec<u8>) {
     let mut result = ObjectWriter::begin(out);
-    let optional = |result: &mut ObjectWriter<'_>, name, json: Option<&RawValue>| {
-        if let Some(json) = json {
-            result.json(name, json.get());
-        }
-    };
-    optional(&mut result, "business_status", place.business_status);
+    result.optional("business_status", place.business_status);
     if let Some(location) = &place.location {
         let mut geometry = ObjectWriter::begin(result.field("geometry"));
         location.write(geometry.field("location"));
@@ -261,36 +240,32 @@ fn write_place(place: &Place<'_>, out: &mut Vec<u8>) {
         }
         geometry.finish();
     }
-    optional(
-        &mut result,
-        "icon_background_color",
-        place.icon_background_color,
-    );
-    optional(&mut result, "icon_mask_base_uri", place.icon_mask_base_uri);
+    result.optional("icon_background_color", place.icon_background_color);
+    result.optional("icon_mask_base_uri", place.icon_mask_base_uri);
     let name = place.display_name.as_ref().and_then(|name| name.text);
-    optional(&mut result, "name", name);
+    result.optional("name", name);
     let open_now = place.current_opening_hours.as_ref();
     if let Some(open_now) = open_now.and_then(|hours| hours.open_now) {
         let mut hours = ObjectWriter::begin(result.field("opening_hours"));
         hours.json("open_now", open_now.get());
         hours.finish();
     }
-    optional(&mut result, "place_id", place.id);
+    result.optional("place_id", place.id);
     if let Some(code) = &place.plus_code {
         let mut codes = ObjectWriter::begin(result.field("plus_code"));
-        optional(&mut codes, "compound_code", code.compound_code);
-        optional(&mut codes, "global_code", code.global_code);
+        codes.optional("compound_code", code.compound_code);
+        codes.optional("global_code", code.global_code);
         codes.finish();
     }
     if let Some(level) = place.price_level.as_deref().and_then(price_level) {
         result.json("price_level", level);
     }
-    optional(&mut result, "rating", place.rating);
+    result.optional("rating", place.rating);
     result.string("scope", "GOOGLE");
-    optional(&mut result, "types", place.types);
-    optional(&mut result, "user_ratings_total", place.user_rating_count);
+    result.optional("types", place.types);
+    result.optional("user_ratings_total", place.user_rating_count);
     let vicinity = place.short_formatted_address.or(place.formatted_address);
-    optional(&mut result, "vicinity", vicinity);
+    result.optional("vicinity", vicinity);
     result.finish();
 }
 

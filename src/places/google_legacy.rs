@@ -68,9 +68,7 @@ fn url(endpoint: &str, request: &Request, key: &ApiKey) -> String {
     };
     let mut url = format!(
         "{endpoint}{separator}location={},{}&radius={}&key=",
-        request.latitude(),
-        request.longitude(),
-        request.meters()
+        request.latitude, request.longitude, request.meters
     );
     write_url_encoded(key.reveal().as_bytes(), &mut url);
     url
@@ -82,7 +80,7 @@ struct Page<'a> {
     error_message: Option<String>,
     #[serde(borrow)]
     html_attributions: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(default)]
     results: Vec<&'a RawValue>,
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::Uri;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Timeout};
 
 use super::failure::Failure;
@@ -189,12 +189,10 @@ fn is_loopback(uri: &Uri) -> bool {
 }
 
 fn certificates(pem: &[u8]) -> Result<RootCerts, SetupError> {
-    let mut roots: Vec<Certificate<'static>> = Vec::new();
+    let mut roots = Vec::new();
     for item in parse_pem(pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
-            Ok(_) => {}
-            Err(_) => return Err(SetupError::Certificate),
+        if let PemItem::Certificate(certificate) = item.map_err(|_| SetupError::Certificate)? {
+            roots.push(certificate);
         }
     }
     if roots.is_empty() {
@@ -237,14 +235,11 @@ fn failure(error: ureq::Error) -> Failure {
 /// Appends bytes percent-encoded for a URL's query or a form: all but letters, digits and `-._~`
 /// (RFC 3986, section 2.3).
 pub(super) fn write_url_encoded(bytes: &[u8], out: &mut String) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push('%');
-            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            out.push(char::from(DIGITS[usize::from(byte & 15)]));
+            *out += &format!("%{byte:02X}");
         }
     }
 }

@@ -29,17 +29,6 @@ use upstream::Request;
 use crate::model::decimal::Decimal;
 use crate::model::geo::Position;
 
-/// A search in the atlas.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Query {
-    /// The center of the search.
-    position: Position,
-    /// Maximum distance from the center, 0 to 50 kilometers.
-    radius_km: f64,
-    /// Maximum number of places, 0 to 20.
-    bound: u8,
-}
-
 /// A search that a provider on the network has to answer.
 #[derive(Debug)]
 pub struct RemoteSearch {
@@ -79,12 +68,7 @@ impl Places {
     ) -> Option<RemoteSearch> {
         match self {
             Places::Atlas(atlas) => {
-                let query = Query {
-                    position: Position::parse(location)?,
-                    radius_km: radius.to_f64(),
-                    bound,
-                };
-                atlas.nearby(&query, out);
+                atlas.nearby(&Position::parse(location)?, radius.to_f64(), bound, out);
                 None
             }
             Places::Remote(remote) => {

@@ -64,9 +64,9 @@ impl Upstream for Overpass {
 fn query(request: &Request) -> String {
     format!(
         r#"[out:json][timeout:25];nwr(around:{},{},{})[name][~"^(amenity|shop|tourism|leisure|aeroway|railway)$"~"."];out center tags {MAX_ELEMENTS};"#,
-        request.meters(),
-        without_leading_zeros(request.latitude()),
-        without_leading_zeros(request.longitude()),
+        request.meters,
+        without_leading_zeros(&request.latitude),
+        without_leading_zeros(&request.longitude),
     )
 }
 
@@ -92,9 +92,7 @@ struct Element<'a> {
     id: u64,
     #[serde(borrow)]
     lat: Option<&'a RawValue>,
-    #[serde(borrow)]
     lon: Option<&'a RawValue>,
-    #[serde(borrow)]
     center: Option<Center<'a>>,
     #[serde(default)]
     tags: Tags,
@@ -104,7 +102,6 @@ struct Element<'a> {
 struct Center<'a> {
     #[serde(borrow)]
     lat: &'a RawValue,
-    #[serde(borrow)]
     lon: &'a RawValue,
 }
 
@@ -152,7 +149,7 @@ fn read_answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failur
     Ok(out)
 }
 
-/// Returns the failure for an HTTP status of Overpass, whose body is HTML for people.
+/// Returns the failure for an HTTP status of Overpass, whose body is HTML for human readers.
 fn http_failure(status: u16) -> Failure {
     match status {
         400 => Failure::BadRequest(

@@ -175,7 +175,7 @@ impl Shared {
     fn complete(&self, request: &Request, result: Result<Vec<u8>, Failure>) {
         let answer = result.unwrap_or_else(|failure| {
             let mut out = Vec::new();
-            write_failure(failure.status(), &failure.message(), &mut out);
+            write_failure(failure.status(), &failure.to_string(), &mut out);
             out
         });
         let callbacks = self.in_flight.lock().remove(request);

@@ -34,9 +34,12 @@ pub trait Upstream: fmt::Debug + Send + Sync {
 /// all of them that are waiting.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    latitude: Box<str>,
-    longitude: Box<str>,
-    meters: Box<str>,
+    /// Degrees north with the client's own digits, no plus sign.
+    pub(super) latitude: Box<str>,
+    /// Degrees east with the client's own digits, no plus sign.
+    pub(super) longitude: Box<str>,
+    /// The radius in meters, exact and without redundant zeros: `10.50` kilometers are `10500`.
+    pub(super) meters: Box<str>,
     bound: u8,
 }
 
@@ -57,22 +60,6 @@ impl Request {
             meters: meters(radius).into(),
             bound,
         })
-    }
-
-    /// Returns degrees north with the client's own digits, no plus sign.
-    pub(super) fn latitude(&self) -> &str {
-        &self.latitude
-    }
-
-    /// Returns degrees east with the client's own digits, no plus sign.
-    pub(super) fn longitude(&self) -> &str {
-        &self.longitude
-    }
-
-    /// Returns the radius in meters, exact and without redundant zeros: `10.50` kilometers are
-    /// `10500`.
-    pub(super) fn meters(&self) -> &str {
-        &self.meters
     }
 
     /// Returns the maximum number of places.
@@ -144,18 +131,11 @@ fn without_plus(number: &[u8]) -> Option<Box<str>> {
 
 /// Converts kilometers to meters: the point moves by three digits, and no digit is lost.
 fn meters(kilometers: Decimal<'_>) -> String {
-    let digit = |at: usize| kilometers.fraction.get(at).copied().unwrap_or(b'0');
-    let mut text = String::with_capacity(kilometers.integer.len() + kilometers.fraction.len() + 4);
-    text.extend(kilometers.integer.iter().map(|&digit| char::from(digit)));
-    text.extend((0..3).map(|at| char::from(digit(at))));
-    text.push('.');
-    text.extend(
-        kilometers
-            .fraction
-            .iter()
-            .skip(3)
-            .map(|&digit| char::from(digit)),
-    );
+    let mut digits = [kilometers.integer, kilometers.fraction].concat();
+    let point = kilometers.integer.len() + 3;
+    digits.resize(digits.len().max(point), b'0');
+    digits.insert(point, b'.');
+    let text = String::from_utf8_lossy(&digits);
     without_leading_zeros(text.trim_end_matches('0').trim_end_matches('.'))
 }
 
@@ -165,23 +145,22 @@ fn float(number: &str) -> f64 {
 }
 
 #[cfg(test)]
-impl Request {
-    /// Creates a request from the texts of a command.
-    #[track_caller]
-    pub(super) fn of(location: &str, radius_km: &str, bound: u8) -> Request {
-        let radius = Decimal::parse(radius_km.as_bytes()).unwrap();
-        Request::new(location.as_bytes(), radius, bound).unwrap()
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Request {
+        /// Creates a request from the texts of a command.
+        #[track_caller]
+        pub(in crate::places) fn of(location: &str, radius_km: &str, bound: u8) -> Request {
+            let radius = Decimal::parse(radius_km.as_bytes()).unwrap();
+            Request::new(location.as_bytes(), radius, bound).unwrap()
+        }
+    }
 
     #[track_caller]
     fn check(location: &str, radius_km: &str, expected: [&str; 3]) {
         let request = Request::of(location, radius_km, 5);
-        let got = [request.latitude(), request.longitude(), request.meters()];
+        let got = [&*request.latitude, &request.longitude, &request.meters];
         assert_eq!(got, expected, "{location} {radius_km}");
         let degrees: f64 = expected[0].parse().unwrap();
         assert!(request.circle().distance(degrees, 200.0).is_none());

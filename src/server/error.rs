@@ -31,6 +31,12 @@ pub enum StartError {
     Resources(io::Error),
 }
 
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> StartError {
+        StartError::Resources(error)
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,18 +62,8 @@ impl fmt::Display for StartError {
     }
 }
 
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            StartError::Resolve(_, error)
-            | StartError::Bind(_, _, error)
-            | StartError::Resources(error) => Some(error),
-            StartError::Journal(error) => Some(error),
-            StartError::Threads(error) => Some(error),
-            StartError::Descriptors { .. } => None,
-        }
-    }
-}
+// No `source`: the text contains the cause.
+impl std::error::Error for StartError {}
 
 /// Errors of reloading the configuration. Except for the last one, nothing has been changed.
 #[derive(Debug)]
@@ -107,12 +103,5 @@ impl fmt::Display for ReloadError {
     }
 }
 
-impl std::error::Error for ReloadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ReloadError::Threads(error) => Some(error),
-            ReloadError::AnotherHerd(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+// No `source`: the text contains the cause.
+impl std::error::Error for ReloadError {}

@@ -33,8 +33,6 @@ use crate::model::time::{COARSE_STEP, CoarseClock};
 use crate::places::Places;
 use crate::replica::Replica;
 use crate::replica::upkeep::{MARKER_INTERVAL, Upkeep};
-use crate::store::journal::Syncer;
-use crate::thread::{self, Stopper};
 
 pub use error::{ReloadError, StartError};
 
@@ -94,11 +92,8 @@ pub struct Server {
     /// Its own line of `servers.txt`, as it was at the start.
     entry: ServerEntry,
     services: Arc<Services>,
-    replica: Arc<Replica>,
     clients: Listener,
     peers: Listener,
-    /// Cuts the pauses of both listeners short.
-    listeners: Stopper,
     pool: Pool,
     links: Links,
     upkeep: Upkeep,
@@ -111,25 +106,12 @@ impl Server {
         let max_clients = max_clients(config.max_clients)?;
         check_threads(threads(config)).map_err(StartError::Threads)?;
         let (replica, syncer) = Replica::open(config).map_err(StartError::Journal)?;
-        Server::wire(config, sockets, places, replica, syncer, max_clients)
-            .map_err(StartError::Resources)
-    }
-
-    fn wire(
-        config: &Config,
-        sockets: Sockets,
-        places: Places,
-        replica: Arc<Replica>,
-        syncer: Option<Syncer>,
-        max_clients: usize,
-    ) -> io::Result<Server> {
         let name = &config.server.name;
         let upkeep = Upkeep::start(&replica, syncer)?;
         let clock = CoarseClock::default();
-        let (listeners, stop) = thread::stop_pair();
         let keys = Arc::new(Keyring::new(config.keys.clone()));
         let limit = ConnectionLimit::new(max_clients);
-        let connected = limit.connected();
+        let connected = Arc::clone(&limit.connected);
         let interval = config.digest_interval;
         let mut links = Links::start(Arc::clone(&replica), keys, connected, interval)?;
         links.set_neighbors(&link::neighbors(&config.topology, name))?;
@@ -145,20 +127,15 @@ impl Server {
         let pool = Pool::start(config.pool, config.workers, &services)?;
         let rejected = RejectedClients::default();
         let timer = Timer::start(jobs(&replica, &pool, &rejected, &clock))?;
-        let peers = Listener::start(
-            "peer-listener",
-            sockets.peers,
-            stop.clone(),
-            links.acceptor(),
-        )?;
+        let peers = Listener::start("peer-listener", sockets.peers, links.acceptor())?;
         let clients = Clients {
             dispatcher: pool.dispatcher(),
             limit,
-            refusals: rejected,
+            rejected,
             clock,
         };
         accept::bound_replies(&sockets.clients)?;
-        let clients = Listener::start("client-listener", sockets.clients, stop, clients)?;
+        let clients = Listener::start("client-listener", sockets.clients, clients)?;
         info!(
             "{name} serves clients on {} and peers on {}, {} workers, {:?}, at most {max_clients} clients",
             clients.address(),
@@ -169,10 +146,8 @@ impl Server {
         Ok(Server {
             entry: config.server.clone(),
             services,
-            replica,
             clients,
             peers,
-            listeners,
             pool,
             links,
             upkeep,
@@ -192,17 +167,12 @@ impl Server {
 
     /// Returns the replica, for callers that inspect records without the protocol.
     pub fn replica(&self) -> &Replica {
-        &self.replica
+        &self.services.replica
     }
 
     /// Returns the status of its links, by the neighbors' names.
     pub fn links(&self) -> BTreeMap<String, LinkStatus> {
         self.links.status()
-    }
-
-    /// Returns the number of clients whose location is known.
-    pub fn records(&self) -> usize {
-        self.replica.len()
     }
 
     /// Returns the number of connections to the peer port that were rejected, and of links of
@@ -211,11 +181,10 @@ impl Server {
         self.links.refused()
     }
 
-    /// Stops accepting, finishes requests in hand, sends the queues to the neighbors, brings the
-    /// journal to disk, and joins every thread.
+    /// Stops accepting, finishes the requests that were read, sends the queues to the neighbors,
+    /// brings the journal to disk, and joins every thread.
     pub fn stop(self) {
         info!("stopping");
-        self.listeners.stop();
         self.clients.stop();
         self.peers.stop();
         self.pool.begin_stop();
@@ -223,7 +192,7 @@ impl Server {
         self.services.places.stop();
         self.pool.join();
         // No report is applied from here on, but for those of neighbors.
-        self.replica.send_markers();
+        self.services.replica.send_markers();
         self.links.stop();
         self.upkeep.stop();
         self.timer.stop();

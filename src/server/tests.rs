@@ -31,7 +31,7 @@ fn start_in_memory() -> Server {
         ack: Ack::Memory,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
     };
-    Server::start(&config, sockets, Places::Atlas(Atlas::new())).expect("a server")
+    Server::start(&config, sockets, Places::Atlas(Atlas)).expect("a server")
 }
 
 #[test]

@@ -7,11 +7,8 @@ use super::Answer;
 use crate::link::neighbor::{LinkError, LinkStatus};
 use crate::model::time::Timestamp;
 
-/// One line of a table: its cells, and text that follows them without a column.
-struct Row {
-    cells: Vec<String>,
-    rest: String,
-}
+/// The cells of one line. The last is free text, whatever the column it is in.
+type Row = Vec<String>;
 
 /// Writes a line for each server: its records and its clients.
 pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Result {
@@ -24,22 +21,16 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
                 Some(digest) => format!("{:016x}", digest.total()),
                 None => "-".to_owned(),
             };
-            Row {
-                cells: vec![
-                    answer.name.clone(),
-                    grouped(status.records),
-                    digest,
-                    grouped(status.clients),
-                    grouped(status.refused),
-                    span(Duration::from_millis(status.uptime_ms)),
-                ],
-                rest: String::new(),
-            }
+            vec![
+                answer.name.clone(),
+                grouped(status.records),
+                digest,
+                grouped(status.clients),
+                grouped(status.refused),
+                span(Duration::from_millis(status.uptime_ms)),
+            ]
         }
-        Err(reason) => Row {
-            cells: vec![answer.name.clone()],
-            rest: reason.clone(),
-        },
+        Err(reason) => vec![answer.name.clone(), reason.clone()],
     };
     write_table(f, &heads, answers.iter().map(row).collect())
 }
@@ -74,65 +65,46 @@ fn link_row(name: &str, neighbor: &str, link: &LinkStatus, now: Timestamp) -> Ro
         }
         None => "-".to_owned(),
     };
-    Row {
-        cells: vec![
-            format!("{name} > {neighbor}"),
-            link.phase.to_string(),
-            lag,
-            grouped(link.queue.records as u64),
-            grouped(link.queue.bytes as u64),
-            grouped(link.resyncs),
-            grouped(link.diverged),
-        ],
-        rest: error,
-    }
+    vec![
+        format!("{name} > {neighbor}"),
+        link.phase.to_string(),
+        lag,
+        grouped(link.queue.records as u64),
+        grouped(link.queue.bytes as u64),
+        grouped(link.resyncs),
+        grouped(link.diverged),
+        error,
+    ]
 }
 
 /// Writes rows under their heads; text is aligned to the left of its column, numbers to the right.
 fn write_table(f: &mut fmt::Formatter<'_>, heads: &[&str], rows: Vec<Row>) -> fmt::Result {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.cells.get(column));
-        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-        // A head without cells is that of the text without a column.
-        if widest == 0 {
-            0
-        } else {
-            widest.max(heads[column].len())
-        }
+    let cells = |column: usize| {
+        let aligned = rows
+            .iter()
+            .filter_map(move |row| row[..row.len() - 1].get(column));
+        aligned.map(String::as_str)
+    };
+    let width = |column: usize| match cells(column).map(|cell| cell.chars().count()).max() {
+        Some(widest) => widest.max(heads[column].len()),
+        None => 0,
     };
     let widths: Vec<_> = (0..heads.len()).map(width).collect();
-    let is_number = |column: usize| {
-        let mut cells = rows.iter().filter_map(|row| row.cells.get(column));
-        cells.all(|cell| {
-            cell == "-"
-                || cell
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || byte == b',')
-        })
-    };
-    let mut write = |cells: &[&str], rest: &str| {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || byte == b',';
+    let is_number = |cell: &str| cell == "-" || cell.bytes().all(is_digit);
+    let heads: Row = heads.iter().map(|&head| head.to_owned()).collect();
+    for row in std::iter::once(&heads).chain(&rows) {
         let mut line = String::new();
-        for (column, cell) in cells.iter().enumerate() {
+        for (column, cell) in row[..row.len() - 1].iter().enumerate() {
             let width = widths[column];
-            if column > 0 {
-                line.push_str("  ");
-            }
-            if is_number(column) {
-                write!(line, "{cell:>width$}")?;
+            if cells(column).all(is_number) {
+                write!(line, "{cell:>width$}  ")?;
             } else {
-                write!(line, "{cell:<width$}")?;
+                write!(line, "{cell:<width$}  ")?;
             }
         }
-        if !rest.is_empty() {
-            line.push_str("  ");
-            line.push_str(rest);
-        }
-        writeln!(f, "{}", line.trim_end())
-    };
-    write(heads, "")?;
-    for row in &rows {
-        let cells: Vec<_> = row.cells.iter().map(String::as_str).collect();
-        write(&cells, &row.rest)?;
+        line.extend(row.last().map(String::as_str));
+        writeln!(f, "{line}")?;
     }
     Ok(())
 }

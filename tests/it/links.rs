@@ -169,7 +169,7 @@ fn a_recorded_stream_is_refused_and_cuts_no_link() {
     await_refused(&pair.welsh, refused + 5);
     pair.flood("after");
     assert_eq!(pair.proxy.connections(), connections, "the link was cut");
-    assert_eq!(pair.welsh.records(), 4);
+    assert_eq!(pair.welsh.replica().len(), 4);
     pair.stop();
 }
 
@@ -185,7 +185,7 @@ fn altered_frames_are_refused_and_the_link_recovers() {
         // The altered frame may have been a marker after the record.
         pair.flood(&format!("healed-{at}"));
         assert!(pair.proxy.connections() > connections, "byte {at}");
-        assert_eq!(pair.welsh.records(), 1 + 2 * (round + 1));
+        assert_eq!(pair.welsh.replica().len(), 1 + 2 * (round + 1));
     }
     pair.stop();
 }
@@ -226,7 +226,7 @@ fn strangers_without_the_key_get_no_answer_and_store_nothing() {
     // Other tests of this program run at the same time and use memory too.
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB for 500 strangers");
-    assert_eq!(server.records(), 0);
+    assert_eq!(server.replica().len(), 0);
     server.stop();
 }
 

@@ -91,7 +91,7 @@ pub fn alone(change: impl FnOnce(&mut Config)) -> Server {
 
 /// The offline places provider.
 pub fn atlas() -> Places {
-    Places::Atlas(Atlas::new())
+    Places::Atlas(Atlas)
 }
 
 /// [`alone`] with a places provider.

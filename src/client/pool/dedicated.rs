@@ -108,7 +108,7 @@ impl Dispatch for Dedicated {
         let drop_all = self.services.stopping.load(Ordering::Relaxed)
             && now >= *self.drop_time.lock().get_or_insert(now.after(STOP_TIMEOUT));
         for slot in &self.slots {
-            let deadline = Tick::from(slot.deadline.load(Ordering::Relaxed));
+            let deadline = Tick(slot.deadline.load(Ordering::Relaxed));
             if now >= deadline || drop_all {
                 slot.interrupt();
             }
@@ -141,7 +141,7 @@ impl Dispatch for Dedicated {
 
 impl WorkerSlot {
     fn set_deadline(&self, deadline: Tick) {
-        self.deadline.store(deadline.into(), Ordering::Relaxed);
+        self.deadline.store(deadline.0, Ordering::Relaxed);
     }
 
     /// Makes any call that the worker blocks in return; its session then checks its deadlines.

@@ -62,8 +62,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Starts all workers. An error if one can't be started, or on a system without this kind of
-    /// pool.
+    /// Starts all workers. Fails if one can't be started, or on a system without this kind of pool.
     pub(crate) fn start(
         kind: PoolKind,
         workers: usize,
@@ -101,7 +100,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The handle for the listener and the timer.
+    /// Returns a handle for the listener and the timer.
     pub(crate) fn dispatcher(&self) -> Dispatcher {
         Arc::clone(&self.dispatcher)
     }

@@ -92,7 +92,7 @@ struct Slot {
     connection: Option<Box<Connection>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     slots: Slab<Slot>,
     /// Keys of the slots whose connections wait for a turn.
@@ -102,7 +102,7 @@ struct State {
     /// Turns started in all, and their number at the last [`Shared::wake_if_stalled`].
     turns: u64,
     turns_at_check: u64,
-    /// Cost of a turn of late.
+    /// Recent cost of a turn.
     turn_cost: Duration,
     /// Workers blocked in a poll.
     pollers: usize,
@@ -127,7 +127,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// A pool without connections.
+    /// Creates a pool without connections.
     pub(super) fn new(services: &Arc<Services>) -> io::Result<Shared> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -142,19 +142,9 @@ impl Shared {
             epoll,
             wake,
             state: Mutex::new(State {
-                slots: Slab::new(),
-                queue: VecDeque::new(),
-                turns_since_poll: 0,
-                turns: 0,
-                turns_at_check: 0,
                 turn_cost: INITIAL_TURN_COST,
-                pollers: 0,
-                workers: 0,
-                sleeping: 0,
                 processors: thread::available_parallelism().map_or(1, NonZero::get),
-                last_generation: 0,
-                stopping: false,
-                drop_time: None,
+                ..State::default()
             }),
             followers: Condvar::new(),
         })
@@ -171,7 +161,7 @@ impl Shared {
         state.turns_since_poll += 1;
         state.turns += 1;
         if let Some(cost) = meter.count_turn() {
-            // Half of it is the former value, so that a few odd turns do not decide.
+            // Half of it is the former value, so that a few outliers do not decide.
             state.turn_cost = (state.turn_cost + cost) / 2;
             self.wake_helper(&mut state);
         }
@@ -439,7 +429,7 @@ impl State {
         self.turn_cost > EXPENSIVE_TURN
     }
 
-    /// Maximum number of workers that poll at the same time.
+    /// Returns the maximum number of workers that poll at the same time.
     fn max_pollers(&self) -> usize {
         if self.is_expensive() {
             self.processors
@@ -500,7 +490,7 @@ impl State {
     }
 }
 
-/// Data of a connection's events: its slot and its generation.
+/// Returns the data of a connection's events: its slot and its generation.
 fn event_data(key: usize, generation: u32) -> EventData {
     // There are never more slots than descriptors, whose numbers fit.
     EventData::new_u64(u64::from(generation) << 32 | key as u64)

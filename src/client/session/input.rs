@@ -13,9 +13,10 @@ use crate::model::time::Tick;
 pub(super) const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// State of the beginning of the stored bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum LineState {
     /// No bytes are stored.
+    #[default]
     Empty,
     /// There is a whole line, or one that is too long; it can be answered without a read.
     Whole,
@@ -24,9 +25,10 @@ enum LineState {
 }
 
 /// State of reading from the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ReadState {
     /// Everything that had arrived has been read; the next event reports more.
+    #[default]
     CaughtUp,
     /// More may have arrived than was read, without another event: the last read filled its
     /// buffer, or was interrupted, or lines from it have been answered since.
@@ -40,7 +42,7 @@ enum ReadState {
 }
 
 /// The receiving side of a session.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Input {
     /// Bytes that the last turn left, at most a read buffer's worth; owns no memory when empty.
     pub(super) rest: Vec<u8>,
@@ -49,14 +51,6 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn new() -> Input {
-        Input {
-            rest: Vec::new(),
-            line: LineState::Empty,
-            state: ReadState::CaughtUp,
-        }
-    }
-
     /// Fills `buffer` with the stored bytes and, unless they hold a whole line, with the result of
     /// one read. Returns the length of both, and the result of the read: `Some(0)` at the end of
     /// input, `None` if nothing was read.
@@ -140,7 +134,7 @@ impl Input {
         self.has_line() || matches!(self.state, ReadState::Behind | ReadState::EndReported)
     }
 
-    /// Time by which the unfinished line must be whole.
+    /// Returns the time by which the unfinished line must be whole.
     pub(super) fn deadline(&self) -> Option<Tick> {
         match self.line {
             LineState::Unfinished { deadline } => Some(deadline),

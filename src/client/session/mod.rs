@@ -144,24 +144,24 @@ pub(crate) struct Session {
     output: Output,
     /// The wait to be started before the next line is answered.
     pending: Option<Pending>,
-    /// Time of the last sign of life from the client, or of the beginning of the drain.
+    /// Time at which the client was last active, or at which the drain began.
     last_active: Tick,
 }
 
 impl Session {
-    /// A session with a client that has just connected.
+    /// Creates a session with a client that has just connected.
     pub(crate) fn new(client: SocketAddr, now: Tick) -> Session {
         Session {
             client,
             progress: Progress::Open,
-            input: Input::new(),
+            input: Input::default(),
             output: Output::default(),
             pending: None,
             last_active: now,
         }
     }
 
-    /// The client's address.
+    /// Returns the client's address.
     pub(crate) fn client(&self) -> SocketAddr {
         self.client
     }
@@ -192,7 +192,7 @@ impl Session {
         }
     }
 
-    /// Time by which the session must have a turn even if nothing happens on its socket.
+    /// Returns the time by which the session must have a turn even if nothing happens on its socket.
     pub(crate) fn deadline(&self, services: &Services) -> Tick {
         self.earliest_deadline(services).0
     }

@@ -35,7 +35,7 @@ impl Output {
         self.unsent.len() >= MAX_UNSENT_BYTES
     }
 
-    /// Time by which the oldest unsent bytes must be taken.
+    /// Returns the time by which the oldest unsent bytes must be taken.
     pub(super) fn deadline(&self) -> Option<Tick> {
         (!self.is_empty()).then_some(self.deadline)
     }

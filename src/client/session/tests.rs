@@ -93,7 +93,7 @@ impl Fixture {
             session: Session::new(([127, 0, 0, 1], 1).into(), clock.now()),
             services: Services {
                 replica: Arc::new(Replica::new("Ball", 1, 100)),
-                places: Places::Atlas(Atlas::new()),
+                places: Places::Atlas(Atlas),
                 durability: None,
                 idle_timeout: Duration::from_secs(600),
                 clock,
@@ -108,7 +108,7 @@ impl Fixture {
     }
 
     fn set_now(&self, now: Tick) {
-        self.services.clock.set(Duration::from_millis(now.into()));
+        self.services.clock.set(Duration::from_millis(now.0));
     }
 
     fn turn(&mut self, script: &mut ScriptedStream) -> TurnResult {

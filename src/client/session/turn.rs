@@ -10,7 +10,7 @@ use super::pending::{PlacesCall, end_places};
 use crate::client::services::Services;
 use crate::model::command::{Command, Inquiry, Report};
 use crate::model::decimal::MAX_FIELD_BYTES;
-use crate::model::printable::{ClientAddress, LoggedLine, Printable};
+use crate::model::printable::LoggedLine;
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::replica::Outcome;
@@ -139,8 +139,8 @@ pub(super) fn log_sent(client: SocketAddr, sent: &[u8]) {
 fn log_line(direction: &'static str, client: SocketAddr, line: &[u8]) {
     let logged = LoggedLine {
         direction,
-        client: ClientAddress(client),
-        line: Printable(line),
+        client,
+        line,
     };
     info!("{logged}");
 }

@@ -5,7 +5,7 @@
 //! machine share one copy in the page cache. The kind letters are defined in `make.py`.
 
 use super::format::{Class, Node, Place, UNITS_PER_RADIUS, middle, position};
-use crate::model::geo::{Position, chord, squared_chord};
+use crate::model::geo::{chord, squared_chord};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
@@ -40,53 +40,26 @@ impl std::error::Error for BadLine {}
 /// One line of the data file.
 #[derive(Debug)]
 struct Entry {
-    position: Position,
-    prominence: u8,
-    population: u32,
-    class: Class,
-    name: String,
-    vicinity: String,
+    /// Number of its line, counted from 0.
+    line: usize,
+    /// The node, whose axis and greatest prominence are those of the place until it is in the tree.
+    node: Node,
     latitude: i32,
     longitude: i32,
+    population: u32,
+    name: String,
+    vicinity: String,
     id: u32,
-}
-
-/// A place that is being sorted into the k-d tree.
-struct Point {
-    vector: [i32; 3],
-    entry: usize,
 }
 
 /// Parses the data file and lays it out without duplicates.
 pub(super) fn lay_out(data: &str) -> Result<Layout, BadLine> {
-    let entries = without_duplicates(parse(data)?);
-    let mut points: Vec<Point> = entries
-        .iter()
-        .enumerate()
-        .map(|(entry, place)| Point {
-            vector: place
-                .position
-                .unit_vector()
-                .map(|axis| (axis * UNITS_PER_RADIUS).round() as i32),
-            entry,
-        })
-        .collect();
-    let mut axes = vec![0; points.len()];
-    sort_into_tree(&mut points, &mut axes);
-    let mut max_prominences = vec![0; points.len()];
-    fill_max_prominences(&points, &entries, &mut max_prominences);
+    let mut entries = without_duplicates(parse(data)?);
+    sort_into_tree(&mut entries);
 
     let mut layout = Layout::default();
     let mut text = StringTable::default();
-    for (index, point) in points.iter().enumerate() {
-        let entry = &entries[point.entry];
-        let node = Node {
-            vector: point.vector,
-            prominence: entry.prominence,
-            max_prominence: max_prominences[index],
-            axis: axes[index],
-            class: entry.class,
-        };
+    for entry in &entries {
         let place = Place {
             latitude: entry.latitude,
             longitude: entry.longitude,
@@ -94,7 +67,7 @@ pub(super) fn lay_out(data: &str) -> Result<Layout, BadLine> {
             name: text.offset(&entry.name),
             vicinity: text.offset(&entry.vicinity),
         };
-        layout.nodes.extend_from_slice(&node.to_bytes());
+        layout.nodes.extend_from_slice(&entry.node.to_bytes());
         layout.places.extend_from_slice(&place.to_bytes());
     }
     layout.text = text.bytes;
@@ -104,12 +77,12 @@ pub(super) fn lay_out(data: &str) -> Result<Layout, BadLine> {
 fn parse(data: &str) -> Result<Vec<Entry>, BadLine> {
     data.lines()
         .enumerate()
-        .map(|(index, line)| parse_entry(line).ok_or(BadLine(index + 1)))
+        .map(|(index, line)| parse_entry(index, line).ok_or(BadLine(index + 1)))
         .collect()
 }
 
-fn parse_entry(line: &str) -> Option<Entry> {
-    let mut fields = line.split('\t');
+fn parse_entry(line: usize, text: &str) -> Option<Entry> {
+    let mut fields = text.split('\t');
     let kind = fields.next()?;
     let id = fields.next()?.parse().ok()?;
     let latitude: i32 = fields.next()?.parse().ok()?;
@@ -127,15 +100,21 @@ fn parse_entry(line: &str) -> Option<Entry> {
         return None;
     }
     let (class, prominence) = rank(kind, population)?;
+    let vector = position(latitude, longitude).unit_vector();
     Some(Entry {
-        position: position(latitude, longitude),
-        prominence,
-        population,
-        class,
-        name,
-        vicinity,
+        line,
+        node: Node {
+            vector: vector.map(|axis| (axis * UNITS_PER_RADIUS).round() as i32),
+            prominence,
+            max_prominence: prominence,
+            axis: 0,
+            class,
+        },
         latitude,
         longitude,
+        population,
+        name,
+        vicinity,
         id,
     })
 }
@@ -184,11 +163,11 @@ fn without_duplicates(entries: Vec<Entry>) -> Vec<Entry> {
     for group in namesakes.values_mut().filter(|group| group.len() > 1) {
         group.sort_by_key(|&index| {
             let entry = &entries[index];
-            (Reverse((entry.prominence, entry.population)), index)
+            (Reverse((entry.node.prominence, entry.population)), index)
         });
         let mut kept: Vec<[f64; 3]> = Vec::new();
         for &index in group.iter() {
-            let vector = entries[index].position.unit_vector();
+            let vector = position(entries[index].latitude, entries[index].longitude).unit_vector();
             let is_apart = |&other: &[f64; 3]| squared_chord(vector, other) > reach;
             keep[index] = kept.iter().all(is_apart);
             if keep[index] {
@@ -202,48 +181,33 @@ fn without_duplicates(entries: Vec<Entry>) -> Vec<Entry> {
     entries
 }
 
-/// Sorts points into a k-d tree: each range is split at its middle along its widest axis.
+/// Sorts entries into a k-d tree: each range is split at its middle along its widest axis. Stores
+/// that axis and the greatest prominence of each subtree at its root, and returns the greatest of
+/// all.
 ///
 /// The widest axis keeps subtrees compact: places lie on a surface, so a split along each axis in
 /// turn would often be along the thin side of a subtree.
-fn sort_into_tree(points: &mut [Point], axes: &mut [u8]) {
-    if points.is_empty() {
-        return;
+fn sort_into_tree(entries: &mut [Entry]) -> u8 {
+    if entries.is_empty() {
+        return 0;
     }
     let width = |&axis: &usize| {
-        let values = points.iter().map(|point| i64::from(point.vector[axis]));
+        let values = entries
+            .iter()
+            .map(|point| i64::from(point.node.vector[axis]));
         let (low, high) = values.fold((i64::MAX, i64::MIN), |(low, high), value| {
             (low.min(value), high.max(value))
         });
         high - low
     };
     let axis = (0..3).max_by_key(width).unwrap_or(0);
-    let middle = middle(0, points.len());
-    let (left, _, right) =
-        points.select_nth_unstable_by_key(middle, |point| (point.vector[axis], point.entry));
-    axes[middle] = axis as u8;
-    let (left_axes, right_axes) = axes.split_at_mut(middle);
-    sort_into_tree(left, left_axes);
-    sort_into_tree(right, &mut right_axes[1..]);
-}
-
-/// Stores the greatest prominence of each subtree at its root and returns that of the whole tree.
-fn fill_max_prominences(points: &[Point], entries: &[Entry], stored: &mut [u8]) -> u8 {
-    if points.is_empty() {
-        return 0;
-    }
-    let middle = middle(0, points.len());
-    let (left, right) = stored.split_at_mut(middle);
-    let greatest = entries[points[middle].entry]
-        .prominence
-        .max(fill_max_prominences(&points[..middle], entries, left))
-        .max(fill_max_prominences(
-            &points[middle + 1..],
-            entries,
-            &mut right[1..],
-        ));
-    right[0] = greatest;
-    greatest
+    let middle = middle(0, entries.len());
+    let (left, root, right) =
+        entries.select_nth_unstable_by_key(middle, |entry| (entry.node.vector[axis], entry.line));
+    let subtrees = sort_into_tree(left).max(sort_into_tree(right));
+    root.node.axis = axis as u8;
+    root.node.max_prominence = root.node.prominence.max(subtrees);
+    root.node.max_prominence
 }
 
 /// A table of strings, each stored once.
@@ -281,7 +245,7 @@ mod tests {
             })
             .collect();
         let mut entries = without_duplicates(parse(&data).unwrap());
-        entries.sort_by_key(|entry| Reverse(entry.prominence));
+        entries.sort_by_key(|entry| Reverse(entry.node.prominence));
         let got: Vec<String> = entries
             .iter()
             .map(|entry| format!("{} {}", entry.id, entry.name))

@@ -13,9 +13,9 @@ mod hits;
 mod layout;
 mod search;
 
-use super::Query;
 use super::answer::{AnswerWriter, write_zero_results};
 use crate::model::decimal::fixed_digits;
+use crate::model::geo::Position;
 use crate::model::time::write_u64;
 use format::Class;
 use hits::Hit;
@@ -41,18 +41,13 @@ const RESULT_BYTES: usize = 256;
 pub struct Atlas;
 
 impl Atlas {
-    /// Returns the atlas; there is nothing to load.
-    pub const fn new() -> Atlas {
-        Atlas
-    }
-
-    /// Appends the places within the radius as a JSON text in the shape of Google's Nearby Search,
-    /// one result per line, no newline at the end.
+    /// Appends the places within `radius_km` of `center` as a JSON text in the shape of Google's
+    /// Nearby Search, one result per line, no newline at the end.
     ///
     /// There are at most 20 results, whatever the bound. The `scope` says that only this application
     /// knows the `place_id`.
-    pub(super) fn nearby(&self, query: &Query, out: &mut Vec<u8>) {
-        let hits = INDEX.search(&query.position, query.radius_km, usize::from(query.bound));
+    pub(super) fn nearby(&self, center: &Position, radius_km: f64, bound: u8, out: &mut Vec<u8>) {
+        let hits = INDEX.search(center, radius_km, usize::from(bound));
         let hits = hits.as_slice();
         if hits.is_empty() {
             write_zero_results(out);
@@ -108,19 +103,14 @@ fn write_degrees(microdegrees: i32, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::geo::Position;
     use serde_json::Value;
 
     /// Returns the answer to a query, parsed from its JSON.
     #[track_caller]
     fn ask(location: &str, radius_km: f64, bound: u8) -> Value {
-        let query = Query {
-            position: Position::parse(location.as_bytes()).unwrap(),
-            radius_km,
-            bound,
-        };
+        let center = Position::parse(location.as_bytes()).unwrap();
         let mut out = b"AT\n".to_vec();
-        Atlas::new().nearby(&query, &mut out);
+        Atlas.nearby(&center, radius_km, bound, &mut out);
         let text = std::str::from_utf8(&out).unwrap();
         let text = text.strip_prefix("AT\n").unwrap();
         assert!(!text.contains("\n\n") && !text.ends_with('\n'), "{text}");
@@ -218,13 +208,9 @@ mod tests {
 
     #[test]
     fn a_result_takes_one_line() {
-        let query = Query {
-            position: Position::parse(b"+51.5074-0.1278").unwrap(),
-            radius_km: 10.0,
-            bound: 7,
-        };
+        let center = Position::parse(b"+51.5074-0.1278").unwrap();
         let mut out = Vec::new();
-        Atlas::new().nearby(&query, &mut out);
+        Atlas.nearby(&center, 10.0, 7, &mut out);
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2 + 7 + 2);

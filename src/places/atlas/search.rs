@@ -33,12 +33,6 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// Returns the number of places.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
     /// Returns the string at an offset, escaped for JSON.
     pub(super) fn text(&self, offset: u32) -> &'a [u8] {
         let start = offset as usize + 1;
@@ -150,6 +144,13 @@ mod tests {
     use super::super::{INDEX, layout};
     use super::*;
     use proptest::prelude::*;
+
+    impl Index<'_> {
+        /// Returns the number of places.
+        pub(in crate::places::atlas) fn len(&self) -> usize {
+            self.nodes.len()
+        }
+    }
 
     /// Returns the distance on the ground by the haversine formula, which the search does not use.
     fn haversine_km(one: &Position, other: &Position) -> f64 {

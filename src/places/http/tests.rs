@@ -191,8 +191,8 @@ fn a_closed_port_refuses_connections() {
     for provider in providers(&at(url)) {
         let failure = provider.fetch(&campus(), LONG_TIMEOUT).unwrap_err();
         assert!(matches!(failure, Failure::Connect(_)), "{failure:?}");
-        assert!(failure.message().contains("refused"), "{failure}");
-        assert!(!failure.message().contains("SECRET"));
+        assert!(failure.to_string().contains("refused"), "{failure}");
+        assert!(!failure.to_string().contains("SECRET"));
     }
 }
 
@@ -427,7 +427,7 @@ fn the_key_is_never_logged() {
         if let Err(failure) = provider.fetch(&campus(), LONG_TIMEOUT) {
             assert_eq!(failure.status(), PlacesStatus::RequestDenied);
             assert!(
-                failure.message().starts_with("No (key). Check"),
+                failure.to_string().starts_with("No (key). Check"),
                 "{failure}"
             );
             log::warn!("{failure} {failure:?}");

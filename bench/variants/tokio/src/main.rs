@@ -107,7 +107,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     }
     let shared = Arc::new(Shared {
         herd,
-        places: Places::Atlas(Atlas::new()),
+        places: Places::Atlas(Atlas),
         links,
     });
     for (index, (outlet, address)) in feeds.into_iter().enumerate() {
