@@ -30,7 +30,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
 
-from results import Figures, LeftOut, Point, Results, read_results
+from results import LeftOut, Point, Results, Spread, read_results
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def mark_void(axes: Axes, places: Sequence[tuple[float, str]]) -> None:
         seen[x] += 1
 
 
-Line = list[tuple[float, Figures]]
+Line = list[tuple[float, Spread]]
 
 
 def draw_line(axes: Axes, variant: str, line: Line, *, dashed: bool = False) -> None:
@@ -190,8 +190,8 @@ def draw_line(axes: Axes, variant: str, line: Line, *, dashed: bool = False) -> 
     shown = look(variant)
     x = [at for at, _ in line]
     y = [figures.median for _, figures in line]
-    low = [figures.median - figures.low for _, figures in line]
-    high = [figures.high - figures.median for _, figures in line]
+    low = [figures.median - figures.least for _, figures in line]
+    high = [figures.most - figures.median for _, figures in line]
     axes.errorbar(
         x, y, yerr=(low, high), color=shown.color, marker=shown.marker, markersize=5, capsize=2, elinewidth=0.8,
         linewidth=2.4 if variant == "herd" else 1.4, linestyle="--" if dashed else "-",
@@ -380,7 +380,7 @@ def flood_chart(results: Results) -> Figure:
             middle, late = (figures for figures in found if figures)
             axes.plot([middle.median, late.median], [row, row], color=color, linewidth=2, alpha=0.5)
             for figures, face in ((middle, "white"), (late, color)):
-                span = ([figures.median - figures.low], [figures.high - figures.median])
+                span = ([figures.median - figures.least], [figures.most - figures.median])
                 axes.errorbar(figures.median, row, xerr=span, color=color, marker="o", markerfacecolor=face,
                               markersize=6, elinewidth=0.8, capsize=2)  # fmt: skip
             axes.annotate(duration(middle.median), (middle.median, row), (0, 6), textcoords="offset points",
@@ -432,11 +432,11 @@ def main_chart(results: Results) -> Figure:
             figures = results.figures("capacity", variant, metric, point)
             if not figures:
                 return not results.is_void("capacity", variant, point)
-            span = ([figures.median - figures.low], [figures.high - figures.median])
+            span = ([figures.median - figures.least], [figures.most - figures.median])
             color = look(variant).color
             axes.barh(row, figures.median, height=0.62, color=color, alpha=1 if variant.startswith("herd") else 0.55)
             axes.errorbar(figures.median, row, xerr=span, color="#222222", elinewidth=1, capsize=2)
-            axes.annotate(text(figures.median), (figures.high, row), (5, 0), textcoords="offset points", va="center",
+            axes.annotate(text(figures.median), (figures.most, row), (5, 0), textcoords="offset points", va="center",
                           fontsize=9, color="#222222")  # fmt: skip
             return True
 

@@ -45,6 +45,7 @@ enum Command {
     Churn(churn::Churn),
     Run(run::Run),
     Compare(run::Compare),
+    Summary(run::Summary),
 }
 
 /// Why a command did not succeed.
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         Command::Churn(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Summary(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

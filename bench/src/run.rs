@@ -7,20 +7,16 @@
 mod at_capacity;
 mod catch_up;
 mod check;
-mod compare;
 mod cores;
 mod fleet;
+mod judge;
 mod machine;
 mod measure;
-mod point;
 mod propagation;
 mod record;
 mod rounds;
 mod runner;
 mod scenario;
-mod statistics;
-mod summary;
-mod target;
 mod turns;
 mod variant;
 
@@ -33,13 +29,12 @@ use argh::FromArgs;
 
 use crate::Failure;
 use crate::progress::Progress;
-pub(crate) use compare::Compare;
 use cores::Cores;
 use fleet::Workplace;
+pub(crate) use judge::{Compare, Summary};
 use record::Record;
 use runner::Runner;
 use scenario::Scenario;
-use summary::Summary;
 
 /// How many times a run, full or quick, goes through all scenarios. A shared machine is in one mood
 /// or another for a minute or so, which moves ratios too: the rounds of a point must meet several.
@@ -110,6 +105,7 @@ impl Run {
                 scenario.rounds = rounds;
             }
         }
+        judge::check(&scenarios).map_err(Failure::Failed)?;
         let mut left_out: BTreeMap<String, String> = self.leave_out.iter().cloned().collect();
         let usable = self.usable(&scenarios, &mut left_out).map_err(usage)?;
         let mut machine = machine::describe();
@@ -191,17 +187,7 @@ impl Run {
                 self.write("commands.txt", &format!("{}\n", commands.join("\n")))?;
             }
         }
-        let record = runner.into_record();
-        let title = self.out.file_name().unwrap_or_default().to_string_lossy();
-        let summary = Summary {
-            title: &title,
-            quick: self.quick,
-            machine,
-            scenarios,
-            rows: &record.rows,
-            left_out: &left_out,
-        };
-        self.write("summary.md", &summary.text())?;
+        judge::summarize(&self.out, self.quick, scenarios)?;
         say(&format!("the record is in {}", self.out.display()))
     }
 

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::fleet::{Fleet, Workplace};
-use super::point::Point;
 use super::record::{Cell, Record};
-use super::scenario::{Entry, Kind, Scenario};
+use super::scenario::{Entry, Kind, Point, Scenario};
 use super::variant::Variant;
 use crate::progress::Progress;
 
@@ -79,11 +78,6 @@ impl<'a> Runner<'a> {
             runner.expected += cells as f64 * seconds;
         }
         runner
-    }
-
-    /// All rows.
-    pub(crate) fn into_record(self) -> Record {
-        self.record
     }
 
     /// The commands so far: those of the first round of each scenario.

@@ -12,11 +12,9 @@ use hdrhistogram::Histogram;
 
 use super::fleet::Fleet;
 use super::measure::{self, Visit};
-use super::point::Point;
 use super::record::{Cell, Figure, figure};
 use super::runner::{Found, Runner, alone, cell};
-use super::scenario::{Entry, Scenario};
-use super::statistics::Spread;
+use super::scenario::{Entry, Point, Scenario};
 use crate::load::Measured;
 
 /// How many times each variant's capacity is measured before a rate is set by it.
@@ -235,9 +233,12 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
                 found[index].push(measure::capacity(&cell, fleet, progress)?);
             }
         }
-        let medians = found.iter().filter_map(|found| Spread::of(found));
+        // All have the same odd number of values.
+        let medians = found.iter_mut().filter_map(|found| {
+            found.sort_by(f64::total_cmp);
+            found.get(CALIBRATIONS / 2).copied()
+        });
         medians
-            .map(|capacity| capacity.median)
             .min_by(f64::total_cmp)
             .ok_or_else(|| format!("none of {} takes part", scenario.slowest_of.join(", ")))
     }
