@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judges records of the comparison: writes the summary of one, or compares two.
+"""Judges records of the comparison: writes the versions and the summary of one, or compares two.
 
 `herd-bench` calls it and passes the scenarios on standard input, as JSON: it alone reads their files. Exit
 codes: 0 good, 1 two records differ, 2 a scenario or a record that can't be read.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import comparison
 import summary
+import versions
 from results import Results, read_results
 from targets import Scenario, read_scenario
 
@@ -27,8 +28,8 @@ def read_record(folder: Path, scenarios: list[Scenario]) -> Results:
 
 def write_summary(folder: Path, scenarios: list[Scenario], *, quick: bool) -> None:
     """Writes `summary.md` from the rows and `versions.txt`. Raises `OSError` or `ValueError`."""
-    versions = (folder / "versions.txt").read_text(encoding="utf-8")
-    page = summary.Summary(folder.resolve().name, quick, versions, scenarios, read_record(folder, scenarios))
+    described = (folder / "versions.txt").read_text(encoding="utf-8")
+    page = summary.Summary(folder.resolve().name, quick, described, scenarios, read_record(folder, scenarios))
     (folder / "summary.md").write_text(page.text(), encoding="utf-8")
 
 
@@ -37,6 +38,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Judge records of the comparison; herd-bench calls this.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="only check the targets of the scenarios")
+    command = commands.add_parser("versions", help="write versions.txt of a record")
+    command.add_argument("record", type=Path)
+    command.add_argument("--load", required=True, help="/proc/loadavg at the start")
+    command.add_argument("--cores", required=True, help="the division of the cores, in words")
+    command.add_argument("--variant", action="append", default=[], help="a variant that takes part")
+    command.add_argument("--left-out", action="append", default=[], help="NAME=REASON of one that does not")
     command = commands.add_parser("summary", help="write summary.md of a record")
     command.add_argument("--quick", action="store_true")
     command.add_argument("record", type=Path)
@@ -46,7 +53,11 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         scenarios = [read_scenario(table) for table in json.load(sys.stdin)]
-        if arguments.command == "summary":
+        if arguments.command == "versions":
+            left_out = dict(text.split("=", 1) for text in arguments.left_out)
+            text = versions.describe(arguments.load, arguments.cores, arguments.variant, left_out)
+            (arguments.record / "versions.txt").write_text(text, encoding="utf-8")
+        elif arguments.command == "summary":
             write_summary(arguments.record, scenarios, quick=arguments.quick)
         elif arguments.command == "compare":
             records = [read_record(folder, scenarios) for folder in (arguments.first, arguments.second)]

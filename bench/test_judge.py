@@ -266,6 +266,13 @@ class SummaryTest(unittest.TestCase):
             self.assertEqual((same.returncode, "2 of 2 ratios agree" in same.stdout), (0, True), same)
             none = judge("compare", folder, folder, scenarios=[])
             self.assertEqual((none.returncode, "0 of 0 ratios" in none.stderr), (1, True), none)
+            made = judge("versions", folder, "--load=1 2 3 4/5", "--cores=one", "--variant=no-such",
+                         "--left-out=node=no\nNode = 20", scenarios=[])  # fmt: skip
+            self.assertEqual(made.returncode, 0, made)
+            versions = Path(folder, "versions.txt").read_text(encoding="utf-8")
+            self.assertIn("load average at the start: 1 2 3\n", versions)
+            self.assertIn("whose cores: one\nvariant no-such: unknown (", versions)
+            self.assertTrue(versions.endswith("left out node: no Node = 20\n"), versions)
             missing = judge("summary", folder + "/no-such", scenarios=[])
             self.assertEqual((missing.returncode, "no-such" in missing.stderr), (2, True), missing)
 

@@ -10,7 +10,6 @@ mod check;
 mod cores;
 mod fleet;
 mod judge;
-mod machine;
 mod measure;
 mod propagation;
 mod record;
@@ -105,14 +104,12 @@ impl Run {
                 scenario.rounds = rounds;
             }
         }
-        judge::check(&scenarios).map_err(Failure::Failed)?;
+        judge::judge("check", &[""; 0], &scenarios).map_err(Failure::Failed)?;
         let mut left_out: BTreeMap<String, String> = self.leave_out.iter().cloned().collect();
         let usable = self.usable(&scenarios, &mut left_out).map_err(usage)?;
-        let mut machine = machine::describe();
         let cores = Cores::find().map_err(Failure::Failed)?;
-        machine.push(("whose cores", cores.describe()));
         let workplace = Workplace::new(cores).map_err(Failure::Failed)?;
-        let result = self.measure(&workplace, &machine, &scenarios, usable, left_out);
+        let result = self.measure(&workplace, &scenarios, usable, left_out);
         workplace.clear();
         result.map_err(Failure::Failed)
     }
@@ -155,11 +152,12 @@ impl Run {
     fn measure(
         &self,
         workplace: &Workplace,
-        machine: &[(&'static str, String)],
         scenarios: &[Scenario],
         mut usable: BTreeSet<String>,
         mut left_out: BTreeMap<String, String>,
     ) -> Result<(), String> {
+        // The check of the variants would be in it.
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         fs::create_dir_all(&self.out).map_err(|e| format!("{}: {e}", self.out.display()))?;
         say("checking every variant against the transcripts")?;
         let names: Vec<&str> = usable.iter().map(String::as_str).collect();
@@ -170,7 +168,7 @@ impl Run {
         }
         // Output of the transcripts is not part of the record.
         workplace.take_commands();
-        self.write("versions.txt", &versions(machine, &usable, &left_out))?;
+        self.describe(&load, workplace.cores(), &usable, &left_out)?;
         let record = Record::create(&self.out.join("results.csv"))?;
         let passes = if self.quick { QUICK_PASSES } else { PASSES };
         let mut runner = Runner::new(
@@ -191,30 +189,29 @@ impl Run {
         say(&format!("the record is in {}", self.out.display()))
     }
 
+    /// Writes `versions.txt`: the machine, the versions of the variants, and those that are left out.
+    fn describe(
+        &self,
+        load: &str,
+        cores: &Cores,
+        usable: &BTreeSet<String>,
+        left_out: &BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        let mut arguments = vec![
+            self.out.display().to_string(),
+            format!("--load={load}"),
+            format!("--cores={}", cores.describe()),
+        ];
+        arguments.extend(usable.iter().map(|name| format!("--variant={name}")));
+        let left_out = left_out.iter();
+        arguments.extend(left_out.map(|(name, reason)| format!("--left-out={name}={reason}")));
+        judge::judge("versions", &arguments, &[])
+    }
+
     fn write(&self, name: &str, text: &str) -> Result<(), String> {
         let path = self.out.join(name);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
     }
-}
-
-/// The contents of `versions.txt`.
-fn versions(
-    machine: &[(&'static str, String)],
-    usable: &BTreeSet<String>,
-    left_out: &BTreeMap<String, String>,
-) -> String {
-    let mut text = String::new();
-    for (name, value) in machine {
-        text += &format!("{name}: {value}\n");
-    }
-    for name in usable {
-        text += &format!("variant {name}: {}\n", variant::version(name));
-    }
-    for (name, reason) in left_out {
-        let reason: Vec<&str> = reason.split_whitespace().collect();
-        text += &format!("left out {name}: {}\n", reason.join(" "));
-    }
-    text
 }
 
 fn say(line: &str) -> Result<(), String> {

@@ -9,7 +9,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt;
 
@@ -132,12 +132,7 @@ impl BackgroundClients {
             }
             Kind::Finishing | Kind::Endless => EventFlags::IN,
         };
-        epoll::add(
-            epoll,
-            &stream,
-            EventData::new_u64(FIRST + index as u64),
-            flags,
-        )?;
+        net::watch(epoll, &stream, FIRST + index as u64, flags)?;
         Ok(stream)
     }
 

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 
 use super::Plan;
@@ -106,11 +106,6 @@ pub(crate) struct Session {
     lateness: Histogram<u64>,
 }
 
-/// Runs a plan, in one turn; the error tells why the run is void.
-pub(crate) fn run(plan: &Plan, progress: &mut Progress) -> Result<Measured, String> {
-    Session::open(plan.clone(), progress)?.turn(plan.warmup, progress)
-}
-
 fn histogram() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(1, MAX_NANOS, 3).map_err(|error| format!("histogram: {error}"))
 }
@@ -137,7 +132,7 @@ fn wait_accepted(process: &str, wanted: usize) -> Result<(), String> {
 impl Session {
     /// Makes all connections of a plan, and waits until the server has accepted them.
     pub(crate) fn open(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
-        if plan.rate.is_some() {
+        if plan.options.rate.is_some() {
             // By default the kernel may end a wait 50 µs late, which an open loop would count as
             // latency. Where it can't be set, the result tells how late requests left.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
@@ -145,7 +140,7 @@ impl Session {
         let process = plan.process.clone();
         let before = process.as_deref().map(process::resident_kib).transpose()?;
         let open = process.as_deref().map(process::descriptors).transpose()?;
-        let connections = plan.idle + plan.connections;
+        let connections = plan.options.idle + plan.options.connections;
         let mut session = Session::connect(plan, progress)?;
         if let (Some(process), Some(open)) = (&process, open) {
             wait_accepted(process, open + connections)?;
@@ -156,11 +151,6 @@ impl Session {
             .map(|(before, connected)| [before, connected]);
         session.start = Instant::now();
         Ok(session)
-    }
-
-    /// The warm-up that its options ask for, in seconds.
-    pub(crate) fn warmup(&self) -> f64 {
-        self.plan.warmup
     }
 
     /// One turn: load for so many seconds that nothing is counted of, then for those of the plan.
@@ -199,34 +189,35 @@ impl Session {
     }
 
     fn connect(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
-        let fault = |error: rustix::io::Errno| format!("epoll: {error}");
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fault)?;
+        let fault = |error: std::io::Error| format!("epoll: {error}");
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| fault(error.into()))?;
         let load = Workload::new(
             plan.clients,
-            plan.connections,
-            plan.whatsat_percent,
-            &plan.radius,
-            plan.bound,
+            plan.options.connections,
+            plan.options.whatsat,
+            &plan.options.radius,
+            plan.options.bound,
             plan.wire,
         );
         let (mut connections, mut idle) = (Vec::new(), Vec::new());
-        let total = plan.idle + plan.connections;
+        let total = plan.options.idle + plan.options.connections;
         for number in 0..total {
             let stream = net::connect(&plan.addresses).map_err(|error| {
                 format!(
                     "connection {} of {total} to {}: {error}",
                     number + 1,
-                    plan.address
+                    plan.options.address
                 )
             })?;
-            let data = if number < plan.idle {
+            let is_idle = number < plan.options.idle;
+            let data = if is_idle {
                 IDLE
             } else {
                 connections.len() as u64
             };
-            let data = epoll::EventData::new_u64(data);
-            epoll::add(&epoll, &stream, data, epoll::EventFlags::IN).map_err(fault)?;
-            if number < plan.idle {
+            net::watch(&epoll, &stream, data, epoll::EventFlags::IN).map_err(fault)?;
+            if is_idle {
                 idle.push(stream);
             } else {
                 let share = load.share(connections.len());
@@ -235,8 +226,8 @@ impl Session {
             progress.show(|| format!("{} of {total} connections", number + 1));
         }
         let mut background = BackgroundClients::new(&plan.addresses);
-        for number in 0..plan.drip + plan.deaf {
-            let added = if number < plan.drip {
+        for number in 0..plan.options.drip + plan.options.deaf {
+            let added = if number < plan.options.drip {
                 background.add_dripping(&epoll)
             } else {
                 background.add_deaf(&epoll)
@@ -245,7 +236,7 @@ impl Session {
             progress.show(|| format!("{} bad clients", number + 1));
         }
         Ok(Session {
-            checker: Checker::new(plan.wire, plan.bound),
+            checker: Checker::new(plan.wire, plan.options.bound),
             plan,
             epoll,
             connections,
@@ -272,16 +263,21 @@ impl Session {
         progress: &mut Progress,
     ) -> Result<(u64, Option<u64>, u64), String> {
         let warm = self.begin + (warmup * 1e9) as u64;
-        let mut end = warm + (self.plan.seconds * 1e9) as u64;
+        let mut end = warm + (self.plan.options.seconds * 1e9) as u64;
         let mut meter = Meter::default();
         let mut events: Vec<epoll::Event> = Vec::with_capacity(MAX_EVENTS);
         let mut buffer = vec![0; READ_BYTES];
-        if self.plan.rate.is_none() {
+        if self.plan.options.rate.is_none() {
             self.fill()?;
         }
         loop {
             let now = self.now();
-            if self.plan.requests.is_some_and(|most| self.sent >= most) {
+            if self
+                .plan
+                .options
+                .requests
+                .is_some_and(|most| self.sent >= most)
+            {
                 end = end.min(now.max(warm));
             }
             let counting = meter.tick(&self.plan, now, warm, end)?;
@@ -291,22 +287,11 @@ impl Session {
             }
             self.check_stall(now)?;
             let mut wait = MAX_WAIT_NANOS;
-            if sending && let Some(rate) = self.plan.rate {
+            if sending && let Some(rate) = self.plan.options.rate {
                 wait = self.send_due(rate, now, warm)?.min(wait);
             }
             wait = self.background.drip(now)?.min(wait);
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: wait as i64,
-            };
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&timeout),
-            ) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(format!("epoll: {error}")),
-            }
+            net::wait(&self.epoll, &mut events, wait)?;
             for event in events.drain(..) {
                 self.ready(&event, warm, counting, end, &mut buffer)?;
             }
@@ -398,7 +383,7 @@ impl Session {
         if counting {
             self.counted += replies;
         }
-        if self.plan.rate.is_none() && now < end {
+        if self.plan.options.rate.is_none() && now < end {
             let requests = replies.min(self.requests_left(index));
             let connection = &mut self.connections[index];
             for _ in 0..requests {
@@ -414,7 +399,7 @@ impl Session {
     /// report its clients again before a slow one has reported its own.
     fn requests_left(&self, index: usize) -> u64 {
         let connections = self.connections.len() as u64;
-        let most = self.plan.requests.map_or(u64::MAX, |requests| {
+        let most = self.plan.options.requests.map_or(u64::MAX, |requests| {
             (requests + connections - 1 - index as u64) / connections
         });
         most.saturating_sub(self.connections[index].requests())
@@ -444,7 +429,7 @@ impl Session {
         if missing > 0 && now.saturating_sub(self.last_reply) > STALL_NANOS {
             return Err(format!("no reply for 10 s, {} missing", grouped(missing)));
         }
-        if self.plan.rate.is_some() && missing > MAX_BACKLOG {
+        if self.plan.options.rate.is_some() && missing > MAX_BACKLOG {
             return Err(format!(
                 "{} replies missing: the server can't keep up with this rate",
                 grouped(missing)

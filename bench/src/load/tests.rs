@@ -1,6 +1,6 @@
 //! Options that can't be, and whole runs against servers that are right or wrong.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::thread;
 
@@ -77,7 +77,7 @@ fn run(options: &[&str], reply: fn(&str, &str) -> String) -> Result<engine::Meas
     load.warmup = if load.requests.is_some() { 0.0 } else { 0.01 };
     load.clients = Some(1);
     let plan = load.plan(1_000).expect("a plan");
-    let result = engine::run(&plan, &mut Progress::new());
+    let result = measure(plan, &mut Progress::new());
     server.join().expect("the server's thread");
     result
 }
@@ -147,7 +147,7 @@ fn a_server_that_drops_idle_connections_makes_the_run_void() {
         active
     });
     let plan = load.plan(1_000).expect("a plan");
-    let error = engine::run(&plan, &mut Progress::new()).expect_err("an idle connection closed");
+    let error = measure(plan, &mut Progress::new()).expect_err("an idle connection closed");
     assert!(error.contains("idle connection"), "{error}");
     server.join().expect("the server's thread");
 }

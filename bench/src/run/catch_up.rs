@@ -14,21 +14,22 @@ use super::measure;
 use super::record::{Cell, Figure, figure};
 use super::variant::Variant;
 use crate::load::client_id;
+use crate::net;
 use crate::progress::Progress;
 
-/// Clients that are asked for while the copy runs: 0.1 % of a million are told apart.
+/// Clients that are asked for while the copy runs: a resolution of 0.1 %.
 const SAMPLE: usize = 1_000;
 
 /// Between two rounds of asking: short beside a copy, long beside a round.
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// How long a copy may take.
+/// Longest time of a copy.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Questions in flight when every client is asked for.
 const BATCH: usize = 500;
 
-/// Fills one server, starts its neighbor, and then starts the first one anew.
+/// Fills one server, starts its neighbor, and then restarts the first one.
 pub(crate) fn measure(
     cell: &Cell<'_>,
     workplace: &Workplace,
@@ -72,7 +73,7 @@ pub(crate) fn measure(
     Ok(figures)
 }
 
-/// How a copy went.
+/// Result of a copy.
 struct Copied {
     /// From the server's being ready to its knowing the last of the sample.
     whole: Duration,
@@ -80,46 +81,28 @@ struct Copied {
     rate: f64,
 }
 
+/// Asks for a sample of the clients again and again, until a server knows them all.
 fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Copied, String> {
     let size = SAMPLE.min(clients);
-    let sample = (0..size).map(|part| part * clients / size).collect();
-    let (mut first, mut last) = (None, Duration::ZERO);
-    wait_for(
-        &mut Asker::connect(address)?,
-        sample,
-        ready,
-        |missing, now| {
-            if missing < size && first.is_none() {
-                first = Some((now, missing));
-            }
-            last = now;
-        },
-    )?;
-    // Where the first look found all of them, they came since the server was ready.
-    let (since, left) = first
-        .filter(|(_, left)| *left > 0)
-        .unwrap_or((Duration::ZERO, size));
-    let records = left as f64 / size as f64 * clients as f64;
-    Ok(Copied {
-        whole: last,
-        rate: records / (last - since).as_secs_f64(),
-    })
-}
-
-/// Asks for these clients until a server knows them all. `look` is called each time with the number
-/// of those that are missing, and the time.
-fn wait_for(
-    asker: &mut Asker,
-    mut missing: Vec<usize>,
-    since: Instant,
-    mut look: impl FnMut(usize, Duration),
-) -> Result<(), String> {
+    let mut missing: Vec<usize> = (0..size).map(|part| part * clients / size).collect();
+    let mut asker = Asker::connect(address)?;
+    let mut first = None;
     loop {
-        missing = unknown(asker, &missing)?;
-        let now = since.elapsed();
-        look(missing.len(), now);
+        missing = unknown(&mut asker, &missing)?;
+        let now = ready.elapsed();
+        if missing.len() < size && first.is_none() {
+            first = Some((now, missing.len()));
+        }
         if missing.is_empty() {
-            return Ok(());
+            // Where the first look found all of them, they came since the server was ready.
+            let (since, left) = first
+                .filter(|(_, left)| *left > 0)
+                .unwrap_or((Duration::ZERO, size));
+            let records = left as f64 / size as f64 * clients as f64;
+            return Ok(Copied {
+                whole: now,
+                rate: records / (now - since).as_secs_f64(),
+            });
         }
         if now > LIMIT {
             return Err(format!(
@@ -148,24 +131,18 @@ fn unknown(asker: &mut Asker, clients: &[usize]) -> Result<Vec<usize>, String> {
 
 /// A connection that asks where clients are.
 struct Asker {
-    stream: TcpStream,
-    replies: BufReader<TcpStream>,
+    stream: BufReader<TcpStream>,
     line: Vec<u8>,
 }
 
 impl Asker {
     fn connect(address: SocketAddr) -> Result<Asker, String> {
-        let connect = || {
-            let stream = TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(LIMIT))?;
-            Ok(Asker {
-                replies: BufReader::new(stream.try_clone()?),
-                stream,
-                line: Vec::new(),
-            })
-        };
-        connect().map_err(|error: std::io::Error| format!("{address}: {error}"))
+        let stream = net::connect_blocking(&[address], LIMIT)
+            .map_err(|error| format!("{address}: {error}"))?;
+        Ok(Asker {
+            stream: BufReader::new(stream),
+            line: Vec::new(),
+        })
     }
 
     fn ask(&mut self, clients: &[usize]) -> Result<(), String> {
@@ -176,6 +153,7 @@ impl Asker {
             lines.extend_from_slice(b" 0 0\n");
         }
         self.stream
+            .get_mut()
             .write_all(&lines)
             .map_err(|error| format!("can't ask: {error}"))
     }
@@ -199,7 +177,7 @@ impl Asker {
 
     fn read_line(&mut self) -> Result<(), String> {
         self.line.clear();
-        match self.replies.read_until(b'\n', &mut self.line) {
+        match self.stream.read_until(b'\n', &mut self.line) {
             Ok(1..) => Ok(()),
             Ok(0) => Err("the server closed the connection".to_owned()),
             Err(error) => Err(format!("no reply: {error}")),

@@ -89,6 +89,11 @@ impl Workplace {
         self.cores.keep_apart(apart)
     }
 
+    /// The cores that servers and load generator run on.
+    pub(crate) fn cores(&self) -> &Cores {
+        &self.cores
+    }
+
     /// Removes the folder.
     pub(crate) fn clear(&self) {
         // What can't be removed lies among temporary files.
@@ -289,9 +294,18 @@ impl Fleet {
     }
 
     /// The process id of a server that runs.
-    pub(crate) fn process(&self, index: usize) -> Result<u32, String> {
+    pub(crate) fn process(&self, index: usize) -> Result<String, String> {
         let process = self.members[index].process.as_ref();
-        Ok(process.ok_or("the server does not run")?.id())
+        Ok(process.ok_or("the server does not run")?.id().to_string())
+    }
+
+    /// The options of a tool that is run on the first server. The command is noted.
+    pub(crate) fn options(&self, tool: &str, options: &str) -> Result<String, String> {
+        let (address, process) = (self.client(0), self.process(0)?);
+        let options = format!("--address {address} --pid {process} {options}");
+        let command = format!("target/release/herd-bench {tool} {options}");
+        self.workplace.note(&command);
+        Ok(options)
     }
 
     /// Where its files are.

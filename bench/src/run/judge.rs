@@ -45,12 +45,8 @@ impl Compare {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let scenarios = scenario::read(Path::new(SCENARIOS), &[], self.quick)
             .map_err(|error| Failure::Usage(format!("compare: {error}")))?;
-        let arguments = [
-            OsStr::new("compare"),
-            self.first.as_ref(),
-            self.second.as_ref(),
-        ];
-        judge(Path::new(PROGRAM), &arguments, &scenarios).map_err(Failure::Failed)
+        let records = [self.first, self.second];
+        judge("compare", &records, &scenarios).map_err(Failure::Failed)
     }
 }
 
@@ -82,20 +78,28 @@ impl Summary {
     }
 }
 
-/// Checks the targets of the scenarios, and that the program can run at all.
-pub(super) fn check(scenarios: &[Scenario]) -> Result<(), String> {
-    judge(Path::new(PROGRAM), &["check".as_ref()], scenarios)
-}
-
-/// Writes a record's `summary.md`.
+/// Writes a record's `summary.md`. The error says why it can't be.
 pub(super) fn summarize(record: &Path, quick: bool, scenarios: &[Scenario]) -> Result<(), String> {
-    let mut arguments = vec![OsStr::new("summary"), record.as_ref()];
+    let mut arguments = vec![record.as_os_str()];
     arguments.extend(quick.then_some(OsStr::new("--quick")));
-    judge(Path::new(PROGRAM), &arguments, scenarios)
+    judge("summary", &arguments, scenarios)
 }
 
-/// Runs the program. The error is its complaint.
-fn judge(program: &Path, arguments: &[&OsStr], scenarios: &[Scenario]) -> Result<(), String> {
+/// Runs a command of the program: `check` only checks the targets. The error is its complaint.
+pub(super) fn judge(
+    command: &str,
+    arguments: &[impl AsRef<OsStr>],
+    scenarios: &[Scenario],
+) -> Result<(), String> {
+    run(Path::new(PROGRAM), command, arguments, scenarios)
+}
+
+fn run(
+    program: &Path,
+    command: &str,
+    arguments: &[impl AsRef<OsStr>],
+    scenarios: &[Scenario],
+) -> Result<(), String> {
     let fault = |error: std::io::Error| {
         format!("python3: {error}; judging a record needs Python 3.10 or later")
     };
@@ -103,6 +107,7 @@ fn judge(program: &Path, arguments: &[&OsStr], scenarios: &[Scenario]) -> Result
     let mut python = Command::new("python3")
         .arg("-B")
         .arg(program)
+        .arg(command)
         .args(arguments)
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
@@ -135,7 +140,8 @@ mod tests {
     fn has_python() -> bool {
         let found = Command::new("python3").arg("--version").output().is_ok();
         if !found {
-            println!("skipped: judging of records: python3 is not installed");
+            let line = "skipped: judging of records: python3 is not installed\n";
+            let _ = std::io::stdout().write_all(line.as_bytes());
         }
         found
     }
@@ -164,7 +170,7 @@ mod tests {
             let mut scenarios =
                 scenario::read(&folder("scenarios"), &[], quick).expect("scenarios");
             let check =
-                |scenarios: &[Scenario]| judge(&folder("judge.py"), &["check".as_ref()], scenarios);
+                |scenarios: &[Scenario]| run(&folder("judge.py"), "check", &[""; 0], scenarios);
             check(&scenarios).expect("targets");
             scenarios[0].targets[0].insert("of".to_owned(), "nobody".into());
             let error = check(&scenarios).expect_err("an unknown variant");

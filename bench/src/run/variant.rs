@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::scenario::Entry;
 
@@ -53,22 +52,6 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, String> {
     };
     path.canonicalize()
         .map_err(|error| format!("{}: {error}; {how}", path.display()))
-}
-
-/// A line that says which version a variant is.
-pub(crate) fn version(name: &str) -> String {
-    let command = if is_herd(name) {
-        Command::new(HERD).arg("--version").output()
-    } else {
-        Command::new(Path::new(FOLDER).join(name).join("version")).output()
-    };
-    match command {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
-        Ok(output) => format!("unknown ({})", output.status),
-        Err(error) => format!("unknown ({error})"),
-    }
 }
 
 /// The flags of `herd serve` for an entry: its own come last.
