@@ -110,7 +110,7 @@ def style_axis(axes: Axes, x_label: str, y_label: str, *, title: str = "") -> No
 
 
 MAX_TICKS = 8
-"""Ticks on an axis that can be told apart."""
+"""Ticks on an axis, at most."""
 
 
 def log_axis(axes: Axes, which: str, ticks: Sequence[float] | None, text: Callable[[float], str]) -> None:
@@ -276,7 +276,7 @@ def latency_chart(results: Results) -> Figure:
     points = [point for point in results.points("latency") if point.fraction is not None]
     counts = sorted({point.connections for point in points if point.connections})
     if not counts:
-        raise LeftOut("the scenario latency tells no load")
+        raise LeftOut("the scenario latency has no load")
     figure, panels = new_figure(len(counts), "Latency under a fixed load: less is better", width=4.6 * len(counts))
     has_void = False
     for axes, count in zip(panels, counts, strict=True):

@@ -28,7 +28,7 @@ OwnIdle = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of the values that a scenario lists: tells its cells apart."""
+    """One combination of the values that a scenario lists: the parameters of a cell."""
 
     connections: int = 1
     depth: int = 1

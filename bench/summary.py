@@ -85,7 +85,7 @@ class Summary:
         """The whole page."""
         out = f"# {self.title}\n\n"
         if self.quick:
-            out += "A quick run: short rounds and few of them, so only what is far apart is told apart.\n\n"
+            out += "A quick run: few and short rounds, so only large differences are significant.\n\n"
         else:
             out += "A full run.\n\n"
         out += "".join(f"- {line}\n" for line in self.machine) + INTRODUCTION

@@ -84,7 +84,7 @@ class Scenario:
     targets: list[Target] = field(default_factory=list)
 
     def words(self, point: Point) -> str:
-        """The values that tell a point from the others of the scenario."""
+        """The values that distinguish a point from the others of the scenario."""
         words = []
         is_load = self.kind == "load"
         if is_load:

@@ -20,7 +20,7 @@ use crate::{Failure, print};
 /// Connections between two readings of the server's descriptors.
 const LOOK_EVERY: u64 = 500;
 
-/// How each connection ends.
+/// End of each connection.
 #[derive(Clone, Copy, Debug, FromArgValue, PartialEq, Eq)]
 enum Kind {
     Close,

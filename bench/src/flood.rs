@@ -21,7 +21,7 @@ use end::End;
 /// Longest time until a report is seen everywhere. A herd that is whole takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest delay that is told apart, in nanoseconds: more than the deadline.
+/// Longest delay that a histogram can hold, in nanoseconds: more than the deadline.
 const MAX_NANOS: u64 = 10_000_000_000;
 
 /// Location of the client; the servers only pass it on.
@@ -104,7 +104,7 @@ impl Row {
     }
 }
 
-/// Sends `count` reports, or as many as there is time for. The last row is that of the last server
+/// Sends `count` reports, or as many as the time allows. The last row is that of the last server
 /// that each report reached.
 pub(crate) fn measure(
     from: &str,

@@ -113,7 +113,7 @@ pub(crate) fn watch(
     )?)
 }
 
-/// Waits for events, at most so many nanoseconds (less than a second).
+/// Waits for events, at most `nanos` nanoseconds (less than a second).
 pub(crate) fn wait(epoll: &OwnedFd, events: &mut Vec<Event>, nanos: u64) -> Result<(), String> {
     let timeout = Timespec {
         tv_sec: 0,

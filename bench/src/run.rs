@@ -35,12 +35,12 @@ use record::Record;
 use runner::Runner;
 use scenario::Scenario;
 
-/// How many times a run, full or quick, goes through all scenarios. A shared machine is in one mood
-/// or another for a minute or so, which moves ratios too: the rounds of a point must meet several.
+/// Number of times that a run, full or quick, goes through all scenarios. The load of a shared machine
+/// changes every minute or so, which moves ratios, too: the rounds of a point must meet several loads.
 const PASSES: usize = 4;
 const QUICK_PASSES: usize = 3;
 
-/// Where the scenarios are.
+/// Folder of the scenarios.
 const SCENARIOS: &str = "bench/scenarios";
 
 /// Measure the herd and its variants against each other, and write a record.
@@ -114,7 +114,8 @@ impl Run {
         result.map_err(Failure::Failed)
     }
 
-    /// The variants of the scenarios that may take part; why others may not goes to `left_out`.
+    /// Returns the variants of the scenarios that may take part; adds the others to `left_out`, with the
+    /// reasons.
     fn usable(
         &self,
         scenarios: &[Scenario],
@@ -137,7 +138,7 @@ impl Run {
             for name in known.difference(&wanted) {
                 left_out
                     .entry(name.clone())
-                    .or_insert("not asked for".to_owned());
+                    .or_insert("not selected".to_owned());
             }
         }
         for name in &known {
@@ -156,7 +157,7 @@ impl Run {
         mut usable: BTreeSet<String>,
         mut left_out: BTreeMap<String, String>,
     ) -> Result<(), String> {
-        // The check of the variants would be in it.
+        // Read before the check of the variants, which adds to it.
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         fs::create_dir_all(&self.out).map_err(|e| format!("{}: {e}", self.out.display()))?;
         say("checking every variant against the transcripts")?;
@@ -166,7 +167,7 @@ impl Run {
             usable.remove(&name);
             left_out.insert(name, error);
         }
-        // Output of the transcripts is not part of the record.
+        // The servers of the transcripts are not part of the record.
         workplace.take_commands();
         self.describe(&load, workplace.cores(), &usable, &left_out)?;
         let record = Record::create(&self.out.join("results.csv"))?;

@@ -61,7 +61,7 @@ impl End {
             format!("{}: {fault}: {}", self.name, input.escape_ascii())
         };
         let Some(wanted) = &self.wanted else {
-            return Err(fault("more than was asked for"));
+            return Err(fault("more data than expected"));
         };
         let Some(line) = self.input.iter().position(|&byte| byte == b'\n') else {
             return Ok(false);

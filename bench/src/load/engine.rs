@@ -2,8 +2,8 @@
 //!
 //! Closed loop: each connection keeps its depth in flight, and a reply makes the next request.
 //! Open loop: requests leave at their intended times, and latency counts from those, so that a
-//! server that stalls can't hide the requests it kept from being sent. What a turn measures
-//! lies between the end of its warm-up and the end of its sending; after that it waits for
+//! server that stalls can't hide the requests it kept from being sent. A turn measures the time
+//! between the end of its warm-up and the end of its sending; after that it waits for
 //! every reply that is due. Connections outlive a turn: what 8,000 of them took to make need not
 //! be spent for each.
 
@@ -29,7 +29,7 @@ use crate::progress::Progress;
 /// Nanoseconds without any reply, though some are due, after which a run is void.
 const STALL_NANOS: u64 = 10_000_000_000;
 
-/// How long a server may take to accept all connections, and between two looks whether it has.
+/// Longest time that a server may take to accept all connections, and the pause between two checks.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(2);
 
@@ -45,7 +45,7 @@ const OPEN_BATCH: u64 = 64;
 /// Nanoseconds of one wait at most: how late the end of a run may be noticed.
 const MAX_WAIT_NANOS: u64 = 20_000_000;
 
-/// Longest time that is told apart, in nanoseconds; what takes longer counts as this.
+/// Longest time that a histogram can hold, in nanoseconds; a longer one counts as this.
 const MAX_NANOS: u64 = 3_600_000_000_000;
 
 /// Bytes of one read.
@@ -54,10 +54,10 @@ const READ_BYTES: usize = 256 * 1024;
 /// Readiness events of one wait.
 const MAX_EVENTS: usize = 1024;
 
-/// What epoll says of an idle connection, which has no index.
+/// Number of an idle connection in its events: it has no index.
 const IDLE: u64 = u64::MAX;
 
-/// What a turn found.
+/// Result of a turn.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Seconds from the end of the warm-up to the end of sending.
@@ -68,7 +68,7 @@ pub(crate) struct Measured {
     pub(crate) latency: Histogram<u64>,
     /// Nanoseconds by which requests of an open loop left late; empty for a closed loop.
     pub(crate) lateness: Histogram<u64>,
-    /// How many times the server has let go of a client that behaves badly, in the whole run.
+    /// Number of times that the server has closed a misbehaving client, in the whole run.
     pub(crate) dropped: u64,
     /// CPU time of the server in those seconds.
     pub(crate) server_cpu_nanos: Option<u64>,
@@ -110,8 +110,8 @@ fn histogram() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(1, MAX_NANOS, 3).map_err(|error| format!("histogram: {error}"))
 }
 
-/// Waits until the server has so many descriptors: the kernel makes connections before the server
-/// has heard of them, and to accept them is work that is not to be measured.
+/// Waits until the server has this number of descriptors: the kernel makes connections before the
+/// server knows of them, and accepting them is work that must not be measured.
 fn wait_accepted(process: &str, wanted: usize) -> Result<(), String> {
     let start = Instant::now();
     loop {
@@ -134,7 +134,7 @@ impl Session {
     pub(crate) fn open(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
         if plan.options.rate.is_some() {
             // By default the kernel may end a wait 50 µs late, which an open loop would count as
-            // latency. Where it can't be set, the result tells how late requests left.
+            // latency. Where it can't be set, the result shows how late requests left.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         }
         let process = plan.process.clone();
@@ -153,7 +153,7 @@ impl Session {
         Ok(session)
     }
 
-    /// One turn: load for so many seconds that nothing is counted of, then for those of the plan.
+    /// One turn: `warmup` seconds of load that are not counted, then those of the plan.
     pub(crate) fn turn(
         &mut self,
         warmup: f64,
@@ -169,7 +169,7 @@ impl Session {
         let end = process.map(process::resident_kib).transpose()?;
         if window == 0 {
             return Err(
-                "nothing was measured: all was over within the warm-up, or this program had no turn"
+                "nothing was measured: the requests ended within the warm-up, or this program got no CPU time"
                     .to_owned(),
             );
         }
@@ -395,7 +395,7 @@ impl Session {
         Ok(())
     }
 
-    /// How many requests a connection may still send. All have the same number, or a fast one would
+    /// Returns the number of requests that a connection may still send. All have the same number, or a fast one would
     /// report its clients again before a slow one has reported its own.
     fn requests_left(&self, index: usize) -> u64 {
         let connections = self.connections.len() as u64;
@@ -405,7 +405,7 @@ impl Session {
         most.saturating_sub(self.connections[index].requests())
     }
 
-    /// Writes what a connection has to send, and asks to be told when more can be written.
+    /// Writes the requests of a connection, and watches for writability if some are left.
     fn flush(&mut self, index: usize) -> Result<(), String> {
         let connection = &mut self.connections[index];
         let (before, all) = connection

@@ -1,4 +1,4 @@
-//! Options that can't be, and whole runs against servers that are right or wrong.
+//! Impossible options, and whole runs against correct and incorrect servers.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -121,7 +121,7 @@ fn wrong_servers_make_the_run_void() {
     check_void(
         &[],
         |line, last| right(line, last) + "\n",
-        "more than was asked for",
+        "more data than expected",
     );
     check_void(
         &["--depth", "2"],

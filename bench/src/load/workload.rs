@@ -1,7 +1,7 @@
-//! What the load consists of: clients, where they are, and the requests they make.
+//! The content of the load: clients, their locations, and the requests they make.
 //!
-//! A client belongs to one connection, and its times only grow. So what a `WHATSAT` must show
-//! is known exactly: the last report sent on the same connection. Requests have one length per
+//! A client belongs to one connection, and its times only grow. So the report that a `WHATSAT`
+//! must show is known exactly: the last report sent on the same connection. Requests have one length per
 //! kind and are put together from ready pieces, so that making one costs less than a server's
 //! reading of it.
 
@@ -45,13 +45,13 @@ const CITIES: [(f64, f64); 16] = [
     (-36.85, 174.76),
 ];
 
-/// What a connection knows of its own clients.
+/// State of a connection's own clients.
 #[derive(Debug)]
 pub(crate) struct Share {
     first: usize,
     /// Clients that have reported at least once, from the first on.
     reported: usize,
-    /// Which of them reports next.
+    /// Offset of the one that reports next.
     next: usize,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Pending {
     pub(crate) report: [u8; REPORT_BYTES],
     /// Which location that is.
     pub(crate) location: u16,
-    /// Whether places must follow.
+    /// `true` if places must follow.
     pub(crate) whatsat: bool,
     /// When it was sent, or ought to have been, in nanoseconds since the run's start.
     pub(crate) at: u64,

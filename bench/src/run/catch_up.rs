@@ -1,7 +1,7 @@
-//! A neighbor that starts with nothing, and a server that starts with all that it had.
+//! A neighbor that starts without records, and a server that restarts with all of its own.
 //!
-//! One of two neighbors is filled while the other is not there. Then the other is started, and a
-//! sample of the clients is asked for again and again until it knows them all: that is the copy.
+//! One of two neighbors is filled while the other does not run. Then the other is started, and a
+//! sample of the clients is queried again and again until it knows them all: that is the copy.
 //! In the end it must know every single client.
 
 use std::io::{BufRead, BufReader, Write};
@@ -17,16 +17,16 @@ use crate::load::client_id;
 use crate::net;
 use crate::progress::Progress;
 
-/// Clients that are asked for while the copy runs: a resolution of 0.1 %.
+/// Clients that are queried while the copy runs: a resolution of 0.1 %.
 const SAMPLE: usize = 1_000;
 
-/// Between two rounds of asking: short beside a copy, long beside a round.
+/// Between two rounds of queries: short beside a copy, long beside a round.
 const PAUSE: Duration = Duration::from_millis(3);
 
 /// Longest time of a copy.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Questions in flight when every client is asked for.
+/// Queries in flight when every client is queried.
 const BATCH: usize = 500;
 
 /// Fills one server, starts its neighbor, and then restarts the first one.
@@ -57,7 +57,7 @@ pub(crate) fn measure(
         figure("apply_rate", copied.rate),
     ];
     fleet.stop_member(1)?;
-    // The others keep nothing that they could start with.
+    // The others keep no records across a restart.
     if fleet.variant().is_herd() {
         fleet.stop_member(0)?;
         let began = Instant::now();

@@ -1,6 +1,6 @@
 //! `herd-bench compare`, and the program that judges records: `bench/judge.py`.
 //!
-//! Medians, ratios, targets and the summary are its work. The scenarios are passed to it as they were read here.
+//! Medians, ratios, targets and the summary are its job. The scenarios are passed to it as they were read here.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -136,7 +136,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
     }
 
-    /// Whether a test that needs Python can run; prints why not.
+    /// Returns whether a test that needs Python can run; prints the reason if not.
     fn has_python() -> bool {
         let found = Command::new("python3").arg("--version").output().is_ok();
         if !found {

@@ -69,7 +69,7 @@ impl Visit {
         })
     }
 
-    /// A turn, after so many seconds of the same load.
+    /// A turn, after `warmup` seconds of the same load.
     pub(crate) fn turn(
         &mut self,
         warmup: f64,
@@ -211,9 +211,9 @@ pub(crate) fn dropped_lines(fleet: &Fleet) -> Result<usize, String> {
     for entry in fs::read_dir(&folder).map_err(fault)? {
         let text = fs::read(entry.map_err(fault)?.path()).map_err(fault)?;
         let text = String::from_utf8_lossy(&text);
-        let tells =
+        let reports =
             |line: &&str| line.contains("log lines dropped") || line.contains("log lines lost");
-        dropped += text.lines().filter(tells).count();
+        dropped += text.lines().filter(reports).count();
     }
     Ok(dropped)
 }

@@ -39,7 +39,7 @@ pub(crate) fn figure(metric: &'static str, value: f64) -> Figure {
     Figure { metric, value }
 }
 
-/// What a metric is counted in: `ns`, `bytes`, `1/s`, `cores`, or nothing for a plain number.
+/// Unit of a metric: `ns`, `bytes`, `1/s`, `cores`, or nothing for a plain number.
 fn unit(metric: &str) -> &'static str {
     match metric {
         "throughput" | "apply_rate" | "close_rate" | "reset_rate" => "1/s",
@@ -54,7 +54,7 @@ fn unit(metric: &str) -> &'static str {
     }
 }
 
-/// Which cell a figure is of.
+/// One variant at one point in one round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell<'a> {
     pub(crate) scenario: &'a Scenario,
@@ -65,8 +65,24 @@ pub(crate) struct Cell<'a> {
     pub(crate) rate: Option<f64>,
 }
 
-impl Cell<'_> {
-    /// Connections that say nothing.
+impl<'a> Cell<'a> {
+    /// A cell of a closed loop.
+    pub(crate) fn new(
+        scenario: &'a Scenario,
+        point: &'a Point,
+        entry: &'a Entry,
+        round: usize,
+    ) -> Cell<'a> {
+        Cell {
+            scenario,
+            point,
+            entry,
+            round,
+            rate: None,
+        }
+    }
+
+    /// Connections that send nothing.
     pub(crate) fn idle(&self) -> usize {
         self.point.idle + self.entry.idle
     }
@@ -81,6 +97,8 @@ impl Cell<'_> {
 #[derive(Debug)]
 pub(crate) struct Record {
     file: File,
+    /// Cells that [`fail`](Record::fail) has marked void: scenario, variant, point.
+    void: Vec<(String, String, Point)>,
 }
 
 impl Record {
@@ -88,7 +106,27 @@ impl Record {
     pub(crate) fn create(path: &Path) -> Result<Record, String> {
         let mut file = File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
         writeln!(file, "{}", COLUMNS.join(",")).map_err(|e| e.to_string())?;
-        Ok(Record { file })
+        Ok(Record {
+            file,
+            void: Vec::new(),
+        })
+    }
+
+    /// Returns whether an earlier round or pass has marked a cell void: a single wrong reply does.
+    pub(crate) fn is_void(&self, cell: &Cell<'_>) -> bool {
+        self.void.iter().any(|(scenario, variant, point)| {
+            *scenario == cell.scenario.name && *variant == cell.entry.name && point == cell.point
+        })
+    }
+
+    /// Marks a cell void in all rounds, with the reason. The first reason counts.
+    pub(crate) fn fail(&mut self, cell: &Cell<'_>, error: String) -> Result<(), String> {
+        if self.is_void(cell) {
+            return Ok(());
+        }
+        let (scenario, variant) = (cell.scenario.name.clone(), cell.entry.name.clone());
+        self.void.push((scenario, variant, cell.point.clone()));
+        self.add(cell, Err(error))
     }
 
     /// Adds the figures of a cell, or the reason why it is void.

@@ -1,4 +1,4 @@
-//! What is measured: a file of `bench/scenarios` for each scenario.
+//! The scenarios: a file of `bench/scenarios` for each.
 //!
 //! A file holds the values of a full run; its table `[quick]` replaces some of them for a short
 //! one. Lists of connections, depths and so on are multiplied: each combination is a point at
@@ -25,36 +25,36 @@ pub(crate) struct Point {
     pub(crate) idle: usize,
 }
 
-/// What a scenario does with the servers.
+/// Kind of load that a scenario puts on the servers.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// Load on one server.
     Load,
-    /// As many reports as there are clients, for what each costs in memory.
+    /// A report of every client, for the memory that each takes.
     Fill,
     /// Delay of a report through a ring of five servers.
     Flood,
-    /// A neighbor that starts with nothing, and a server that starts with all it had.
+    /// A neighbor that starts without records, and a server that restarts with all of its own.
     CatchUp,
     /// Connections that come and go.
     Churn,
-    /// A server without room: what refusing costs, and how it recovers.
+    /// A server that is full: the cost of refusing clients, and its recovery.
     Full,
 }
 
-/// A server that takes part, and what is done to it.
+/// A server that takes part, its flags and its background clients.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
-    /// What it is called in the results.
+    /// Name in the results.
     pub(crate) name: String,
     /// The variant that is started, where that has another name.
     runs: Option<String>,
     /// Flags of `herd serve`; other variants have none.
     #[serde(default)]
     pub(crate) flags: Vec<String>,
-    /// Whether lines in and out are logged.
+    /// `true` if lines in and out are logged.
     #[serde(default)]
     pub(crate) log: bool,
     /// Clients beside the load: silent, dripping, and never reading.
@@ -64,7 +64,7 @@ pub(crate) struct Entry {
     pub(crate) drip: usize,
     #[serde(default)]
     pub(crate) deaf: usize,
-    /// Seconds that these have before anything is measured.
+    /// Seconds that these have before the measurement.
     #[serde(default)]
     pub(crate) wait: f64,
 }
@@ -97,13 +97,13 @@ pub(crate) struct Scenario {
     /// The file's name without its ending.
     #[serde(skip_deserializing)]
     pub(crate) name: String,
-    /// What is measured, in a sentence.
+    /// The subject of the scenario, in a sentence.
     pub(crate) about: String,
     pub(crate) kind: Kind,
-    /// How many times all variants take a turn at each point, in all passes together; 0 leaves the scenario out.
+    /// Turns of each variant at each point, in all passes together; 0 leaves the scenario out.
     pub(crate) rounds: usize,
     pub(crate) variants: Vec<Entry>,
-    /// Whether servers and the load generator share all cores; else it has one to itself.
+    /// `true` if servers and the load generator share all cores; otherwise it has one to itself.
     #[serde(default)]
     pub(crate) shared_cores: bool,
     #[serde(default = "one")]
@@ -112,7 +112,7 @@ pub(crate) struct Scenario {
     depth: Vec<usize>,
     #[serde(default)]
     fraction: Vec<f64>,
-    /// Whose capacity the fractions are of: the least of theirs.
+    /// Variants whose lowest capacity the fractions refer to.
     #[serde(default)]
     pub(crate) slowest_of: Vec<String>,
     #[serde(default)]
@@ -206,15 +206,15 @@ impl Scenario {
         Ok(())
     }
 
-    /// Whether clients that are no part of the load stay connected from round to round.
+    /// Returns whether background clients stay connected from round to round.
     pub(crate) fn has_background_clients(&self) -> bool {
         let beside = |entry: &Entry| entry.idle + entry.drip + entry.deaf > 0;
         self.variants.iter().any(beside)
     }
 
-    /// The numbers, from 1 on, of the rounds that one of so many passes makes.
+    /// The numbers, from 1 on, of the rounds of one of `passes` passes.
     pub(crate) fn rounds_of(&self, pass: usize, passes: usize) -> Range<usize> {
-        // The first pass makes the first round, and so whatever is made once.
+        // The first pass makes the first round, and so everything that is done once.
         let before = |pass: usize| 1 + (pass * self.rounds).div_ceil(passes);
         before(pass)..before(pass + 1)
     }
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told() {
+    fn faults_are_reported() {
         check_refused("rounds = 5", "", "missing field `rounds`");
         check_refused("depth = [1, 16]", "depht = [1]", "unknown field `depht`");
         check_refused("connections = [1, 8]", "connections = []", "empty list");

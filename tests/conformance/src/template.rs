@@ -14,7 +14,7 @@ pub(crate) struct Template(Vec<Part>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Bytes(Vec<u8>),
-    /// The transcript's clock and so many seconds.
+    /// The transcript's clock, plus these seconds.
     Now(i64),
     Unique,
     /// Index, from 0, of the current repetition of the innermost chunk.
@@ -57,7 +57,7 @@ pub(crate) struct Values {
 }
 
 impl Template {
-    /// Reads a text; the error says what is wrong with it.
+    /// Parses a text; the error describes its fault.
     pub(crate) fn parse(text: &str) -> Result<Template, String> {
         let mut parser = Parser {
             rest: text.as_bytes(),
@@ -76,12 +76,12 @@ impl Template {
         self
     }
 
-    /// Whether the server chooses a part of it.
+    /// Returns whether the server chooses a part of it.
     pub(crate) fn has_wildcards(&self) -> bool {
         has_wildcards(&self.0)
     }
 
-    /// Whether its last byte is an LF.
+    /// Returns whether its last byte is an LF.
     pub(crate) fn ends_a_line(&self) -> bool {
         ends_a_line(&self.0)
     }
@@ -261,7 +261,7 @@ impl Parser<'_> {
     }
 }
 
-/// A placeholder by what stands between its braces.
+/// A placeholder by the name between its braces.
 fn named(name: &str, depth: usize) -> Result<Part, String> {
     match name {
         "server" => return Ok(Part::Wildcard(Wildcard::Server)),

@@ -120,7 +120,7 @@ fn too_much_fails() {
 
 #[test]
 fn a_reply_that_needs_two_reads_is_not_once() {
-    // Whether the two writes come with one read is up to the kernel unless the second waits
+    // It is up to the kernel if the two writes come with one read, unless the second waits
     // for the client's end, which comes only after the step has failed.
     check(
         "a > x\na once\na < ? x\na < y",
@@ -157,12 +157,12 @@ fn a_reset_is_no_orderly_end() {
 }
 
 #[test]
-fn no_server_is_told() {
+fn a_missing_server_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     drop(listener);
     let transcript = Transcript::parse("transcript.txt", "a > x").expect("a transcript");
-    let error = transcript.run(&address).expect_err("nobody listens");
+    let error = transcript.run(&address).expect_err("no server listens");
     assert!(
         error.contains("transcript.txt:1: a: can't connect to"),
         "{error}"
@@ -170,7 +170,7 @@ fn no_server_is_told() {
 }
 
 #[test]
-fn a_broken_story_names_file_and_line() {
+fn a_broken_transcript_names_file_and_line() {
     let error = Transcript::parse("transcript.txt", "a > x\na says").expect_err("no step");
     assert_eq!(error, "transcript.txt:2: no such step: `says`");
 }
