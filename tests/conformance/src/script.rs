@@ -251,7 +251,7 @@ mod tests {
         check_error("a- > x", "no name");
         check_error("a > {server}", "only a server knows");
         check_error("a refuses {difference}", "only a server knows");
-        check_error("a << x", "ends in");
+        check_error("a << x", "must end in");
         check_error("a split 0 x", "no bytes");
         check_error("a places many", "no number");
         check_error("a end soon", "stands alone");
