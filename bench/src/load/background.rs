@@ -95,23 +95,16 @@ impl BackgroundClients {
         self.dropped
     }
 
-    /// Connects one that drips. All of these come before those that never read.
-    pub(crate) fn add_dripping(&mut self, epoll: &OwnedFd) -> io::Result<()> {
-        let kind = if self.drippers.is_multiple_of(2) {
+    /// Connects one that drips, or one that never reads. All of the former come before the latter.
+    pub(crate) fn add(&mut self, epoll: &OwnedFd, drips: bool) -> io::Result<()> {
+        let kind = if !drips {
+            Kind::Deaf
+        } else if self.members.len().is_multiple_of(2) {
             Kind::Finishing
         } else {
             Kind::Endless
         };
-        self.drippers += 1;
-        self.add(epoll, kind)
-    }
-
-    /// Connects one that never reads.
-    pub(crate) fn add_deaf(&mut self, epoll: &OwnedFd) -> io::Result<()> {
-        self.add(epoll, Kind::Deaf)
-    }
-
-    fn add(&mut self, epoll: &OwnedFd, kind: Kind) -> io::Result<()> {
+        self.drippers += u64::from(drips);
         let stream = self.connect(epoll, self.members.len(), kind)?;
         self.members.push(Member {
             stream,

@@ -171,13 +171,14 @@ fn check_places(body: &[u8], bound: usize) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::plan;
     use super::super::workload::Workload;
     use super::*;
 
     const NONE: &str = "{\"html_attributions\":[],\"results\":[],\"status\":\"ZERO_RESULTS\"}\n\n";
 
     fn pending(whatsat: bool) -> Pending {
-        let mut load = Workload::new(1, 1, 0.0, "10", 0, Wire::Herd);
+        let mut load = Workload::new(&plan("--clients 1"));
         let mut share = load.share(0);
         let mut pending = load.request(&mut share, 0, 0, &mut Vec::new());
         pending.whatsat = whatsat;

@@ -90,7 +90,7 @@ pub(crate) struct Session {
     load: Workload,
     checker: Checker,
     /// Memory of the server in KiB before any connection and with all of them idle.
-    kib: Option<[u64; 2]>,
+    kib: Option<(u64, u64)>,
     /// All times are nanoseconds since then.
     start: Instant,
     /// All requests and replies.
@@ -132,118 +132,55 @@ fn wait_accepted(process: &str, wanted: usize) -> Result<(), String> {
 impl Session {
     /// Makes all connections of a plan, and waits until the server has accepted them.
     pub(crate) fn open(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
-        if plan.options.rate.is_some() {
+        let options = &plan.options;
+        if options.rate.is_some() {
             // By default the kernel may end a wait 50 µs late, which an open loop would count as
             // latency. Where it can't be set, the result shows how late requests left.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         }
-        let process = plan.process.clone();
-        let before = process.as_deref().map(process::resident_kib).transpose()?;
-        let open = process.as_deref().map(process::descriptors).transpose()?;
-        let connections = plan.options.idle + plan.options.connections;
-        let mut session = Session::connect(plan, progress)?;
-        if let (Some(process), Some(open)) = (&process, open) {
-            wait_accepted(process, open + connections)?;
-        }
-        let connected = process.as_deref().map(process::resident_kib).transpose()?;
-        session.kib = before
-            .zip(connected)
-            .map(|(before, connected)| [before, connected]);
-        session.start = Instant::now();
-        Ok(session)
-    }
-
-    /// One turn: `warmup` seconds of load that are not counted, then those of the plan.
-    pub(crate) fn turn(
-        &mut self,
-        warmup: f64,
-        progress: &mut Progress,
-    ) -> Result<Measured, String> {
-        let now = self.now();
-        self.background.pause(now - self.begin);
-        (self.begin, self.last_reply, self.sent_before) = (now, now, self.sent);
-        self.counted = 0;
-        let (window, server_cpu_nanos, own_cpu_nanos) = self.drive(warmup, progress)?;
-        self.begin = self.now();
-        let process = self.plan.process.as_deref();
-        let end = process.map(process::resident_kib).transpose()?;
-        if window == 0 {
-            return Err(
-                "nothing was measured: the requests ended within the warm-up, or this program got no CPU time"
-                    .to_owned(),
-            );
-        }
-        Ok(Measured {
-            seconds: window as f64 / 1e9,
-            replies: self.counted,
-            latency: std::mem::replace(&mut self.latency, histogram()?),
-            lateness: std::mem::replace(&mut self.lateness, histogram()?),
-            dropped: self.background.dropped(),
-            server_cpu_nanos,
-            own_cpu_nanos,
-            server_kib: self
-                .kib
-                .zip(end)
-                .map(|([before, connected], end)| [before, connected, end]),
-        })
-    }
-
-    fn connect(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
+        let process = plan.process.as_deref();
+        let before = process.map(process::resident_kib).transpose()?;
+        let open = process.map(process::descriptors).transpose()?;
         let fault = |error: std::io::Error| format!("epoll: {error}");
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| fault(error.into()))?;
-        let load = Workload::new(
-            plan.clients,
-            plan.options.connections,
-            plan.options.whatsat,
-            &plan.options.radius,
-            plan.options.bound,
-            plan.wire,
-        );
+        let load = Workload::new(&plan);
         let (mut connections, mut idle) = (Vec::new(), Vec::new());
-        let total = plan.options.idle + plan.options.connections;
+        let total = options.idle + options.connections;
         for number in 0..total {
             let stream = net::connect(&plan.addresses).map_err(|error| {
-                format!(
-                    "connection {} of {total} to {}: {error}",
-                    number + 1,
-                    plan.options.address
-                )
+                let (number, address) = (number + 1, &options.address);
+                format!("connection {number} of {total} to {address}: {error}")
             })?;
-            let is_idle = number < plan.options.idle;
-            let data = if is_idle {
-                IDLE
-            } else {
-                connections.len() as u64
-            };
+            let index = number.checked_sub(options.idle);
+            let data = index.map_or(IDLE, |index| index as u64);
             net::watch(&epoll, &stream, data, epoll::EventFlags::IN).map_err(fault)?;
-            if is_idle {
-                idle.push(stream);
-            } else {
-                let share = load.share(connections.len());
-                connections.push(Connection::new(stream, share));
+            match index {
+                None => idle.push(stream),
+                Some(index) => connections.push(Connection::new(stream, load.share(index))),
             }
             progress.show(|| format!("{} of {total} connections", number + 1));
         }
         let mut background = BackgroundClients::new(&plan.addresses);
-        for number in 0..plan.options.drip + plan.options.deaf {
-            let added = if number < plan.options.drip {
-                background.add_dripping(&epoll)
-            } else {
-                background.add_deaf(&epoll)
-            };
-            added.map_err(|error| format!("bad client {}: {error}", number + 1))?;
+        for number in 0..options.drip + options.deaf {
+            background
+                .add(&epoll, number < options.drip)
+                .map_err(|error| format!("bad client {}: {error}", number + 1))?;
             progress.show(|| format!("{} bad clients", number + 1));
         }
+        if let (Some(process), Some(open)) = (process, open) {
+            wait_accepted(process, open + total)?;
+        }
+        let connected = process.map(process::resident_kib).transpose()?;
         Ok(Session {
-            checker: Checker::new(plan.wire, plan.options.bound),
+            checker: Checker::new(plan.wire, options.bound),
+            kib: before.zip(connected),
             plan,
             epoll,
             connections,
             _idle: idle,
             background,
             load,
-            kib: None,
             start: Instant::now(),
             sent: 0,
             received: 0,
@@ -256,15 +193,48 @@ impl Session {
         })
     }
 
-    /// The loop. Returns the window's nanoseconds and the CPU time of server and generator.
+    /// One turn: `warmup` seconds of load that are not counted, then those of the plan.
+    pub(crate) fn turn(
+        &mut self,
+        warmup: f64,
+        progress: &mut Progress,
+    ) -> Result<Measured, String> {
+        let now = self.now();
+        self.background.pause(now - self.begin);
+        (self.begin, self.last_reply, self.sent_before) = (now, now, self.sent);
+        self.counted = 0;
+        let readings = self.drive(warmup, progress)?;
+        self.begin = self.now();
+        let process = self.plan.process.as_deref();
+        let end = process.map(process::resident_kib).transpose()?;
+        let (opened, closed) = readings
+            .filter(|(opened, closed)| closed.now > opened.now)
+            .ok_or("nothing was measured: the requests ended within the warm-up, or this program got no CPU time")?;
+        let server_cpu = opened.server_cpu.zip(closed.server_cpu);
+        Ok(Measured {
+            seconds: (closed.now - opened.now) as f64 / 1e9,
+            replies: self.counted,
+            latency: std::mem::replace(&mut self.latency, histogram()?),
+            lateness: std::mem::replace(&mut self.lateness, histogram()?),
+            dropped: self.background.dropped(),
+            server_cpu_nanos: server_cpu.map(|(opened, closed)| closed - opened),
+            own_cpu_nanos: closed.own_cpu - opened.own_cpu,
+            server_kib: self
+                .kib
+                .zip(end)
+                .map(|((before, connected), end)| [before, connected, end]),
+        })
+    }
+
+    /// The loop. Returns the readings at both ends of the measured time.
     fn drive(
         &mut self,
         warmup: f64,
         progress: &mut Progress,
-    ) -> Result<(u64, Option<u64>, u64), String> {
+    ) -> Result<Option<(Reading, Reading)>, String> {
         let warm = self.begin + (warmup * 1e9) as u64;
         let mut end = warm + (self.plan.options.seconds * 1e9) as u64;
-        let mut meter = Meter::default();
+        let (mut opened, mut closed) = (None, None);
         let mut events: Vec<epoll::Event> = Vec::with_capacity(MAX_EVENTS);
         let mut buffer = vec![0; READ_BYTES];
         if self.plan.options.rate.is_none() {
@@ -272,15 +242,18 @@ impl Session {
         }
         loop {
             let now = self.now();
-            if self
-                .plan
-                .options
-                .requests
-                .is_some_and(|most| self.sent >= most)
-            {
+            let requests = self.plan.options.requests;
+            if requests.is_some_and(|most| self.sent >= most) {
                 end = end.min(now.max(warm));
             }
-            let counting = meter.tick(&self.plan, now, warm, end)?;
+            let process = self.plan.process.as_deref();
+            if opened.is_none() && now >= warm {
+                opened = Some(Reading::take(process, now)?);
+            }
+            if closed.is_none() && now >= end {
+                closed = Some(Reading::take(process, now)?);
+            }
+            let counting = opened.is_some() && closed.is_none();
             let sending = now < end;
             if !sending && self.sent == self.received {
                 break;
@@ -297,7 +270,7 @@ impl Session {
             }
             progress.show(|| self.describe(warm, end));
         }
-        Ok(meter.result())
+        Ok(opened.zip(closed))
     }
 
     fn now(&self) -> u64 {
@@ -456,13 +429,7 @@ impl Session {
     }
 }
 
-/// Readings at both ends of what is measured.
-#[derive(Debug, Default)]
-struct Meter {
-    opened: Option<Reading>,
-    closed: Option<Reading>,
-}
-
+/// Readings at one end of the measured time.
 #[derive(Debug)]
 struct Reading {
     now: u64,
@@ -470,38 +437,12 @@ struct Reading {
     own_cpu: u64,
 }
 
-impl Meter {
-    /// Takes the readings when their time has come; whether replies count.
-    fn tick(&mut self, plan: &Plan, now: u64, warm: u64, end: u64) -> Result<bool, String> {
-        let read = || -> Result<Reading, String> {
-            Ok(Reading {
-                now,
-                server_cpu: plan
-                    .process
-                    .as_deref()
-                    .map(process::cpu_nanos)
-                    .transpose()?,
-                own_cpu: process::cpu_nanos("self")?,
-            })
-        };
-        if self.opened.is_none() && now >= warm {
-            self.opened = Some(read()?);
-        }
-        if self.closed.is_none() && now >= end {
-            self.closed = Some(read()?);
-        }
-        Ok(self.opened.is_some() && self.closed.is_none())
-    }
-
-    fn result(&self) -> (u64, Option<u64>, u64) {
-        let (Some(opened), Some(closed)) = (&self.opened, &self.closed) else {
-            return (0, None, 0);
-        };
-        let server = opened.server_cpu.zip(closed.server_cpu);
-        (
-            closed.now - opened.now,
-            server.map(|(opened, closed)| closed - opened),
-            closed.own_cpu - opened.own_cpu,
-        )
+impl Reading {
+    fn take(process: Option<&str>, now: u64) -> Result<Reading, String> {
+        Ok(Reading {
+            now,
+            server_cpu: process.map(process::cpu_nanos).transpose()?,
+            own_cpu: process::cpu_nanos("self")?,
+        })
     }
 }

@@ -14,6 +14,12 @@ fn load(options: &[&str]) -> Load {
     Load::from_args(&["load"], &options).expect("options")
 }
 
+/// A plan with these options.
+pub(super) fn plan(options: &str) -> Plan {
+    let load: Load = parse("load", &format!("--address 127.0.0.1:1 {options}")).expect("options");
+    load.plan(1_000).expect("a plan")
+}
+
 #[track_caller]
 fn check_refused(options: &[&str], expected: &str) {
     let error = load(options).plan(1_000).expect_err(expected);

@@ -125,7 +125,7 @@ impl Record {
             return Ok(());
         }
         let (scenario, variant) = (cell.scenario.name.clone(), cell.entry.name.clone());
-        self.void.push((scenario, variant, cell.point.clone()));
+        self.void.push((scenario, variant, *cell.point));
         self.add(cell, Err(error))
     }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 /// One combination of the values that a scenario lists: the parameters of a cell.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Point {
     /// Connections that make requests.
     pub(crate) connections: usize,
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
 }
 
 /// A server that takes part, its flags and its background clients.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
     /// Name in the results.
@@ -74,13 +74,7 @@ impl Entry {
     pub(crate) fn plain(name: &str) -> Entry {
         Entry {
             name: name.to_owned(),
-            runs: None,
-            flags: Vec::new(),
-            log: false,
-            idle: 0,
-            drip: 0,
-            deaf: 0,
-            wait: 0.0,
+            ..Entry::default()
         }
     }
 
@@ -221,39 +215,39 @@ impl Scenario {
 
     /// Every combination of the lists, in their order.
     pub(crate) fn points(&self) -> Vec<Point> {
-        let optional = |list: &[usize]| -> Vec<Option<usize>> {
-            if list.is_empty() {
-                vec![None]
-            } else {
-                list.iter().copied().map(Some).collect()
-            }
-        };
-        let fractions: Vec<Option<f64>> = if self.fraction.is_empty() {
-            vec![None]
-        } else {
-            // Nothing is the fraction of an unloaded server.
-            let some = |&part: &f64| (part > 0.0).then_some(part);
-            self.fraction.iter().map(some).collect()
-        };
-        let mut points = Vec::new();
-        for &connections in &self.connections {
-            for &depth in &self.depth {
-                for &fraction in &fractions {
-                    for workers in optional(&self.workers) {
-                        for &idle in &self.idle {
-                            points.push(Point {
-                                connections,
-                                depth,
-                                fraction,
-                                workers,
-                                idle,
-                            });
-                        }
-                    }
-                }
-            }
-        }
+        // Nothing is the fraction of an unloaded server.
+        let fractions = self
+            .fraction
+            .iter()
+            .map(|&part| Some(part).filter(|part| *part > 0.0));
+        let fractions: Vec<Option<f64>> = fractions.collect();
+        let workers: Vec<Option<usize>> = self.workers.iter().copied().map(Some).collect();
+        let mut points = vec![Point::default()];
+        multiply(&mut points, &self.connections, |point, value| {
+            point.connections = value
+        });
+        multiply(&mut points, &self.depth, |point, value| point.depth = value);
+        multiply(&mut points, &fractions, |point, value| {
+            point.fraction = value
+        });
+        multiply(&mut points, &workers, |point, value| point.workers = value);
+        multiply(&mut points, &self.idle, |point, value| point.idle = value);
         points
+    }
+}
+
+/// Puts a point for each value in the place of each point. Without values the points stay.
+fn multiply<T: Copy>(points: &mut Vec<Point>, values: &[T], set: impl Fn(&mut Point, T)) {
+    if values.is_empty() {
+        return;
+    }
+    let before = std::mem::take(points);
+    for (mut point, &value) in before
+        .into_iter()
+        .flat_map(|point| values.iter().map(move |value| (point, value)))
+    {
+        set(&mut point, value);
+        points.push(point);
     }
 }
 
