@@ -302,8 +302,8 @@ impl Fleet {
     pub(crate) fn options(&self, tool: &str, options: &str) -> Result<String, String> {
         let (address, process) = (self.client(0), self.process(0)?);
         let options = format!("--address {address} --pid {process} {options}");
-        let command = format!("target/release/herd-bench {tool} {options}");
-        self.workplace.note(&command);
+        self.workplace
+            .note(format!("target/release/herd-bench {tool} {options}").trim_end());
         Ok(options)
     }
 

@@ -3,8 +3,6 @@
 use std::fs;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 use super::fleet::Fleet;
 use super::record::{Cell, Figure, figure};
 use super::variant;
@@ -125,7 +123,7 @@ pub(crate) fn load(
     let warmup = cell.scenario.warmup + cell.entry.wait;
     let measured = run(cell, fleet, &options(cell), warmup, progress)?;
     let mut figures = figures(cell, &measured);
-    figures.extend(latencies(cell, &measured.latency, &measured.lateness));
+    figures.extend(latencies(cell, &measured));
     Ok(figures)
 }
 
@@ -185,19 +183,15 @@ pub(crate) fn figures(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
 }
 
 /// The figures of latencies, of one turn or of several.
-pub(crate) fn latencies(
-    cell: &Cell<'_>,
-    latency: &Histogram<u64>,
-    lateness: &Histogram<u64>,
-) -> Vec<Figure> {
-    let at = |quantile: f64| latency.value_at_quantile(quantile) as f64;
+pub(crate) fn latencies(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
+    let at = |quantile: f64| measured.latency.value_at_quantile(quantile) as f64;
     let mut figures = vec![
         figure("latency_p50", at(0.5)),
         figure("latency_p99", at(0.99)),
         figure("latency_p99_9", at(0.999)),
     ];
     if cell.rate.is_some() {
-        let late = lateness.value_at_quantile(0.99) as f64;
+        let late = measured.lateness.value_at_quantile(0.99) as f64;
         figures.push(figure("late_p99", late));
     }
     figures

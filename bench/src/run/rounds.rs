@@ -17,7 +17,14 @@ impl Runner<'_> {
         }
         self.workplace.divide_cores(!scenario.shared_cores)?;
         match scenario.kind {
-            Kind::Load => Turns::new(self, scenario, &scenario.points(), rounds).run(),
+            Kind::Load => Turns {
+                scenario,
+                points: &scenario.points(),
+                entries: self.entries(scenario),
+                rounds,
+                runner: self,
+            }
+            .run(),
             Kind::Flood => self.floods(scenario, rounds),
             Kind::Fill | Kind::CatchUp | Kind::Churn | Kind::Full => {
                 self.each_alone(scenario, rounds)

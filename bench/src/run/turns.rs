@@ -8,8 +8,6 @@
 
 use std::ops::Range;
 
-use hdrhistogram::Histogram;
-
 use super::fleet::Fleet;
 use super::measure::{self, Visit};
 use super::record::{Cell, Figure, figure};
@@ -27,38 +25,23 @@ const FIRST_WARMUP: f64 = 0.2;
 /// One pass of a scenario of loads.
 #[derive(Debug)]
 pub(super) struct Turns<'r, 'a, 's> {
-    runner: &'r mut Runner<'a>,
-    scenario: &'s Scenario,
-    points: &'s [Point],
-    entries: Vec<&'s Entry>,
-    rounds: Range<usize>,
+    pub(super) runner: &'r mut Runner<'a>,
+    pub(super) scenario: &'s Scenario,
+    pub(super) points: &'s [Point],
+    pub(super) entries: Vec<&'s Entry>,
+    /// The numbers of the pass's rounds.
+    pub(super) rounds: Range<usize>,
 }
 
 /// State of one variant at one point, in one pass.
 #[derive(Debug, Default)]
 struct Stay {
     visit: Option<Visit>,
-    /// Latency and lateness of its rounds so far.
-    pooled: Option<(Histogram<u64>, Histogram<u64>)>,
+    /// The first of its rounds, with the latencies of all so far.
+    pooled: Option<Measured>,
 }
 
-impl<'r, 'a, 's> Turns<'r, 'a, 's> {
-    pub(super) fn new(
-        runner: &'r mut Runner<'a>,
-        scenario: &'s Scenario,
-        points: &'s [Point],
-        rounds: Range<usize>,
-    ) -> Turns<'r, 'a, 's> {
-        let entries = runner.entries(scenario);
-        Turns {
-            runner,
-            scenario,
-            points,
-            entries,
-            rounds,
-        }
-    }
-
+impl<'s> Turns<'_, '_, 's> {
     /// Runs the rounds. Cells that fail are void; the error is one of the record's own.
     pub(super) fn run(mut self) -> Result<(), String> {
         if self.rounds.is_empty() {
@@ -162,8 +145,8 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
         }
         for (index, stay) in stays.into_iter().enumerate() {
             let cell = self.cell(point, index, self.rounds.end - 1, rate);
-            if let Some((latency, lateness)) = &stay.pooled {
-                let figures = measure::latencies(&cell, latency, lateness);
+            if let Some(measured) = &stay.pooled {
+                let figures = measure::latencies(&cell, measured);
                 self.runner.record.add(&cell, Ok(figures))?;
             }
             if let Some(Err(error)) = stay.visit.map(Visit::close) {
@@ -200,8 +183,9 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
         } else {
             visit.close()?;
         }
-        stay.pool(&measured)?;
-        Ok(measure::figures(cell, &measured))
+        let figures = measure::figures(cell, &measured);
+        stay.pool(measured)?;
+        Ok(figures)
     }
 
     /// The capacity of the slowest of those that the scenario names, at a point.
@@ -231,16 +215,15 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
 }
 
 impl Stay {
-    fn pool(&mut self, measured: &Measured) -> Result<(), String> {
-        match &mut self.pooled {
-            None => self.pooled = Some((measured.latency.clone(), measured.lateness.clone())),
-            Some((latency, lateness)) => {
-                let fault = |error| format!("histograms: {error}");
-                latency.add(&measured.latency).map_err(fault)?;
-                lateness.add(&measured.lateness).map_err(fault)?;
-            }
-        }
-        Ok(())
+    fn pool(&mut self, measured: Measured) -> Result<(), String> {
+        let Some(pooled) = &mut self.pooled else {
+            self.pooled = Some(measured);
+            return Ok(());
+        };
+        let latency = pooled.latency.add(&measured.latency);
+        latency
+            .and_then(|()| pooled.lateness.add(&measured.lateness))
+            .map_err(|error| format!("histograms: {error}"))
     }
 }
 
