@@ -114,8 +114,30 @@ def read_target(table: Mapping[str, Any]) -> Target:
         raise ValueError(f"a target: {error}") from error
 
 
+def check(table: Mapping[str, Any]) -> None:
+    """Checks that the values of a scenario fit each other. Raises `ValueError`."""
+    names = [entry["name"] for entry in table["variants"]]
+    if not names or not all(table[name] for name in ("connections", "depth", "idle")):
+        raise ValueError("an empty list measures nothing")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two variants are called `{name}`")
+    if table["kind"] == "load" and bool(table["fraction"]) != bool(table["slowest-of"]):
+        raise ValueError("`fraction` and `slowest-of` need each other")
+    if table["kind"] in ("flood", "churn") and not table["count"]:
+        raise ValueError("`count` is missing")
+    targets = [read_target(target) for target in table["targets"]]
+    for name in [*table["slowest-of"], *(name for target in targets for name in target.variants)]:
+        if name not in names:
+            raise ValueError(f"there is no variant `{name}` among its variants")
+
+
 def read_scenario(table: Mapping[str, Any]) -> Scenario:
     """A scenario's file, with its name and defaults filled in. Raises `ValueError`."""
+    try:
+        check(table)
+    except ValueError as error:
+        raise ValueError(f"{table['name']}: {error}") from error
     variants = table["variants"]
     lists = (
         table["connections"],
@@ -125,7 +147,7 @@ def read_scenario(table: Mapping[str, Any]) -> Scenario:
         table["workers"] or [None],
         table["idle"],
     )
-    scenario = Scenario(
+    return Scenario(
         name=table["name"],
         about=table["about"],
         kind=table["kind"],
@@ -137,8 +159,3 @@ def read_scenario(table: Mapping[str, Any]) -> Scenario:
         count=table["count"],
         targets=[read_target(target) for target in table["targets"]],
     )
-    for target in scenario.targets:
-        for name in target.variants:
-            if name not in scenario.variants:
-                raise ValueError(f"{scenario.name}: there is no variant `{name}` among its variants")
-    return scenario

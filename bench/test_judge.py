@@ -27,9 +27,9 @@ def entry(name: str, **changes: object) -> dict[str, Any]:
 
 def scenario_table(**changes: object) -> dict[str, Any]:
     """A scenario, as herd-bench passes it on."""
-    lists = {"connections": [8, 64], "depth": [1], "fraction": [], "workers": [], "idle": [0]}
-    rest = {"name": "test", "about": "A test.", "kind": "load", "rounds": 3, "clients": 10000, "count": 0}
-    return {**rest, **lists, "variants": [], "targets": [], **changes}
+    lists = {"connections": [8, 64], "depth": [1], "fraction": [], "workers": [], "idle": [0], "slowest-of": []}
+    rest = {"name": "test", "about": "A test.", "kind": "load", "rounds": 3, "clients": 10000, "count": 7}
+    return {**rest, **lists, "variants": [entry("herd")], "targets": [], **changes}
 
 
 def row(variant: str, metric: str, value: float, **changes: object) -> dict[str, str]:
@@ -142,6 +142,21 @@ class TargetTest(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, complaint):
                 read_scenario(scenario)
 
+    def test_values_fit_each_other(self) -> None:
+        """A scenario whose values do not is rejected, by its name."""
+        two = [entry("herd"), entry("herd")]
+        for changes, complaint in (
+            ({"connections": []}, "empty list"),
+            ({"variants": []}, "empty list"),
+            ({"variants": two}, "two variants"),
+            ({"fraction": [0.5]}, "need each other"),
+            ({"slowest-of": ["herd"]}, "need each other"),
+            ({"fraction": [0.5], "slowest-of": ["tokio"]}, "no variant `tokio`"),
+            ({"kind": "churn", "count": 0}, "`count` is missing"),
+        ):
+            with self.assertRaisesRegex(ValueError, f"^test: .*{complaint}"):
+                read_scenario(scenario_table(**changes))
+
     def test_points_have_words(self) -> None:
         """What is said of a point depends on the kind of its scenario."""
         for kind, point, expected in (
@@ -150,7 +165,7 @@ class TargetTest(unittest.TestCase):
             ("fill", Point(), "10,000 clients"),
             ("flood", Point(), "idle"),
             ("flood", Point(fraction=0.5), "50 % of capacity"),
-            ("churn", Point(), "0 conn."),
+            ("churn", Point(), "7 conn."),
             ("full", Point(), ""),
         ):
             self.assertEqual(read_scenario(scenario_table(kind=kind)).words(point), expected)
@@ -286,6 +301,7 @@ class ComparisonTest(unittest.TestCase):
         table = scenario_table(
             variants=[entry("herd"), entry("beside", runs="herd", idle=9)],
             fraction=[0.5],
+            **{"slowest-of": ["herd"]},
             targets=[{**target, "connections": [8]}, target],
         )
         self.scenarios = [read_scenario(table)]

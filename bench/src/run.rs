@@ -33,7 +33,7 @@ use fleet::Workplace;
 pub(crate) use judge::{Compare, Summary};
 use record::Record;
 use runner::Runner;
-use scenario::Scenario;
+use scenario::{Entry, Scenario};
 
 /// Number of times that a run, full or quick, goes through all scenarios. The load of a shared machine
 /// changes every minute or so, which moves ratios, too: the rounds of a point must meet several loads.
@@ -104,7 +104,7 @@ impl Run {
                 scenario.rounds = rounds;
             }
         }
-        judge::judge("check", &[""; 0], &scenarios).map_err(Failure::Failed)?;
+        judge::judge("check", &[""; 0], &scenarios).map_err(usage)?;
         let mut left_out: BTreeMap<String, String> = self.leave_out.iter().cloned().collect();
         let usable = self.usable(&scenarios, &mut left_out).map_err(usage)?;
         let cores = Cores::find().map_err(Failure::Failed)?;
@@ -121,33 +121,28 @@ impl Run {
         scenarios: &[Scenario],
         left_out: &mut BTreeMap<String, String>,
     ) -> Result<BTreeSet<String>, String> {
-        let mut known = BTreeSet::new();
-        for entry in scenarios.iter().flat_map(|scenario| &scenario.variants) {
-            known.insert(entry.variant().to_owned());
+        let entries = scenarios.iter().flat_map(|scenario| &scenario.variants);
+        let known: BTreeSet<&str> = entries.map(Entry::variant).collect();
+        let wanted = self.variants.as_deref().map(|list| list.split(','));
+        let wanted: Option<BTreeSet<&str>> = wanted.map(Iterator::collect);
+        if let Some(name) = wanted.iter().flatten().find(|name| !known.contains(*name)) {
+            let known: Vec<&str> = known.into_iter().collect();
+            return Err(format!(
+                "--variants: there is no `{name}`; there are {}",
+                known.join(", ")
+            ));
         }
-        let mut usable = known.clone();
-        if let Some(list) = &self.variants {
-            let wanted: BTreeSet<String> = list.split(',').map(str::to_owned).collect();
-            if let Some(name) = wanted.difference(&known).next() {
-                let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                return Err(format!(
-                    "--variants: there is no `{name}`; there are {}",
-                    known.join(", ")
-                ));
-            }
-            for name in known.difference(&wanted) {
-                left_out
-                    .entry(name.clone())
-                    .or_insert("not selected".to_owned());
-            }
-        }
-        for name in &known {
-            if let Err(error) = variant::program(name) {
-                left_out.entry(name.clone()).or_insert(error);
+        for &name in &known {
+            let reason = match &wanted {
+                Some(wanted) if !wanted.contains(name) => Some("not selected".to_owned()),
+                _ => variant::program(name).err(),
+            };
+            if let Some(reason) = reason {
+                left_out.entry(name.to_owned()).or_insert(reason);
             }
         }
-        usable.retain(|name| !left_out.contains_key(name));
-        Ok(usable)
+        let usable = known.iter().filter(|name| !left_out.contains_key(**name));
+        Ok(usable.map(|name| (*name).to_owned()).collect())
     }
 
     fn measure(
