@@ -35,7 +35,7 @@ from results import LeftOut, Point, Results, Spread, read_results
 
 @dataclass(frozen=True)
 class Look:
-    """How a variant is shown. Colors are Okabe and Ito's, darkened where text would be faint."""
+    """Appearance of a variant. Colors are Okabe and Ito's, darkened where text would be faint."""
 
     label: str
     color: str
@@ -53,13 +53,13 @@ LOOKS = {
     "redis": Look("Redis", "#000000", "*"),
 }
 RED = "#B00020"
-"""The color of what is void."""
+"""The color of void cells."""
 
 GRAY = "#555555"
 
 
 def look(variant: str) -> Look:
-    """How a variant is shown; one that is not known is gray."""
+    """The appearance of a variant; an unknown one is gray."""
     return LOOKS.get(variant, Look(variant, GRAY, "."))
 
 
@@ -92,7 +92,7 @@ def new_figure(columns: int, title: str, *, height: float = 4.2, width: float = 
 
 
 def footnote(figure: Figure, *, has_void: bool, range_shown: str = "bars") -> None:
-    """Says what is shown, below the panels."""
+    """Explains the marks, below the panels."""
     text = f"Medians of the rounds; {range_shown}: their range."
     if has_void:
         text += " ×: void, no valid result."
@@ -206,7 +206,7 @@ def by_x(
     axes: Axes,
     position: Callable[[Point], float | None],
 ) -> bool:
-    """Draws a line for each variant over the cells that have a position; whether any is void."""
+    """Draws a line for each variant over the cells that have a position. Returns whether any is void."""
     cells = sorted(
         ((x, point) for point in results.points(scenario) if (x := position(point)) is not None),
         key=lambda cell: cell[0],
@@ -343,7 +343,7 @@ def draw_rows(
     variants: Sequence[str],
     draw: Callable[[Axes, float, str], bool],
 ) -> bool:
-    """A row for each variant, the first on top; whether any has nothing but a void to show."""
+    """A row for each variant, the first on top. Returns whether any has nothing but a void to show."""
     has_void = False
     for row, variant in enumerate(variants):
         if not draw(axes, row, variant):

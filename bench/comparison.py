@@ -33,7 +33,7 @@ class Compared:
 
     @property
     def agrees(self) -> bool:
-        """Whether both records have the ratio, and about the same."""
+        """`True` if both records have the ratio, and about the same."""
         return self.quotient is not None and 1 / APART <= self.quotient <= APART
 
 

@@ -52,7 +52,7 @@ class Found:
 
     @property
     def distance(self) -> float:
-        """How far apart the two are, at the point where they are farthest; infinite if one figure is 0."""
+        """Distance of the two, at the point where it is largest; infinite if one figure is 0."""
         return max(abs(math.log(spread.median)) if spread.median > 0 else math.inf for _, spread in self.points)
 
     def line(self) -> str:
@@ -170,7 +170,7 @@ class Summary:
 
         def lines(found: list[Found]) -> str:
             ordered = sorted(found, key=lambda one: one.distance, reverse=True)
-            return "".join(one.line() for one in ordered) or "Nowhere in what was measured.\n"
+            return "".join(one.line() for one in ordered) or "At no measured point.\n"
 
         level_line = f"{level} comparisons are level, within 3 %.\n"
         return f"{LOSSES}{lines(losses)}\n## Where it wins\n\n{lines(wins)}\n{level_line}"

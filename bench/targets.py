@@ -8,7 +8,7 @@ from typing import Any
 from results import Point, Results, Spread
 
 NOISE = 0.03
-"""How far from level two figures may be on a machine that is shared: 0.97 counts as 1."""
+"""Largest deviation of level figures on a machine that is shared: 0.97 counts as 1."""
 
 
 @dataclass(frozen=True)

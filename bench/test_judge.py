@@ -143,7 +143,7 @@ class TargetTest(unittest.TestCase):
                 read_scenario(scenario)
 
     def test_values_fit_each_other(self) -> None:
-        """A scenario whose values do not is rejected, by its name."""
+        """A scenario with values that do not is rejected, by its name."""
         two = [entry("herd"), entry("herd")]
         for changes, complaint in (
             ({"connections": []}, "empty list"),
@@ -158,7 +158,7 @@ class TargetTest(unittest.TestCase):
                 read_scenario(scenario_table(**changes))
 
     def test_points_have_words(self) -> None:
-        """What is said of a point depends on the kind of its scenario."""
+        """The words for a point depend on the kind of its scenario."""
         for kind, point, expected in (
             ("load", Point(1000, 16, idle=4000), "1,000 conn., depth 16, 4,000 idle"),
             ("load", Point(8, 1, 0.25, workers=2), "8 conn., 25 % of capacity, 2 workers"),

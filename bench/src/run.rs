@@ -1,8 +1,10 @@
 //! `herd-bench run`: the comparison, from the files of `bench/scenarios` to a record.
 //!
 //! A run goes through all scenarios several times, and makes a part of each one's rounds each time.
-//! In them variants take turns: at each point of a scenario A, B, C, then C, B, A, and so on. A cell whose check fails is void, says why, and is not tried again. Servers are started by
-//! this program and stopped by their process ids.
+//! In them variants take turns: at each point of a scenario A, B, C, then C, B, A, and so on. A cell
+//! whose check fails is void, with the reason in its note, and is not tried again. Servers are started
+//! by this program and stopped by their process ids. Rows go to `results.csv`; `bench/judge.py` makes
+//! the summary of them.
 
 mod at_capacity;
 mod catch_up;

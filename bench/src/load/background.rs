@@ -21,7 +21,7 @@ pub(crate) const FIRST: u64 = 1 << 32;
 /// Between two bytes of one member.
 const DRIP_NANOS: u64 = 1_000_000_000;
 
-/// Earlier than this the server must not give up a line; its limit is ten seconds, and its
+/// Shortest time after which the server may close on an unfinished line; its limit is ten seconds, and its
 /// clock and this one are read at different moments.
 const MIN_PATIENCE_NANOS: u64 = 9_500_000_000;
 
@@ -32,7 +32,7 @@ const LINE: &[u8; 8] = b"dripdro\n";
 const REPLY: &[u8] = b"? dripdro\n";
 
 /// Bytes of a line of those that never read: long, so that the buffers between are full after few
-/// requests, and what is measured is not those requests.
+/// requests, and those requests are not the load that is measured.
 const NOISE_LINE_BYTES: usize = 1_000;
 
 /// Lines of one of their writes.
@@ -192,7 +192,7 @@ impl BackgroundClients {
                 }
                 if member.sent == 0 || took < MIN_PATIENCE_NANOS {
                     return Err(format!(
-                        "an unfinished line was given up after {} bytes and {:.1} s",
+                        "the server closed on an unfinished line after {} bytes and {:.1} s",
                         member.sent,
                         took as f64 / 1e9
                     ));

@@ -88,7 +88,7 @@ impl Connection {
         }
     }
 
-    /// Checks the replies in what was read; `each` is called with the request of each.
+    /// Checks the replies in the input; `each` is called with the request of each.
     pub(crate) fn replies(
         &mut self,
         checker: &mut Checker,

@@ -78,7 +78,7 @@ pub(crate) struct Measured {
     pub(crate) server_kib: Option<[u64; 3]>,
 }
 
-/// Connections to a server, and what is known of them.
+/// Connections to a server, and their state.
 #[derive(Debug)]
 pub(crate) struct Session {
     plan: Plan,
@@ -290,7 +290,7 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what an open loop's schedule wants by now; nanoseconds until the next is due.
+    /// Sends the requests that an open loop's schedule has due. Returns the nanoseconds until the next is.
     fn send_due(&mut self, rate: f64, now: u64, warm: u64) -> Result<u64, String> {
         let (begin, before) = (self.begin, self.sent_before);
         let due_at = |number: u64| begin + ((number - before) as f64 * 1e9 / rate) as u64;

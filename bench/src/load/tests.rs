@@ -102,7 +102,7 @@ fn right(line: &str, last: &str) -> String {
 fn right_servers_are_measured() {
     let closed = run(&["--depth", "4", "--whatsat", "30"], right).expect("a closed loop");
     assert!(closed.replies > 0);
-    // No loopback answers within a microsecond: the histogram holds what was measured.
+    // No loopback answers within a microsecond: the histogram holds real latencies.
     assert!(closed.latency.min() > 1_000 && closed.latency.max() < 10_000_000_000);
     assert!(closed.lateness.is_empty());
     let plan = load(&["--label", "x"]).plan(1_000).expect("a plan");

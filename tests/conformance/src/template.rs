@@ -1,6 +1,6 @@
 //! The text of a step: bytes with escapes, placeholders and repetitions.
 //!
-//! One grammar serves what is sent and what is expected, so a line that is echoed reads the
+//! One grammar serves sent and expected text, so a line that is echoed reads the
 //! same in both places. Only `{server}` and `{difference}` are not allowed in sent text: the
 //! server chooses them.
 
