@@ -115,6 +115,7 @@ main() {
     work=$(mktemp -d) || die 1 "no temporary folder"
     trap 'rm -rf "$work"' EXIT
 
+    have python3 || die 1 "python3 is missing: it judges the record and draws the charts"
     need_toolchain || die 1 "the comparison can't be built"
     set_up
     echo "building the herd and its tools"

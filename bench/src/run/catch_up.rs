@@ -43,7 +43,7 @@ pub(crate) fn measure(
     fleet.start_member(1)?;
     let ready = Instant::now();
     progress.show(|| "copying".to_owned());
-    let copied = copy(fleet.client(1), clients, ready)?;
+    let mut figures = copy(fleet.client(1), clients, ready)?;
     let all: Vec<usize> = (0..clients).collect();
     let missing = unknown(&mut Asker::connect(fleet.client(1))?, &all)?;
     if !missing.is_empty() {
@@ -52,10 +52,6 @@ pub(crate) fn measure(
             missing.len()
         ));
     }
-    let mut figures = vec![
-        figure("copy", copied.whole.as_nanos() as f64),
-        figure("apply_rate", copied.rate),
-    ];
     fleet.stop_member(1)?;
     // The others keep no records across a restart.
     if fleet.variant().is_herd() {
@@ -73,16 +69,9 @@ pub(crate) fn measure(
     Ok(figures)
 }
 
-/// Result of a copy.
-struct Copied {
-    /// From the server's being ready to its knowing the last of the sample.
-    whole: Duration,
-    /// Records a second between the first and the last that were seen.
-    rate: f64,
-}
-
-/// Asks for a sample of the clients again and again, until a server knows them all.
-fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Copied, String> {
+/// Asks for a sample of the clients again and again, until a server knows them all. Returns the time
+/// since it was ready, and the records a second since the first of them was seen.
+fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Vec<Figure>, String> {
     let size = SAMPLE.min(clients);
     let mut missing: Vec<usize> = (0..size).map(|part| part * clients / size).collect();
     let mut asker = Asker::connect(address)?;
@@ -99,10 +88,10 @@ fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Copied, S
                 .filter(|(_, left)| *left > 0)
                 .unwrap_or((Duration::ZERO, size));
             let records = left as f64 / size as f64 * clients as f64;
-            return Ok(Copied {
-                whole: now,
-                rate: records / (now - since).as_secs_f64(),
-            });
+            return Ok(vec![
+                figure("copy", now.as_nanos() as f64),
+                figure("apply_rate", records / (now - since).as_secs_f64()),
+            ]);
         }
         if now > LIMIT {
             return Err(format!(

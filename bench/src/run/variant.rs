@@ -1,7 +1,7 @@
 //! The programs that can be started: the herd itself, and the folders of `bench/variants`.
 //!
-//! A variant's folder has three programs: `setup` installs or builds it, `version` prints a
-//! line with the versions of its parts, and `serve NAME --servers FILE [--log FILE]` becomes the server, which
+//! A variant's folder has three programs: `setup` installs or builds it, `version` prints a line with
+//! the versions of its parts, and `serve NAME --servers FILE [--log FILE]` becomes the server, which
 //! prints a line that begins with `NAME is ready`.
 
 use std::collections::BTreeMap;
@@ -90,21 +90,15 @@ impl Variant {
     ) -> Result<Variant, String> {
         let name = entry.variant();
         let program = program(name)?;
-        if !is_herd(name) {
-            if !entry.flags.is_empty() {
-                return Err(format!("`{}` takes no flags", entry.name));
-            }
-            return Ok(Variant {
-                name: entry.name.clone(),
-                program,
-                flags: None,
-                log: entry.log,
-            });
-        }
+        let flags = match is_herd(name) {
+            true => Some(flags(entry, workers, clients)?),
+            false if entry.flags.is_empty() => None,
+            false => return Err(format!("`{}` takes no flags", entry.name)),
+        };
         Ok(Variant {
             name: entry.name.clone(),
             program,
-            flags: Some(flags(entry, workers, clients)?),
+            flags,
             log: entry.log,
         })
     }
