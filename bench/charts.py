@@ -30,12 +30,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
 
-from results import Figures, LeftOut, Point, Results, read_results
+from results import LeftOut, Point, Results, Spread, read_results
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a variant is shown. Colors are Okabe and Ito's, darkened where text would be faint."""
+    """Appearance of a variant. Colors are Okabe and Ito's, darkened where text would be faint."""
 
     label: str
     color: str
@@ -53,13 +53,13 @@ LOOKS = {
     "redis": Look("Redis", "#000000", "*"),
 }
 RED = "#B00020"
-"""The color of what is void."""
+"""The color of void cells."""
 
 GRAY = "#555555"
 
 
 def look(variant: str) -> Look:
-    """How a variant is shown; one that is not known is gray."""
+    """The appearance of a variant; an unknown one is gray."""
     return LOOKS.get(variant, Look(variant, GRAY, "."))
 
 
@@ -92,7 +92,7 @@ def new_figure(columns: int, title: str, *, height: float = 4.2, width: float = 
 
 
 def footnote(figure: Figure, *, has_void: bool, range_shown: str = "bars") -> None:
-    """Says what is shown, below the panels."""
+    """Explains the marks, below the panels."""
     text = f"Medians of the rounds; {range_shown}: their range."
     if has_void:
         text += " ×: void, no valid result."
@@ -110,7 +110,7 @@ def style_axis(axes: Axes, x_label: str, y_label: str, *, title: str = "") -> No
 
 
 MAX_TICKS = 8
-"""Ticks on an axis that can be told apart."""
+"""Ticks on an axis, at most."""
 
 
 def log_axis(axes: Axes, which: str, ticks: Sequence[float] | None, text: Callable[[float], str]) -> None:
@@ -180,7 +180,7 @@ def mark_void(axes: Axes, places: Sequence[tuple[float, str]]) -> None:
         seen[x] += 1
 
 
-Line = list[tuple[float, Figures]]
+Line = list[tuple[float, Spread]]
 
 
 def draw_line(axes: Axes, variant: str, line: Line, *, dashed: bool = False) -> None:
@@ -190,8 +190,8 @@ def draw_line(axes: Axes, variant: str, line: Line, *, dashed: bool = False) -> 
     shown = look(variant)
     x = [at for at, _ in line]
     y = [figures.median for _, figures in line]
-    low = [figures.median - figures.low for _, figures in line]
-    high = [figures.high - figures.median for _, figures in line]
+    low = [figures.median - figures.least for _, figures in line]
+    high = [figures.most - figures.median for _, figures in line]
     axes.errorbar(
         x, y, yerr=(low, high), color=shown.color, marker=shown.marker, markersize=5, capsize=2, elinewidth=0.8,
         linewidth=2.4 if variant == "herd" else 1.4, linestyle="--" if dashed else "-",
@@ -206,7 +206,7 @@ def by_x(
     axes: Axes,
     position: Callable[[Point], float | None],
 ) -> bool:
-    """Draws a line for each variant over the cells that have a position; whether any is void."""
+    """Draws a line for each variant over the cells that have a position. Returns whether any is void."""
     cells = sorted(
         ((x, point) for point in results.points(scenario) if (x := position(point)) is not None),
         key=lambda cell: cell[0],
@@ -276,7 +276,7 @@ def latency_chart(results: Results) -> Figure:
     points = [point for point in results.points("latency") if point.fraction is not None]
     counts = sorted({point.connections for point in points if point.connections})
     if not counts:
-        raise LeftOut("the scenario latency tells no load")
+        raise LeftOut("the scenario latency has no load")
     figure, panels = new_figure(len(counts), "Latency under a fixed load: less is better", width=4.6 * len(counts))
     has_void = False
     for axes, count in zip(panels, counts, strict=True):
@@ -343,7 +343,7 @@ def draw_rows(
     variants: Sequence[str],
     draw: Callable[[Axes, float, str], bool],
 ) -> bool:
-    """A row for each variant, the first on top; whether any has nothing but a void to show."""
+    """A row for each variant, the first on top. Returns whether any has nothing but a void to show."""
     has_void = False
     for row, variant in enumerate(variants):
         if not draw(axes, row, variant):
@@ -380,7 +380,7 @@ def flood_chart(results: Results) -> Figure:
             middle, late = (figures for figures in found if figures)
             axes.plot([middle.median, late.median], [row, row], color=color, linewidth=2, alpha=0.5)
             for figures, face in ((middle, "white"), (late, color)):
-                span = ([figures.median - figures.low], [figures.high - figures.median])
+                span = ([figures.median - figures.least], [figures.most - figures.median])
                 axes.errorbar(figures.median, row, xerr=span, color=color, marker="o", markerfacecolor=face,
                               markersize=6, elinewidth=0.8, capsize=2)  # fmt: skip
             axes.annotate(duration(middle.median), (middle.median, row), (0, 6), textcoords="offset points",
@@ -432,11 +432,11 @@ def main_chart(results: Results) -> Figure:
             figures = results.figures("capacity", variant, metric, point)
             if not figures:
                 return not results.is_void("capacity", variant, point)
-            span = ([figures.median - figures.low], [figures.high - figures.median])
+            span = ([figures.median - figures.least], [figures.most - figures.median])
             color = look(variant).color
             axes.barh(row, figures.median, height=0.62, color=color, alpha=1 if variant.startswith("herd") else 0.55)
             axes.errorbar(figures.median, row, xerr=span, color="#222222", elinewidth=1, capsize=2)
-            axes.annotate(text(figures.median), (figures.high, row), (5, 0), textcoords="offset points", va="center",
+            axes.annotate(text(figures.median), (figures.most, row), (5, 0), textcoords="offset points", va="center",
                           fontsize=9, color="#222222")  # fmt: skip
             return True
 

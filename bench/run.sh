@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole comparison in one command: sets the variants up, builds, checks every variant against
-# the transcripts, measures, draws the charts and writes the record. bench/run.sh --help tells the
+# the transcripts, measures, draws the charts and writes the record. bench/run.sh --help has the
 # rest.
 
 set -u
@@ -93,7 +93,7 @@ main() {
                 usage
                 return 0
                 ;;
-            *) die 2 "unknown argument: $1 (--help tells the rest)" ;;
+            *) die 2 "unknown argument: $1 (see --help)" ;;
         esac
         shift
     done
@@ -115,6 +115,7 @@ main() {
     work=$(mktemp -d) || die 1 "no temporary folder"
     trap 'rm -rf "$work"' EXIT
 
+    have python3 || die 1 "python3 is missing: it judges the record and draws the charts"
     need_toolchain || die 1 "the comparison can't be built"
     set_up
     echo "building the herd and its tools"
@@ -122,7 +123,7 @@ main() {
     target/release/herd-bench run --out "$out" ${flags[@]+"${flags[@]}"} \
         ${left_out[@]+"${left_out[@]}"} || die 1 "the run failed"
     charts || die 1 "the figures are in $out, but the charts could not be drawn"
-    echo "$out/summary.md tells what was found"
+    echo "$out/summary.md has the results"
 }
 
 main "$@"

@@ -4,29 +4,31 @@
 //! its `WHATSAT` shows the report's time. The delay runs from just before the report is sent,
 //! so it holds the client's own way to both servers too: what one client sees of another.
 
-mod target;
+mod end;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use argh::FromArgs;
 use hdrhistogram::Histogram;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 
 use crate::figures::{duration, grouped};
 use crate::progress::Progress;
-use crate::{Failure, csv, net};
-use target::{Reporter, Target};
+use crate::{Failure, csv, net, print};
+use end::End;
 
-/// How long a report may take to be seen everywhere. A herd that is whole takes milliseconds.
+/// Longest time until a report is seen everywhere. A herd that is whole takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest delay that is told apart, in nanoseconds: more than the deadline.
+/// Longest delay that a histogram can hold, in nanoseconds: more than the deadline.
 const MAX_NANOS: u64 = 10_000_000_000;
 
-/// What epoll says of the connection that reports.
-const REPORTER: u64 = u64::MAX;
+/// Location of the client; the servers only pass it on.
+const LOCATION: &str = "+34.068930-118.445127";
+
+/// Longest wait for a reply before the deadline is checked again, in nanoseconds.
+const WAIT_NANOS: u64 = 100_000_000;
 
 /// Measure how long a report takes from one server to the others.
 ///
@@ -72,13 +74,10 @@ impl Flood {
         for name in &names {
             net::resolve(name).map_err(usage)?;
         }
-        let mut progress = Progress::new();
-        let result = measure(&self.from, &names, self.count, Duration::MAX, &mut progress);
-        drop(progress);
+        let progress = &mut Progress::new();
+        let result = measure(&self.from, &names, self.count, Duration::MAX, progress);
         let rows = result.map_err(|error| Failure::Failed(format!("void: {error}")))?;
-        io::stdout()
-            .write_all(text(&self.from, self.count, &rows).as_bytes())
-            .map_err(|error| Failure::Failed(format!("can't write: {error}")))?;
+        print(&text(&self.from, self.count, &rows))?;
         if let Some(path) = &self.csv {
             for row in &rows {
                 csv::append(path, &cells(&self.from, self.count, row)).map_err(Failure::Failed)?;
@@ -105,7 +104,7 @@ impl Row {
     }
 }
 
-/// Sends `count` reports, or as many as there is time for. The last row is that of the last server
+/// Sends `count` reports, or as many as the time allows. The last row is that of the last server
 /// that each report reached.
 pub(crate) fn measure(
     from: &str,
@@ -117,21 +116,23 @@ pub(crate) fn measure(
     let began = Instant::now();
     let fault = |error: rustix::io::Errno| format!("epoll: {error}");
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fault)?;
-    let connect = |address: &str, data: u64| {
+    let connect = |address: &str, number: usize| {
         let stream = net::connect(&net::resolve(address)?)
             .map_err(|error| format!("can't connect to {address}: {error}"))?;
-        let data = epoll::EventData::new_u64(data);
-        epoll::add(&epoll, &stream, data, epoll::EventFlags::IN).map_err(fault)?;
-        Ok::<_, String>(stream)
+        net::watch(&epoll, &stream, number as u64, epoll::EventFlags::IN)
+            .map_err(|error| format!("epoll: {error}"))?;
+        Ok::<_, String>(End::new(address, stream))
     };
     let client = format!("flood-{:020}", std::process::id());
-    let mut reporter = Reporter::new(from, connect(from, REPORTER)?, &client);
-    let mut targets = Vec::new();
+    let inquiry = format!("WHATSAT {client} 0 0\n");
+    // The last of the ends is the one that reports.
+    let mut ends = Vec::new();
     let mut rows = Vec::new();
     for (index, name) in names.iter().enumerate() {
-        targets.push(Target::new(name, connect(name, index as u64)?, &client));
+        ends.push(connect(name, index)?);
         rows.push(Row::new(name)?);
     }
+    ends.push(connect(from, names.len())?);
     let (mut all, mut last) = (Row::new("all")?, Row::new("last of each")?);
     let mut events: Vec<epoll::Event> = Vec::with_capacity(names.len() + 1);
     let mut previous = 0;
@@ -139,45 +140,30 @@ pub(crate) fn measure(
         if began.elapsed() >= time {
             break;
         }
-        let time = next_time(&mut previous);
+        let shown = format!(" {client} {LOCATION} {}\n", next_time(&mut previous));
         let start = Instant::now();
-        reporter.report(&time)?;
-        for target in &mut targets {
-            target.ask(&time)?;
+        ends[names.len()].send(&format!("IAMAT{shown}"), &shown)?;
+        for end in &mut ends[..names.len()] {
+            end.send(&inquiry, &shown)?;
         }
-        let mut missing = targets.len();
         let mut farthest = 0;
-        while missing > 0 || !reporter.answered() {
+        while ends.iter().any(|end| end.waiting().is_some()) {
             if start.elapsed() > DEADLINE {
-                let names: Vec<&str> = targets.iter().filter_map(Target::waiting).collect();
+                let names: Vec<&str> = ends.iter().filter_map(End::waiting).collect();
                 return Err(format!(
                     "report {} of {count} was not seen within 5 s at: {}",
                     number + 1,
                     names.join(", ")
                 ));
             }
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: 100_000_000,
-            };
-            match epoll::wait(
-                &epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&timeout),
-            ) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(fault(error)),
-            }
+            net::wait(&epoll, &mut events, WAIT_NANOS)?;
             for event in events.drain(..) {
-                let index = event.data.u64();
-                if index == REPORTER {
-                    reporter.read()?;
-                } else if targets[index as usize].read()? {
+                let index = event.data.u64() as usize;
+                if ends[index].read()? && index < names.len() {
                     let delay = start.elapsed().as_nanos() as u64;
-                    rows[index as usize].delays.saturating_record(delay);
+                    rows[index].delays.saturating_record(delay);
                     all.delays.saturating_record(delay);
                     farthest = farthest.max(delay);
-                    missing -= 1;
                 }
             }
         }

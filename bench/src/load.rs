@@ -1,6 +1,6 @@
-//! `herd-bench load`: puts load on one server and measures what it makes of it.
+//! `herd-bench load`: puts load on one server and measures throughput, latency and CPU time.
 //!
-//! This file owns the options and what can be asked for; the run is in `engine`.
+//! This file owns the options and their limits; the run is in `engine`.
 
 mod background;
 mod check;
@@ -9,14 +9,13 @@ mod engine;
 mod outcome;
 mod workload;
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use argh::FromArgs;
 
 use crate::progress::Progress;
-use crate::{Failure, csv, net, process};
+use crate::{Failure, csv, net, parse, print, process};
 pub(crate) use engine::{Measured, Session};
 pub(crate) use workload::client_id;
 
@@ -26,7 +25,7 @@ const OTHER_DESCRIPTORS: u64 = 32;
 /// Longest run, in seconds: a day.
 const MAX_SECONDS: f64 = 86_400.0;
 
-/// Highest rate of an open loop: beyond it a nanosecond clock can't tell requests apart well.
+/// Highest rate of an open loop: beyond it a nanosecond clock can't distinguish requests well.
 const MAX_RATE: f64 = 10_000_000.0;
 
 /// Put load on a server and check every reply.
@@ -35,7 +34,7 @@ const MAX_RATE: f64 = 10_000_000.0;
 /// the capacity. Open loop (`--rate`): requests leave at fixed times, whatever the server does,
 /// and latency counts from the intended time; this finds the latency under a given load. A
 /// wrong, missing or reordered reply makes the run void: exit code 1 and no result.
-#[derive(FromArgs)]
+#[derive(Clone, Debug, FromArgs)]
 #[argh(
     subcommand,
     name = "load",
@@ -68,7 +67,7 @@ pub(crate) struct Load {
     #[argh(option, arg_name = "r")]
     rate: Option<f64>,
 
-    /// connections beside them that say nothing; the server must keep them (default: 0)
+    /// connections beside them that send nothing; the server must keep them (default: 0)
     #[argh(option, default = "0", arg_name = "n")]
     idle: usize,
 
@@ -81,7 +80,7 @@ pub(crate) struct Load {
     #[argh(option, default = "0", arg_name = "n")]
     deaf: usize,
 
-    /// end after so many requests, as many on each connection, if the time is not over before
+    /// end after this number of requests, as many on each connection, if the time is not over before
     #[argh(option, arg_name = "n")]
     requests: Option<u64>,
 
@@ -116,7 +115,7 @@ pub(crate) struct Load {
     #[argh(option, arg_name = "pid")]
     pid: Option<u32>,
 
-    /// a name for what is measured, for text and CSV
+    /// a name of the run, for text and CSV
     #[argh(option, default = "String::new()", arg_name = "text")]
     label: String,
 
@@ -125,60 +124,43 @@ pub(crate) struct Load {
     csv: Option<PathBuf>,
 }
 
-/// What the server speaks.
+/// Protocol of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
     /// The herd's client protocol.
     Herd,
-    /// Whatever it is sent.
+    /// A bare echo of every line.
     Echo,
     /// RESP, Redis's protocol.
     Redis,
 }
 
-/// What a run does, checked.
+/// The options of a run, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    address: String,
+    options: Load,
     addresses: Vec<SocketAddr>,
-    connections: usize,
     depth: usize,
-    seconds: f64,
-    warmup: f64,
-    rate: Option<f64>,
-    idle: usize,
-    drip: usize,
-    deaf: usize,
-    requests: Option<u64>,
     wire: Wire,
     clients: usize,
-    whatsat_percent: f64,
-    bound: u8,
-    radius: String,
     process: Option<String>,
-    label: String,
 }
 
 impl Load {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let csv = self.csv.clone();
         let plan = self
             .plan(process::raise_descriptor_limit())
             .map_err(|error| Failure::Usage(format!("load: {error}")))?;
-        let mut progress = Progress::new();
-        let result = engine::run(&plan, &mut progress);
-        drop(progress);
+        let result = measure(plan.clone(), &mut Progress::new());
         let measured = result.map_err(|error| Failure::Failed(format!("void: {error}")))?;
-        io::stdout()
-            .write_all(outcome::text(&plan, &measured).as_bytes())
-            .map_err(|error| Failure::Failed(format!("can't write: {error}")))?;
-        if let Some(path) = csv {
-            csv::append(&path, &outcome::cells(&plan, &measured)).map_err(Failure::Failed)?;
+        print(&outcome::text(&plan, &measured))?;
+        if let Some(path) = &plan.options.csv {
+            csv::append(path, &outcome::cells(&plan, &measured)).map_err(Failure::Failed)?;
         }
         Ok(())
     }
 
-    /// Checks the options; `descriptors` is how many files this process may have open.
+    /// Checks the options; `descriptors` is the limit of open files of this process.
     fn plan(self, descriptors: u64) -> Result<Plan, String> {
         let within = |name: &str, value: f64, low: f64, high: f64| {
             if value >= low && value <= high {
@@ -231,7 +213,7 @@ impl Load {
         if clients < self.connections {
             return Err(format!(
                 "--clients {clients}: fewer than connections; each needs one of its own, or \
-                 nobody knows which report is the last"
+                 the last report can't be known"
             ));
         }
         let process = self.pid.map(|pid| pid.to_string());
@@ -240,39 +222,25 @@ impl Load {
         }
         Ok(Plan {
             addresses: net::resolve(&self.address)?,
-            address: self.address,
-            connections: self.connections,
             depth,
-            seconds: self.seconds,
-            warmup: self.warmup,
-            rate: self.rate,
-            idle: self.idle,
-            drip: self.drip,
-            deaf: self.deaf,
-            requests: self.requests,
             wire,
             clients,
-            whatsat_percent: self.whatsat,
-            bound: self.bound,
-            radius: self.radius,
             process,
-            label: self.label,
+            options: self,
         })
     }
 }
 
-/// Makes the connections that these options of the command line ask for.
-pub(crate) fn open(options: &[&str], progress: &mut Progress) -> Result<Session, String> {
-    let load = Load::from_args(&["load"], options)
-        .map_err(|exit| format!("load {}: {}", options.join(" "), exit.output))?;
+/// Makes the connections of a load with these options of its command line.
+pub(crate) fn open(options: &str, progress: &mut Progress) -> Result<Session, String> {
+    let load: Load = parse("load", options)?;
     Session::open(load.plan(process::raise_descriptor_limit())?, progress)
 }
 
-/// Runs the load that these options of the command line ask for; the error tells why it is void.
-pub(crate) fn measure(options: &[&str], progress: &mut Progress) -> Result<Measured, String> {
-    let mut session = open(options, progress)?;
-    let warmup = session.warmup();
-    session.turn(warmup, progress)
+/// Runs a plan in one turn. The error is the reason why the run is void.
+fn measure(plan: Plan, progress: &mut Progress) -> Result<Measured, String> {
+    let warmup = plan.options.warmup;
+    Session::open(plan, progress)?.turn(warmup, progress)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
-//! The herd's measuring tools: transcripts, load, churns, flood delay, the run of all, and whether
-//! two runs agree.
+//! The herd's measuring tools: transcripts, load, churn, flood delay, the run of all of them, and the
+//! summary and comparison of records.
 //!
 //! Everything here speaks the client protocol alone, so it works on any server of it; only `run`
-//! starts servers itself. Exit
-//! codes: 0 all is well, 1 a server failed or a run is void, 2 bad usage.
+//! starts servers itself. Exit codes: 0 all is well, 1 a server failed or a run is void, 2 bad usage.
 
 mod churn;
 mod csv;
@@ -45,12 +44,13 @@ enum Command {
     Churn(churn::Churn),
     Run(run::Run),
     Compare(run::Compare),
+    Summary(run::Summary),
 }
 
-/// Why a command did not succeed.
+/// Reason why a command did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line asks for what can't be.
+    /// The command line is malformed or asks for something impossible.
     Usage(String),
     /// A server failed, or a run is void.
     Failed(String),
@@ -79,16 +79,31 @@ fn main() -> ExitCode {
         Command::Churn(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Summary(command) => command.run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(error)) => say(&mut io::stderr(), &format!("{name}: {error}"), 2),
-        Err(Failure::Failed(error)) => say(&mut io::stderr(), &format!("{name}: {error}"), 1),
-    }
+    let (error, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => (error, 2),
+        Err(Failure::Failed(error)) => (error, 1),
+    };
+    say(&mut io::stderr(), &format!("{name}: {error}"), code)
+}
+
+/// Prints a result to standard output.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::Failed(format!("can't write: {error}")))
+}
+
+/// Parses a tool's options as they stand on its command line.
+pub(crate) fn parse<T: FromArgs>(tool: &str, options: &str) -> Result<T, String> {
+    let words: Vec<&str> = options.split_whitespace().collect();
+    T::from_args(&[tool], &words).map_err(|exit| format!("{tool} {options}: {}", exit.output))
 }
 
 fn say(out: &mut dyn Write, text: &str, code: u8) -> ExitCode {
-    // Nobody is left to tell if this fails: the pipe behind it is closed.
+    // A failure means that the pipe behind it is closed, so there is nowhere to report it.
     let _ = writeln!(out, "{text}");
     ExitCode::from(code)
 }

@@ -1,4 +1,4 @@
-//! What the kernel says about a process: CPU time, memory, descriptors.
+//! Readings of a process from the kernel: CPU time, memory, descriptors.
 //!
 //! CPU time of a server per request moves far less from run to run than its throughput on a
 //! shared machine, which makes it the figure to compare by. It is read from the process's own
@@ -6,10 +6,35 @@
 //! is several percent of a round of a fifth of a second.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::time::ClockId;
 use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors that may come and go in a server for reasons of its own.
+const SPARE_DESCRIPTORS: usize = 4;
+
+/// Between two readings of a server's descriptors.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Resources of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holding {
+    pub(crate) descriptors: usize,
+    pub(crate) kib: u64,
+    pub(crate) cpu_nanos: u64,
+}
+
+/// Reads the resources of a process.
+pub(crate) fn holding(process: &str) -> Result<Holding, String> {
+    Ok(Holding {
+        descriptors: descriptors(process)?,
+        kib: resident_kib(process)?,
+        cpu_nanos: cpu_nanos(process)?,
+    })
+}
 
 /// CPU time of a process so far, user and system, all its threads, in nanoseconds.
 pub(crate) fn cpu_nanos(process: &str) -> Result<u64, String> {
@@ -17,7 +42,7 @@ pub(crate) fn cpu_nanos(process: &str) -> Result<u64, String> {
         let clock = if process == "self" {
             ClockId::CLOCK_PROCESS_CPUTIME_ID
         } else {
-            // An id that is no number belongs to nobody.
+            // An id that is no number is of no process.
             let id = process.parse().map_err(|_| nix::errno::Errno::ESRCH)?;
             ClockId::pid_cpu_clock_id(Pid::from_raw(id))?
         };
@@ -37,14 +62,33 @@ pub(crate) fn resident_kib(process: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{path}: no VmRSS"))
 }
 
-/// How many descriptors a process has open.
+/// Number of descriptors that a process has open.
 pub(crate) fn descriptors(process: &str) -> Result<usize, String> {
     let path = format!("/proc/{process}/fd");
     let entries = fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
     Ok(entries.count())
 }
 
-/// Raises the soft limit of descriptors to the hard one; what it is then.
+/// Waits until a server has closed the connections of a run, so that the next does not pay for
+/// them: until it has no more descriptors than `before`.
+pub(crate) fn settle(process: &str, before: usize, limit: Duration) -> Result<(), String> {
+    let start = Instant::now();
+    loop {
+        let now = descriptors(process)?;
+        if now <= before + SPARE_DESCRIPTORS {
+            return Ok(());
+        }
+        if start.elapsed() > limit {
+            return Err(format!(
+                "{before} descriptors before, still {now} after {} s",
+                limit.as_secs()
+            ));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one, and returns the limit that results.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

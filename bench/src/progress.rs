@@ -1,6 +1,6 @@
-//! A line on stderr that tells how a run is getting on.
+//! A line on stderr with the progress of a run.
 //!
-//! On a terminal the line is written over; elsewhere a line comes now and then, so that a log
+//! On a terminal the line is overwritten; elsewhere a line is printed every few seconds, so that a log
 //! is not filled.
 
 use std::io::{self, IsTerminal, Write};
@@ -17,7 +17,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Progress {
     terminal: bool,
     last: Instant,
-    /// What every line begins with: how far the whole is of which this run is a part.
+    /// Start of every line: the progress of the whole of which this run is a part.
     prefix: String,
     silent: bool,
 }
@@ -32,14 +32,14 @@ impl Progress {
         }
     }
 
-    /// One that shows nothing, for what runs beside something else.
+    /// One that shows nothing, for a task that runs beside another.
     pub(crate) fn silent() -> Progress {
         let mut progress = Progress::new();
         (progress.terminal, progress.silent) = (false, true);
         progress
     }
 
-    /// Sets what every line begins with from now on.
+    /// Sets the start of every line from now on.
     pub(crate) fn set_prefix(&mut self, prefix: String) {
         self.prefix = prefix;
     }
@@ -56,7 +56,7 @@ impl Progress {
         }
         self.last = Instant::now();
         let line = format!("{}{}", self.prefix, line());
-        // A run goes on if nobody can be told how.
+        // A run goes on even if its progress can't be shown.
         let _ = if self.terminal {
             write!(io::stderr(), "\r\x1b[K{line}")
         } else {

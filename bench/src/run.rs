@@ -1,26 +1,23 @@
 //! `herd-bench run`: the comparison, from the files of `bench/scenarios` to a record.
 //!
 //! A run goes through all scenarios several times, and makes a part of each one's rounds each time.
-//! In them variants take turns: at each point of a scenario A, B, C, then C, B, A, and so on. A cell whose check fails is void, says why, and is not tried again. Servers are started by
-//! this program and stopped by their process ids.
+//! In them variants take turns: at each point of a scenario A, B, C, then C, B, A, and so on. A cell
+//! whose check fails is void, with the reason in its note, and is not tried again. Servers are started
+//! by this program and stopped by their process ids. Rows go to `results.csv`; `bench/judge.py` makes
+//! the summary of them.
 
 mod at_capacity;
 mod catch_up;
 mod check;
-mod compare;
 mod cores;
 mod fleet;
-mod machine;
+mod judge;
 mod measure;
-mod point;
 mod propagation;
 mod record;
 mod rounds;
 mod runner;
 mod scenario;
-mod statistics;
-mod summary;
-mod target;
 mod turns;
 mod variant;
 
@@ -33,20 +30,19 @@ use argh::FromArgs;
 
 use crate::Failure;
 use crate::progress::Progress;
-pub(crate) use compare::Compare;
 use cores::Cores;
 use fleet::Workplace;
+pub(crate) use judge::{Compare, Summary};
 use record::Record;
 use runner::Runner;
-use scenario::Scenario;
-use summary::Summary;
+use scenario::{Entry, Scenario};
 
-/// How many times a run, full or quick, goes through all scenarios. A shared machine is in one mood
-/// or another for a minute or so, which moves ratios too: the rounds of a point must meet several.
+/// Number of times that a run, full or quick, goes through all scenarios. The load of a shared machine
+/// changes every minute or so, which moves ratios, too: the rounds of a point must meet several loads.
 const PASSES: usize = 4;
 const QUICK_PASSES: usize = 3;
 
-/// Where the scenarios are.
+/// Folder of the scenarios.
 const SCENARIOS: &str = "bench/scenarios";
 
 /// Measure the herd and its variants against each other, and write a record.
@@ -110,60 +106,56 @@ impl Run {
                 scenario.rounds = rounds;
             }
         }
+        judge::judge("check", &[""; 0], &scenarios).map_err(usage)?;
         let mut left_out: BTreeMap<String, String> = self.leave_out.iter().cloned().collect();
         let usable = self.usable(&scenarios, &mut left_out).map_err(usage)?;
-        let mut machine = machine::describe();
         let cores = Cores::find().map_err(Failure::Failed)?;
-        machine.push(("whose cores", cores.describe()));
         let workplace = Workplace::new(cores).map_err(Failure::Failed)?;
-        let result = self.measure(&workplace, &machine, &scenarios, usable, left_out);
+        let result = self.measure(&workplace, &scenarios, usable, left_out);
         workplace.clear();
         result.map_err(Failure::Failed)
     }
 
-    /// The variants of the scenarios that may take part; why others may not goes to `left_out`.
+    /// Returns the variants of the scenarios that may take part; adds the others to `left_out`, with the
+    /// reasons.
     fn usable(
         &self,
         scenarios: &[Scenario],
         left_out: &mut BTreeMap<String, String>,
     ) -> Result<BTreeSet<String>, String> {
-        let mut known = BTreeSet::new();
-        for entry in scenarios.iter().flat_map(|scenario| &scenario.variants) {
-            known.insert(entry.variant().to_owned());
+        let entries = scenarios.iter().flat_map(|scenario| &scenario.variants);
+        let known: BTreeSet<&str> = entries.map(Entry::variant).collect();
+        let wanted = self.variants.as_deref().map(|list| list.split(','));
+        let wanted: Option<BTreeSet<&str>> = wanted.map(Iterator::collect);
+        if let Some(name) = wanted.iter().flatten().find(|name| !known.contains(*name)) {
+            let known: Vec<&str> = known.into_iter().collect();
+            return Err(format!(
+                "--variants: there is no `{name}`; there are {}",
+                known.join(", ")
+            ));
         }
-        let mut usable = known.clone();
-        if let Some(list) = &self.variants {
-            let wanted: BTreeSet<String> = list.split(',').map(str::to_owned).collect();
-            if let Some(name) = wanted.difference(&known).next() {
-                let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                return Err(format!(
-                    "--variants: there is no `{name}`; there are {}",
-                    known.join(", ")
-                ));
-            }
-            for name in known.difference(&wanted) {
-                left_out
-                    .entry(name.clone())
-                    .or_insert("not asked for".to_owned());
-            }
-        }
-        for name in &known {
-            if let Err(error) = variant::program(name) {
-                left_out.entry(name.clone()).or_insert(error);
+        for &name in &known {
+            let reason = match &wanted {
+                Some(wanted) if !wanted.contains(name) => Some("not selected".to_owned()),
+                _ => variant::program(name).err(),
+            };
+            if let Some(reason) = reason {
+                left_out.entry(name.to_owned()).or_insert(reason);
             }
         }
-        usable.retain(|name| !left_out.contains_key(name));
-        Ok(usable)
+        let usable = known.iter().filter(|name| !left_out.contains_key(**name));
+        Ok(usable.map(|name| (*name).to_owned()).collect())
     }
 
     fn measure(
         &self,
         workplace: &Workplace,
-        machine: &[(&'static str, String)],
         scenarios: &[Scenario],
         mut usable: BTreeSet<String>,
         mut left_out: BTreeMap<String, String>,
     ) -> Result<(), String> {
+        // Read before the check of the variants, which adds to it.
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         fs::create_dir_all(&self.out).map_err(|e| format!("{}: {e}", self.out.display()))?;
         say("checking every variant against the transcripts")?;
         let names: Vec<&str> = usable.iter().map(String::as_str).collect();
@@ -172,9 +164,9 @@ impl Run {
             usable.remove(&name);
             left_out.insert(name, error);
         }
-        // Output of the transcripts is not part of the record.
+        // The servers of the transcripts are not part of the record.
         workplace.take_commands();
-        self.write("versions.txt", &versions(machine, &usable, &left_out))?;
+        self.describe(&load, workplace.cores(), &usable, &left_out)?;
         let record = Record::create(&self.out.join("results.csv"))?;
         let passes = if self.quick { QUICK_PASSES } else { PASSES };
         let mut runner = Runner::new(
@@ -191,44 +183,33 @@ impl Run {
                 self.write("commands.txt", &format!("{}\n", commands.join("\n")))?;
             }
         }
-        let record = runner.into_record();
-        let title = self.out.file_name().unwrap_or_default().to_string_lossy();
-        let summary = Summary {
-            title: &title,
-            quick: self.quick,
-            machine,
-            scenarios,
-            rows: &record.rows,
-            left_out: &left_out,
-        };
-        self.write("summary.md", &summary.text())?;
+        judge::summarize(&self.out, self.quick, scenarios)?;
         say(&format!("the record is in {}", self.out.display()))
+    }
+
+    /// Writes `versions.txt`: the machine, the versions of the variants, and those that are left out.
+    fn describe(
+        &self,
+        load: &str,
+        cores: &Cores,
+        usable: &BTreeSet<String>,
+        left_out: &BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        let mut arguments = vec![
+            self.out.display().to_string(),
+            format!("--load={load}"),
+            format!("--cores={}", cores.describe()),
+        ];
+        arguments.extend(usable.iter().map(|name| format!("--variant={name}")));
+        let left_out = left_out.iter();
+        arguments.extend(left_out.map(|(name, reason)| format!("--left-out={name}={reason}")));
+        judge::judge("versions", &arguments, &[])
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), String> {
         let path = self.out.join(name);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
     }
-}
-
-/// The contents of `versions.txt`.
-fn versions(
-    machine: &[(&'static str, String)],
-    usable: &BTreeSet<String>,
-    left_out: &BTreeMap<String, String>,
-) -> String {
-    let mut text = String::new();
-    for (name, value) in machine {
-        text += &format!("{name}: {value}\n");
-    }
-    for name in usable {
-        text += &format!("variant {name}: {}\n", variant::version(name));
-    }
-    for (name, reason) in left_out {
-        let reason: Vec<&str> = reason.split_whitespace().collect();
-        text += &format!("left out {name}: {}\n", reason.join(" "));
-    }
-    text
 }
 
 fn say(line: &str) -> Result<(), String> {

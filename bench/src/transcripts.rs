@@ -1,12 +1,11 @@
 //! `herd-bench transcripts`: runs all transcripts against servers and reports failures.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use argh::FromArgs;
 
-use crate::{Failure, net};
+use crate::{Failure, net, print};
 
 /// Run the protocol's transcripts against servers, one after the other.
 ///
@@ -57,8 +56,10 @@ impl Transcripts {
                     Ok(()) => format!("ok      {address}  {name}  {millis} ms"),
                     Err(error) => format!("FAILED  {address}  {error}"),
                 };
-                writeln!(io::stdout(), "{line}")
-                    .map_err(|error| Failure::Failed(format!("can't write: {error}")))?;
+                print(&format!(
+                    "{line}
+"
+                ))?;
                 ran += 1;
                 failed += u32::from(result.is_err());
             }

@@ -1,14 +1,14 @@
-//! Floods through servers that share what one of them is told.
+//! Floods through servers that share their reports.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::*;
 
-/// What the servers of a test share: each client's last report.
+/// Each client's last report, shared by the servers of a test.
 type Reports = Arc<Mutex<HashMap<String, String>>>;
 
 /// A server of one connection; reports are seen by all servers that share `reports`.

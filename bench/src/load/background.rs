@@ -3,13 +3,13 @@
 //! Half of those that drip finish a line of eight bytes every eight seconds, and its reply is
 //! checked. The others never finish one: the server must close them once the line has taken ten
 //! seconds, not earlier and without a word, and they come back at once. Those that never read
-//! send whatever the server takes, a little at a time so that the load has its turns; nothing can be said of their replies, and when the
-//! server lets go of them they come back too.
+//! send whatever the server takes, a little at a time so that the load has its turns. Their replies can't be checked,
+//! and they connect again when the server closes them.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt;
 
@@ -21,18 +21,18 @@ pub(crate) const FIRST: u64 = 1 << 32;
 /// Between two bytes of one member.
 const DRIP_NANOS: u64 = 1_000_000_000;
 
-/// Earlier than this the server must not give up a line; its limit is ten seconds, and its
+/// Shortest time after which the server may close on an unfinished line; its limit is ten seconds, and its
 /// clock and this one are read at different moments.
 const MIN_PATIENCE_NANOS: u64 = 9_500_000_000;
 
-/// What those that finish their lines send, a byte at a time.
+/// Line of those that finish their lines, sent a byte at a time.
 const LINE: &[u8; 8] = b"dripdro\n";
 
-/// What they must be told.
+/// Reply that they must get.
 const REPLY: &[u8] = b"? dripdro\n";
 
 /// Bytes of a line of those that never read: long, so that the buffers between are full after few
-/// requests, and what is measured is not those requests.
+/// requests, and those requests are not the load that is measured.
 const NOISE_LINE_BYTES: usize = 1_000;
 
 /// Lines of one of their writes.
@@ -67,15 +67,15 @@ pub(crate) struct BackgroundClients {
     members: Vec<Member>,
     drippers: u64,
     dripped: u64,
-    /// Nanoseconds in which nobody was to drip.
+    /// Nanoseconds between turns, in which no drip was due.
     paused: u64,
-    /// How many times the server has let go of one.
+    /// Number of times that the server has closed one.
     dropped: u64,
     noise: Vec<u8>,
 }
 
 impl BackgroundClients {
-    /// Nobody yet.
+    /// No clients yet.
     pub(crate) fn new(addresses: &[SocketAddr]) -> BackgroundClients {
         BackgroundClients {
             addresses: addresses.to_vec(),
@@ -90,28 +90,21 @@ impl BackgroundClients {
         }
     }
 
-    /// How many times the server has let go of one.
+    /// Returns the number of times that the server has closed one.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Connects one that drips. All of these come before those that never read.
-    pub(crate) fn add_dripping(&mut self, epoll: &OwnedFd) -> io::Result<()> {
-        let kind = if self.drippers.is_multiple_of(2) {
+    /// Connects one that drips, or one that never reads. All of the former come before the latter.
+    pub(crate) fn add(&mut self, epoll: &OwnedFd, drips: bool) -> io::Result<()> {
+        let kind = if !drips {
+            Kind::Deaf
+        } else if self.members.len().is_multiple_of(2) {
             Kind::Finishing
         } else {
             Kind::Endless
         };
-        self.drippers += 1;
-        self.add(epoll, kind)
-    }
-
-    /// Connects one that never reads.
-    pub(crate) fn add_deaf(&mut self, epoll: &OwnedFd) -> io::Result<()> {
-        self.add(epoll, Kind::Deaf)
-    }
-
-    fn add(&mut self, epoll: &OwnedFd, kind: Kind) -> io::Result<()> {
+        self.drippers += u64::from(drips);
         let stream = self.connect(epoll, self.members.len(), kind)?;
         self.members.push(Member {
             stream,
@@ -132,22 +125,17 @@ impl BackgroundClients {
             }
             Kind::Finishing | Kind::Endless => EventFlags::IN,
         };
-        epoll::add(
-            epoll,
-            &stream,
-            EventData::new_u64(FIRST + index as u64),
-            flags,
-        )?;
+        net::watch(epoll, &stream, FIRST + index as u64, flags)?;
         Ok(stream)
     }
 
-    /// Lets drips come later by so many nanoseconds, in which nobody had asked for them; else all
-    /// that was missed would come at once.
+    /// Postpones all drips by the nanoseconds of a pause between turns; otherwise the missed ones would
+    /// be sent at once.
     pub(crate) fn pause(&mut self, nanos: u64) {
         self.paused += nanos;
     }
 
-    /// Sends the bytes that are due by `now`; nanoseconds until the next is.
+    /// Sends the bytes that are due by `now`. Returns the nanoseconds until the next is due.
     pub(crate) fn drip(&mut self, now: u64) -> Result<u64, String> {
         if self.drippers == 0 {
             return Ok(u64::MAX);
@@ -166,7 +154,7 @@ impl BackgroundClients {
                 Kind::Finishing => LINE[member.sent % LINE.len()],
                 Kind::Endless | Kind::Deaf => b'x',
             };
-            // A server that has given this one up is heard of by an event.
+            // If the server has closed this one, an event reports it.
             if member.stream.write(&[byte]).is_ok() {
                 member.sent += 1;
             }
@@ -174,7 +162,7 @@ impl BackgroundClients {
         Ok(0)
     }
 
-    /// Deals with an event of a member's socket.
+    /// Handles an event of a member's socket.
     pub(crate) fn ready(
         &mut self,
         epoll: &OwnedFd,
@@ -204,7 +192,7 @@ impl BackgroundClients {
                 }
                 if member.sent == 0 || took < MIN_PATIENCE_NANOS {
                     return Err(format!(
-                        "an unfinished line was given up after {} bytes and {:.1} s",
+                        "the server closed on an unfinished line after {} bytes and {:.1} s",
                         member.sent,
                         took as f64 / 1e9
                     ));
@@ -213,7 +201,7 @@ impl BackgroundClients {
             }
             Kind::Deaf => {
                 let lost = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-                flags.intersects(lost) || shout(&member.stream, &self.noise)
+                flags.intersects(lost) || send_noise(&member.stream, &self.noise)
             }
         };
         if gone {
@@ -230,8 +218,8 @@ impl BackgroundClients {
     }
 }
 
-/// Sends once; whether the connection is lost.
-fn shout(mut stream: &TcpStream, noise: &[u8]) -> bool {
+/// Sends once. Returns whether the connection is lost.
+fn send_noise(mut stream: &TcpStream, noise: &[u8]) -> bool {
     let lost =
         |error: io::Error| !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
     stream.write(noise).err().is_some_and(lost)

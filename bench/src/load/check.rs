@@ -1,6 +1,6 @@
-//! Whether a reply is the right one, cheaply enough for a million a second.
+//! Checks of replies, cheap enough for a million a second.
 //!
-//! A reply's line is compared with what is known of it without looking for its end. A JSON is
+//! A reply's line is compared with its known parts without a search for its end. A JSON is
 //! parsed once; the same bytes for the same place need no second look.
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ const DECIMALS: usize = 9;
 /// Bytes without an end of line that can be no reply's beginning any more.
 const MAX_LINE_BYTES: usize = 4096;
 
-/// What Redis answers to a GEOADD of one member: that it was there, or is new.
+/// Replies of Redis to a GEOADD of one member: it was known, or is new.
 const ADDED: [&[u8]; 2] = [b":0\r\n", b":1\r\n"];
 
 /// Bytes of a wrong reply that are shown.
@@ -32,7 +32,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// For a server that speaks so, and inquiries of this bound.
+    /// For a server with this protocol, and inquiries of this bound.
     pub(crate) fn new(wire: Wire, bound: u8) -> Checker {
         Checker {
             start: Vec::new(),
@@ -42,7 +42,7 @@ impl Checker {
         }
     }
 
-    /// How many bytes the reply at the start of `input` takes; `None` if it is not all there.
+    /// Returns the number of bytes of the reply at the start of `input`, or `None` if it is incomplete.
     pub(crate) fn check(
         &mut self,
         wanted: &Pending,
@@ -91,7 +91,7 @@ impl Checker {
         Ok(Some(line + end + 2))
     }
 
-    /// Where the line ends if it is of the right form: `AT server difference ` and as many
+    /// Returns the end of the line if it has the right form: `AT server difference ` and as many
     /// bytes as a report has.
     fn line_bytes(&self, input: &[u8]) -> Option<usize> {
         let difference = input.strip_prefix(&self.start[..])?;
@@ -125,7 +125,7 @@ impl Checker {
     }
 }
 
-/// What does not look like the line is only its beginning, or it is wrong.
+/// A line that does not match is incomplete, or wrong.
 fn line_without_end(wanted: &Pending, input: &[u8]) -> Result<Option<usize>, String> {
     if input.len() < MAX_LINE_BYTES && !input.contains(&b'\n') {
         Ok(None)
@@ -160,7 +160,7 @@ fn check_places(body: &[u8], bound: usize) -> Result<(), String> {
     let results = json.get("results").and_then(Value::as_array);
     let results = results.ok_or("a JSON without `results`")?.len();
     if results > bound {
-        return Err(format!("{results} places, asked for {bound}"));
+        return Err(format!("{results} places, expected at most {bound}"));
     }
     match json.get("status").and_then(Value::as_str) {
         Some("OK" | "ZERO_RESULTS") => Ok(()),
@@ -171,13 +171,14 @@ fn check_places(body: &[u8], bound: usize) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::plan;
     use super::super::workload::Workload;
     use super::*;
 
     const NONE: &str = "{\"html_attributions\":[],\"results\":[],\"status\":\"ZERO_RESULTS\"}\n\n";
 
     fn pending(whatsat: bool) -> Pending {
-        let mut load = Workload::new(1, 1, 0.0, "10", 0, Wire::Herd);
+        let mut load = Workload::new(&plan("--clients 1"));
         let mut share = load.share(0);
         let mut pending = load.request(&mut share, 0, 0, &mut Vec::new());
         pending.whatsat = whatsat;
@@ -271,7 +272,7 @@ mod tests {
     #[test]
     fn wrong_places_are_found() {
         let one = "{\"html_attributions\":[],\"results\":[{}],\"status\":\"OK\"}\n\n";
-        check_wrong(true, one, |_| {}, "1 places, asked for 0");
+        check_wrong(true, one, |_| {}, "1 places, expected at most 0");
         check_wrong(true, "{}\n\n", |_| {}, "without `results`");
         check_wrong(true, "hello\n\n", |_| {}, "no JSON");
         let failed = NONE.replace("ZERO_RESULTS", "UNKNOWN_ERROR");

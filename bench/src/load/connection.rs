@@ -1,4 +1,4 @@
-//! One connection of the load: what it has sent, what it waits for, what is half received.
+//! One connection of the load: unsent requests, requests in flight, and the start of a reply.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ pub(crate) struct Connection {
     pending: VecDeque<Pending>,
     /// The start of a reply whose rest has not come.
     partial: Vec<u8>,
-    /// What the kernel did not take.
+    /// Bytes that the kernel did not take.
     unsent: Vec<u8>,
     /// Requests made and not yet written, gathered for one write.
     outgoing: Vec<u8>,
@@ -43,12 +43,13 @@ impl Connection {
         self.requests += 1;
     }
 
-    /// How many requests have been made.
+    /// Returns the number of requests made so far.
     pub(crate) fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// Sends what has been made; whether all had been taken before, and whether all is now.
+    /// Sends the requests made so far. Returns whether the kernel had taken all before, and whether it
+    /// has now.
     pub(crate) fn flush(&mut self) -> io::Result<(bool, bool)> {
         let before = self.unsent.is_empty();
         if !before {
@@ -87,7 +88,7 @@ impl Connection {
         }
     }
 
-    /// Checks the replies in what was read; `each` is called with the request of each.
+    /// Checks the replies in the input; `each` is called with the request of each.
     pub(crate) fn replies(
         &mut self,
         checker: &mut Checker,
@@ -104,7 +105,7 @@ impl Connection {
         while !rest.is_empty() {
             let Some(wanted) = self.pending.front() else {
                 let start = &rest[..rest.len().min(100)];
-                return Err(format!("more than was asked for: {}", start.escape_ascii()));
+                return Err(format!("more data than expected: {}", start.escape_ascii()));
             };
             let Some(bytes) = checker.check(wanted, rest)? else {
                 break;

@@ -2,8 +2,8 @@
 //!
 //! Closed loop: each connection keeps its depth in flight, and a reply makes the next request.
 //! Open loop: requests leave at their intended times, and latency counts from those, so that a
-//! server that stalls can't hide the requests it kept from being sent. What a turn measures
-//! lies between the end of its warm-up and the end of its sending; after that it waits for
+//! server that stalls can't hide the requests it kept from being sent. A turn measures the time
+//! between the end of its warm-up and the end of its sending; after that it waits for
 //! every reply that is due. Connections outlive a turn: what 8,000 of them took to make need not
 //! be spent for each.
 
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 
 use super::Plan;
@@ -29,7 +29,7 @@ use crate::progress::Progress;
 /// Nanoseconds without any reply, though some are due, after which a run is void.
 const STALL_NANOS: u64 = 10_000_000_000;
 
-/// How long a server may take to accept all connections, and between two looks whether it has.
+/// Longest time that a server may take to accept all connections, and the pause between two checks.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(2);
 
@@ -45,7 +45,7 @@ const OPEN_BATCH: u64 = 64;
 /// Nanoseconds of one wait at most: how late the end of a run may be noticed.
 const MAX_WAIT_NANOS: u64 = 20_000_000;
 
-/// Longest time that is told apart, in nanoseconds; what takes longer counts as this.
+/// Longest time that a histogram can hold, in nanoseconds; a longer one counts as this.
 const MAX_NANOS: u64 = 3_600_000_000_000;
 
 /// Bytes of one read.
@@ -54,10 +54,10 @@ const READ_BYTES: usize = 256 * 1024;
 /// Readiness events of one wait.
 const MAX_EVENTS: usize = 1024;
 
-/// What epoll says of an idle connection, which has no index.
+/// Number of an idle connection in its events: it has no index.
 const IDLE: u64 = u64::MAX;
 
-/// What a turn found.
+/// Result of a turn.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Seconds from the end of the warm-up to the end of sending.
@@ -68,7 +68,7 @@ pub(crate) struct Measured {
     pub(crate) latency: Histogram<u64>,
     /// Nanoseconds by which requests of an open loop left late; empty for a closed loop.
     pub(crate) lateness: Histogram<u64>,
-    /// How many times the server has let go of a client that behaves badly, in the whole run.
+    /// Number of times that the server has closed a misbehaving client, in the whole run.
     pub(crate) dropped: u64,
     /// CPU time of the server in those seconds.
     pub(crate) server_cpu_nanos: Option<u64>,
@@ -78,7 +78,7 @@ pub(crate) struct Measured {
     pub(crate) server_kib: Option<[u64; 3]>,
 }
 
-/// Connections to a server, and what is known of them.
+/// Connections to a server, and their state.
 #[derive(Debug)]
 pub(crate) struct Session {
     plan: Plan,
@@ -90,7 +90,7 @@ pub(crate) struct Session {
     load: Workload,
     checker: Checker,
     /// Memory of the server in KiB before any connection and with all of them idle.
-    kib: Option<[u64; 2]>,
+    kib: Option<(u64, u64)>,
     /// All times are nanoseconds since then.
     start: Instant,
     /// All requests and replies.
@@ -106,17 +106,12 @@ pub(crate) struct Session {
     lateness: Histogram<u64>,
 }
 
-/// Runs a plan, in one turn; the error tells why the run is void.
-pub(crate) fn run(plan: &Plan, progress: &mut Progress) -> Result<Measured, String> {
-    Session::open(plan.clone(), progress)?.turn(plan.warmup, progress)
-}
-
 fn histogram() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(1, MAX_NANOS, 3).map_err(|error| format!("histogram: {error}"))
 }
 
-/// Waits until the server has so many descriptors: the kernel makes connections before the server
-/// has heard of them, and to accept them is work that is not to be measured.
+/// Waits until the server has this number of descriptors: the kernel makes connections before the
+/// server knows of them, and accepting them is work that must not be measured.
 fn wait_accepted(process: &str, wanted: usize) -> Result<(), String> {
     let start = Instant::now();
     loop {
@@ -137,122 +132,55 @@ fn wait_accepted(process: &str, wanted: usize) -> Result<(), String> {
 impl Session {
     /// Makes all connections of a plan, and waits until the server has accepted them.
     pub(crate) fn open(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
-        if plan.rate.is_some() {
+        let options = &plan.options;
+        if options.rate.is_some() {
             // By default the kernel may end a wait 50 µs late, which an open loop would count as
-            // latency. Where it can't be set, the result tells how late requests left.
+            // latency. Where it can't be set, the result shows how late requests left.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         }
-        let process = plan.process.clone();
-        let before = process.as_deref().map(process::resident_kib).transpose()?;
-        let open = process.as_deref().map(process::descriptors).transpose()?;
-        let connections = plan.idle + plan.connections;
-        let mut session = Session::connect(plan, progress)?;
-        if let (Some(process), Some(open)) = (&process, open) {
-            wait_accepted(process, open + connections)?;
-        }
-        let connected = process.as_deref().map(process::resident_kib).transpose()?;
-        session.kib = before
-            .zip(connected)
-            .map(|(before, connected)| [before, connected]);
-        session.start = Instant::now();
-        Ok(session)
-    }
-
-    /// The warm-up that its options ask for, in seconds.
-    pub(crate) fn warmup(&self) -> f64 {
-        self.plan.warmup
-    }
-
-    /// One turn: load for so many seconds that nothing is counted of, then for those of the plan.
-    pub(crate) fn turn(
-        &mut self,
-        warmup: f64,
-        progress: &mut Progress,
-    ) -> Result<Measured, String> {
-        let now = self.now();
-        self.background.pause(now - self.begin);
-        (self.begin, self.last_reply, self.sent_before) = (now, now, self.sent);
-        self.counted = 0;
-        let (window, server_cpu_nanos, own_cpu_nanos) = self.drive(warmup, progress)?;
-        self.begin = self.now();
-        let process = self.plan.process.as_deref();
-        let end = process.map(process::resident_kib).transpose()?;
-        if window == 0 {
-            return Err(
-                "nothing was measured: all was over within the warm-up, or this program had no turn"
-                    .to_owned(),
-            );
-        }
-        Ok(Measured {
-            seconds: window as f64 / 1e9,
-            replies: self.counted,
-            latency: std::mem::replace(&mut self.latency, histogram()?),
-            lateness: std::mem::replace(&mut self.lateness, histogram()?),
-            dropped: self.background.dropped(),
-            server_cpu_nanos,
-            own_cpu_nanos,
-            server_kib: self
-                .kib
-                .zip(end)
-                .map(|([before, connected], end)| [before, connected, end]),
-        })
-    }
-
-    fn connect(plan: Plan, progress: &mut Progress) -> Result<Session, String> {
-        let fault = |error: rustix::io::Errno| format!("epoll: {error}");
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fault)?;
-        let load = Workload::new(
-            plan.clients,
-            plan.connections,
-            plan.whatsat_percent,
-            &plan.radius,
-            plan.bound,
-            plan.wire,
-        );
+        let process = plan.process.as_deref();
+        let before = process.map(process::resident_kib).transpose()?;
+        let open = process.map(process::descriptors).transpose()?;
+        let fault = |error: std::io::Error| format!("epoll: {error}");
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| fault(error.into()))?;
+        let load = Workload::new(&plan);
         let (mut connections, mut idle) = (Vec::new(), Vec::new());
-        let total = plan.idle + plan.connections;
+        let total = options.idle + options.connections;
         for number in 0..total {
             let stream = net::connect(&plan.addresses).map_err(|error| {
-                format!(
-                    "connection {} of {total} to {}: {error}",
-                    number + 1,
-                    plan.address
-                )
+                let (number, address) = (number + 1, &options.address);
+                format!("connection {number} of {total} to {address}: {error}")
             })?;
-            let data = if number < plan.idle {
-                IDLE
-            } else {
-                connections.len() as u64
-            };
-            let data = epoll::EventData::new_u64(data);
-            epoll::add(&epoll, &stream, data, epoll::EventFlags::IN).map_err(fault)?;
-            if number < plan.idle {
-                idle.push(stream);
-            } else {
-                let share = load.share(connections.len());
-                connections.push(Connection::new(stream, share));
+            let index = number.checked_sub(options.idle);
+            let data = index.map_or(IDLE, |index| index as u64);
+            net::watch(&epoll, &stream, data, epoll::EventFlags::IN).map_err(fault)?;
+            match index {
+                None => idle.push(stream),
+                Some(index) => connections.push(Connection::new(stream, load.share(index))),
             }
             progress.show(|| format!("{} of {total} connections", number + 1));
         }
         let mut background = BackgroundClients::new(&plan.addresses);
-        for number in 0..plan.drip + plan.deaf {
-            let added = if number < plan.drip {
-                background.add_dripping(&epoll)
-            } else {
-                background.add_deaf(&epoll)
-            };
-            added.map_err(|error| format!("bad client {}: {error}", number + 1))?;
+        for number in 0..options.drip + options.deaf {
+            background
+                .add(&epoll, number < options.drip)
+                .map_err(|error| format!("bad client {}: {error}", number + 1))?;
             progress.show(|| format!("{} bad clients", number + 1));
         }
+        if let (Some(process), Some(open)) = (process, open) {
+            wait_accepted(process, open + total)?;
+        }
+        let connected = process.map(process::resident_kib).transpose()?;
         Ok(Session {
-            checker: Checker::new(plan.wire, plan.bound),
+            checker: Checker::new(plan.wire, options.bound),
+            kib: before.zip(connected),
             plan,
             epoll,
             connections,
             _idle: idle,
             background,
             load,
-            kib: None,
             start: Instant::now(),
             sent: 0,
             received: 0,
@@ -265,54 +193,84 @@ impl Session {
         })
     }
 
-    /// The loop. Returns the window's nanoseconds and the CPU time of server and generator.
+    /// One turn: `warmup` seconds of load that are not counted, then those of the plan.
+    pub(crate) fn turn(
+        &mut self,
+        warmup: f64,
+        progress: &mut Progress,
+    ) -> Result<Measured, String> {
+        let now = self.now();
+        self.background.pause(now - self.begin);
+        (self.begin, self.last_reply, self.sent_before) = (now, now, self.sent);
+        self.counted = 0;
+        let readings = self.drive(warmup, progress)?;
+        self.begin = self.now();
+        let process = self.plan.process.as_deref();
+        let end = process.map(process::resident_kib).transpose()?;
+        let (opened, closed) = readings
+            .filter(|(opened, closed)| closed.now > opened.now)
+            .ok_or("nothing was measured: the requests ended within the warm-up, or this program got no CPU time")?;
+        let server_cpu = opened.server_cpu.zip(closed.server_cpu);
+        Ok(Measured {
+            seconds: (closed.now - opened.now) as f64 / 1e9,
+            replies: self.counted,
+            latency: std::mem::replace(&mut self.latency, histogram()?),
+            lateness: std::mem::replace(&mut self.lateness, histogram()?),
+            dropped: self.background.dropped(),
+            server_cpu_nanos: server_cpu.map(|(opened, closed)| closed - opened),
+            own_cpu_nanos: closed.own_cpu - opened.own_cpu,
+            server_kib: self
+                .kib
+                .zip(end)
+                .map(|((before, connected), end)| [before, connected, end]),
+        })
+    }
+
+    /// The loop. Returns the readings at both ends of the measured time.
     fn drive(
         &mut self,
         warmup: f64,
         progress: &mut Progress,
-    ) -> Result<(u64, Option<u64>, u64), String> {
+    ) -> Result<Option<(Reading, Reading)>, String> {
         let warm = self.begin + (warmup * 1e9) as u64;
-        let mut end = warm + (self.plan.seconds * 1e9) as u64;
-        let mut meter = Meter::default();
+        let mut end = warm + (self.plan.options.seconds * 1e9) as u64;
+        let (mut opened, mut closed) = (None, None);
         let mut events: Vec<epoll::Event> = Vec::with_capacity(MAX_EVENTS);
         let mut buffer = vec![0; READ_BYTES];
-        if self.plan.rate.is_none() {
+        if self.plan.options.rate.is_none() {
             self.fill()?;
         }
         loop {
             let now = self.now();
-            if self.plan.requests.is_some_and(|most| self.sent >= most) {
+            let requests = self.plan.options.requests;
+            if requests.is_some_and(|most| self.sent >= most) {
                 end = end.min(now.max(warm));
             }
-            let counting = meter.tick(&self.plan, now, warm, end)?;
+            let process = self.plan.process.as_deref();
+            if opened.is_none() && now >= warm {
+                opened = Some(Reading::take(process, now)?);
+            }
+            if closed.is_none() && now >= end {
+                closed = Some(Reading::take(process, now)?);
+            }
+            let counting = opened.is_some() && closed.is_none();
             let sending = now < end;
             if !sending && self.sent == self.received {
                 break;
             }
             self.check_stall(now)?;
             let mut wait = MAX_WAIT_NANOS;
-            if sending && let Some(rate) = self.plan.rate {
+            if sending && let Some(rate) = self.plan.options.rate {
                 wait = self.send_due(rate, now, warm)?.min(wait);
             }
             wait = self.background.drip(now)?.min(wait);
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: wait as i64,
-            };
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&timeout),
-            ) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(format!("epoll: {error}")),
-            }
+            net::wait(&self.epoll, &mut events, wait)?;
             for event in events.drain(..) {
                 self.ready(&event, warm, counting, end, &mut buffer)?;
             }
             progress.show(|| self.describe(warm, end));
         }
-        Ok(meter.result())
+        Ok(opened.zip(closed))
     }
 
     fn now(&self) -> u64 {
@@ -332,7 +290,7 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what an open loop's schedule wants by now; nanoseconds until the next is due.
+    /// Sends the requests that an open loop's schedule has due. Returns the nanoseconds until the next is.
     fn send_due(&mut self, rate: f64, now: u64, warm: u64) -> Result<u64, String> {
         let (begin, before) = (self.begin, self.sent_before);
         let due_at = |number: u64| begin + ((number - before) as f64 * 1e9 / rate) as u64;
@@ -398,7 +356,7 @@ impl Session {
         if counting {
             self.counted += replies;
         }
-        if self.plan.rate.is_none() && now < end {
+        if self.plan.options.rate.is_none() && now < end {
             let requests = replies.min(self.requests_left(index));
             let connection = &mut self.connections[index];
             for _ in 0..requests {
@@ -410,17 +368,17 @@ impl Session {
         Ok(())
     }
 
-    /// How many requests a connection may still send. All have the same number, or a fast one would
+    /// Returns the number of requests that a connection may still send. All have the same number, or a fast one would
     /// report its clients again before a slow one has reported its own.
     fn requests_left(&self, index: usize) -> u64 {
         let connections = self.connections.len() as u64;
-        let most = self.plan.requests.map_or(u64::MAX, |requests| {
+        let most = self.plan.options.requests.map_or(u64::MAX, |requests| {
             (requests + connections - 1 - index as u64) / connections
         });
         most.saturating_sub(self.connections[index].requests())
     }
 
-    /// Writes what a connection has to send, and asks to be told when more can be written.
+    /// Writes the requests of a connection, and watches for writability if some are left.
     fn flush(&mut self, index: usize) -> Result<(), String> {
         let connection = &mut self.connections[index];
         let (before, all) = connection
@@ -444,7 +402,7 @@ impl Session {
         if missing > 0 && now.saturating_sub(self.last_reply) > STALL_NANOS {
             return Err(format!("no reply for 10 s, {} missing", grouped(missing)));
         }
-        if self.plan.rate.is_some() && missing > MAX_BACKLOG {
+        if self.plan.options.rate.is_some() && missing > MAX_BACKLOG {
             return Err(format!(
                 "{} replies missing: the server can't keep up with this rate",
                 grouped(missing)
@@ -471,13 +429,7 @@ impl Session {
     }
 }
 
-/// Readings at both ends of what is measured.
-#[derive(Debug, Default)]
-struct Meter {
-    opened: Option<Reading>,
-    closed: Option<Reading>,
-}
-
+/// Readings at one end of the measured time.
 #[derive(Debug)]
 struct Reading {
     now: u64,
@@ -485,38 +437,12 @@ struct Reading {
     own_cpu: u64,
 }
 
-impl Meter {
-    /// Takes the readings when their time has come; whether replies count.
-    fn tick(&mut self, plan: &Plan, now: u64, warm: u64, end: u64) -> Result<bool, String> {
-        let read = || -> Result<Reading, String> {
-            Ok(Reading {
-                now,
-                server_cpu: plan
-                    .process
-                    .as_deref()
-                    .map(process::cpu_nanos)
-                    .transpose()?,
-                own_cpu: process::cpu_nanos("self")?,
-            })
-        };
-        if self.opened.is_none() && now >= warm {
-            self.opened = Some(read()?);
-        }
-        if self.closed.is_none() && now >= end {
-            self.closed = Some(read()?);
-        }
-        Ok(self.opened.is_some() && self.closed.is_none())
-    }
-
-    fn result(&self) -> (u64, Option<u64>, u64) {
-        let (Some(opened), Some(closed)) = (&self.opened, &self.closed) else {
-            return (0, None, 0);
-        };
-        let server = opened.server_cpu.zip(closed.server_cpu);
-        (
-            closed.now - opened.now,
-            server.map(|(opened, closed)| closed - opened),
-            closed.own_cpu - opened.own_cpu,
-        )
+impl Reading {
+    fn take(process: Option<&str>, now: u64) -> Result<Reading, String> {
+        Ok(Reading {
+            now,
+            server_cpu: process.map(process::cpu_nanos).transpose()?,
+            own_cpu: process::cpu_nanos("self")?,
+        })
     }
 }

@@ -1,6 +1,6 @@
-//! Options that can't be, and whole runs against servers that are right or wrong.
+//! Impossible options, and whole runs against correct and incorrect servers.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::thread;
 
@@ -12,6 +12,12 @@ fn load(options: &[&str]) -> Load {
         .chain(options.iter().copied())
         .collect();
     Load::from_args(&["load"], &options).expect("options")
+}
+
+/// A plan with these options.
+pub(super) fn plan(options: &str) -> Plan {
+    let load: Load = parse("load", &format!("--address 127.0.0.1:1 {options}")).expect("options");
+    load.plan(1_000).expect("a plan")
 }
 
 #[track_caller]
@@ -77,7 +83,7 @@ fn run(options: &[&str], reply: fn(&str, &str) -> String) -> Result<engine::Meas
     load.warmup = if load.requests.is_some() { 0.0 } else { 0.01 };
     load.clients = Some(1);
     let plan = load.plan(1_000).expect("a plan");
-    let result = engine::run(&plan, &mut Progress::new());
+    let result = measure(plan, &mut Progress::new());
     server.join().expect("the server's thread");
     result
 }
@@ -96,7 +102,7 @@ fn right(line: &str, last: &str) -> String {
 fn right_servers_are_measured() {
     let closed = run(&["--depth", "4", "--whatsat", "30"], right).expect("a closed loop");
     assert!(closed.replies > 0);
-    // No loopback answers within a microsecond: the histogram holds what was measured.
+    // No loopback answers within a microsecond: the histogram holds real latencies.
     assert!(closed.latency.min() > 1_000 && closed.latency.max() < 10_000_000_000);
     assert!(closed.lateness.is_empty());
     let plan = load(&["--label", "x"]).plan(1_000).expect("a plan");
@@ -121,7 +127,7 @@ fn wrong_servers_make_the_run_void() {
     check_void(
         &[],
         |line, last| right(line, last) + "\n",
-        "more than was asked for",
+        "more data than expected",
     );
     check_void(
         &["--depth", "2"],
@@ -147,7 +153,7 @@ fn a_server_that_drops_idle_connections_makes_the_run_void() {
         active
     });
     let plan = load.plan(1_000).expect("a plan");
-    let error = engine::run(&plan, &mut Progress::new()).expect_err("an idle connection closed");
+    let error = measure(plan, &mut Progress::new()).expect_err("an idle connection closed");
     assert!(error.contains("idle connection"), "{error}");
     server.join().expect("the server's thread");
 }

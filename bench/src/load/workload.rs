@@ -1,13 +1,13 @@
-//! What the load consists of: clients, where they are, and the requests they make.
+//! The content of the load: clients, their locations, and the requests they make.
 //!
-//! A client belongs to one connection, and its times only grow. So what a `WHATSAT` must show
-//! is known exactly: the last report sent on the same connection. Requests have one length per
+//! A client belongs to one connection, and its times only grow. So the report that a `WHATSAT`
+//! must show is known exactly: the last report sent on the same connection. Requests have one length per
 //! kind and are put together from ready pieces, so that making one costs less than a server's
 //! reading of it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Wire;
+use super::{Plan, Wire};
 
 /// Bytes of a client's id.
 pub(crate) const ID_BYTES: usize = 26;
@@ -45,13 +45,13 @@ const CITIES: [(f64, f64); 16] = [
     (-36.85, 174.76),
 ];
 
-/// What a connection knows of its own clients.
+/// State of a connection's own clients.
 #[derive(Debug)]
 pub(crate) struct Share {
     first: usize,
     /// Clients that have reported at least once, from the first on.
     reported: usize,
-    /// Which of them reports next.
+    /// Offset of the one that reports next.
     next: usize,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Pending {
     pub(crate) report: [u8; REPORT_BYTES],
     /// Which location that is.
     pub(crate) location: u16,
-    /// Whether places must follow.
+    /// `true` if places must follow.
     pub(crate) whatsat: bool,
     /// When it was sent, or ought to have been, in nanoseconds since the run's start.
     pub(crate) at: u64,
@@ -96,30 +96,24 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// `clients` clients dealt out to `connections` connections, at least one each.
-    pub(crate) fn new(
-        clients: usize,
-        connections: usize,
-        whatsat_percent: f64,
-        radius: &str,
-        bound: u8,
-        wire: Wire,
-    ) -> Workload {
+    /// The clients of a plan dealt out to its connections, at least one each.
+    pub(crate) fn new(plan: &Plan) -> Workload {
+        let options = &plan.options;
         let epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         Workload {
-            clients: (0..clients)
+            clients: (0..plan.clients)
                 .map(|index| Client {
                     id: client_id(index),
                     last: 0,
                 })
                 .collect(),
             locations: (0..LOCATIONS).map(location).collect(),
-            connections,
-            whatsat: (whatsat_percent / 100.0 * 2f64.powi(32)) as u64,
-            inquiry: format!(" {radius} {bound}\n").into_bytes(),
-            geoadds: match wire {
+            connections: options.connections,
+            whatsat: (options.whatsat / 100.0 * 2f64.powi(32)) as u64,
+            inquiry: format!(" {} {}\n", options.radius, options.bound).into_bytes(),
+            geoadds: match plan.wire {
                 Wire::Redis => (0..LOCATIONS).map(geoadd).collect(),
                 Wire::Herd | Wire::Echo => Vec::new(),
             },
@@ -268,6 +262,7 @@ fn location(index: usize) -> [u8; LOCATION_BYTES] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::plan;
     use super::*;
 
     #[test]
@@ -285,7 +280,7 @@ mod tests {
 
     #[test]
     fn reports_are_lines_whose_times_grow() {
-        let mut load = Workload::new(3, 1, 0.0, "10", 0, Wire::Herd);
+        let mut load = Workload::new(&plan("--clients 3 --connections 1 --whatsat 0.0 --bound 0"));
         let mut share = load.share(0);
         let mut out = Vec::new();
         for _ in 0..4 {
@@ -304,7 +299,7 @@ mod tests {
 
     #[test]
     fn redis_is_sent_longitude_latitude_and_the_client() {
-        let mut load = Workload::new(1, 1, 0.0, "10", 0, Wire::Redis);
+        let mut load = Workload::new(&plan("--clients 1 --connections 1 --redis"));
         let mut share = load.share(0);
         let mut out = Vec::new();
         let location = load.request(&mut share, 0, 0, &mut out).location;
@@ -320,7 +315,9 @@ mod tests {
 
     #[test]
     fn inquiries_ask_for_the_last_report_of_an_own_client() {
-        let mut load = Workload::new(10, 3, 50.0, "10", 5, Wire::Herd);
+        let mut load = Workload::new(&plan(
+            "--clients 10 --connections 3 --whatsat 50.0 --bound 5",
+        ));
         let mut shares: Vec<Share> = (0..3).map(|index| load.share(index)).collect();
         let mut last = std::collections::HashMap::new();
         let mut inquiries = 0;

@@ -1,7 +1,7 @@
-//! A neighbor that starts with nothing, and a server that starts with all that it had.
+//! A neighbor that starts without records, and a server that restarts with all of its own.
 //!
-//! One of two neighbors is filled while the other is not there. Then the other is started, and a
-//! sample of the clients is asked for again and again until it knows them all: that is the copy.
+//! One of two neighbors is filled while the other does not run. Then the other is started, and a
+//! sample of the clients is queried again and again until it knows them all: that is the copy.
 //! In the end it must know every single client.
 
 use std::io::{BufRead, BufReader, Write};
@@ -14,21 +14,22 @@ use super::measure;
 use super::record::{Cell, Figure, figure};
 use super::variant::Variant;
 use crate::load::client_id;
+use crate::net;
 use crate::progress::Progress;
 
-/// Clients that are asked for while the copy runs: 0.1 % of a million are told apart.
+/// Clients that are queried while the copy runs: a resolution of 0.1 %.
 const SAMPLE: usize = 1_000;
 
-/// Between two rounds of asking: short beside a copy, long beside a round.
+/// Between two rounds of queries: short beside a copy, long beside a round.
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// How long a copy may take.
+/// Longest time of a copy.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Questions in flight when every client is asked for.
+/// Queries in flight when every client is queried.
 const BATCH: usize = 500;
 
-/// Fills one server, starts its neighbor, and then starts the first one anew.
+/// Fills one server, starts its neighbor, and then restarts the first one.
 pub(crate) fn measure(
     cell: &Cell<'_>,
     workplace: &Workplace,
@@ -42,7 +43,7 @@ pub(crate) fn measure(
     fleet.start_member(1)?;
     let ready = Instant::now();
     progress.show(|| "copying".to_owned());
-    let copied = copy(fleet.client(1), clients, ready)?;
+    let mut figures = copy(fleet.client(1), clients, ready)?;
     let all: Vec<usize> = (0..clients).collect();
     let missing = unknown(&mut Asker::connect(fleet.client(1))?, &all)?;
     if !missing.is_empty() {
@@ -51,12 +52,8 @@ pub(crate) fn measure(
             missing.len()
         ));
     }
-    let mut figures = vec![
-        figure("copy", copied.whole.as_nanos() as f64),
-        figure("apply_rate", copied.rate),
-    ];
     fleet.stop_member(1)?;
-    // The others keep nothing that they could start with.
+    // The others keep no records across a restart.
     if fleet.variant().is_herd() {
         fleet.stop_member(0)?;
         let began = Instant::now();
@@ -72,54 +69,29 @@ pub(crate) fn measure(
     Ok(figures)
 }
 
-/// How a copy went.
-struct Copied {
-    /// From the server's being ready to its knowing the last of the sample.
-    whole: Duration,
-    /// Records a second between the first and the last that were seen.
-    rate: f64,
-}
-
-fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Copied, String> {
+/// Asks for a sample of the clients again and again, until a server knows them all. Returns the time
+/// since it was ready, and the records a second since the first of them was seen.
+fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Vec<Figure>, String> {
     let size = SAMPLE.min(clients);
-    let sample = (0..size).map(|part| part * clients / size).collect();
-    let (mut first, mut last) = (None, Duration::ZERO);
-    wait_for(
-        &mut Asker::connect(address)?,
-        sample,
-        ready,
-        |missing, now| {
-            if missing < size && first.is_none() {
-                first = Some((now, missing));
-            }
-            last = now;
-        },
-    )?;
-    // Where the first look found all of them, they came since the server was ready.
-    let (since, left) = first
-        .filter(|(_, left)| *left > 0)
-        .unwrap_or((Duration::ZERO, size));
-    let records = left as f64 / size as f64 * clients as f64;
-    Ok(Copied {
-        whole: last,
-        rate: records / (last - since).as_secs_f64(),
-    })
-}
-
-/// Asks for these clients until a server knows them all. `look` is called each time with the number
-/// of those that are missing, and the time.
-fn wait_for(
-    asker: &mut Asker,
-    mut missing: Vec<usize>,
-    since: Instant,
-    mut look: impl FnMut(usize, Duration),
-) -> Result<(), String> {
+    let mut missing: Vec<usize> = (0..size).map(|part| part * clients / size).collect();
+    let mut asker = Asker::connect(address)?;
+    let mut first = None;
     loop {
-        missing = unknown(asker, &missing)?;
-        let now = since.elapsed();
-        look(missing.len(), now);
+        missing = unknown(&mut asker, &missing)?;
+        let now = ready.elapsed();
+        if missing.len() < size && first.is_none() {
+            first = Some((now, missing.len()));
+        }
         if missing.is_empty() {
-            return Ok(());
+            // Where the first look found all of them, they came since the server was ready.
+            let (since, left) = first
+                .filter(|(_, left)| *left > 0)
+                .unwrap_or((Duration::ZERO, size));
+            let records = left as f64 / size as f64 * clients as f64;
+            return Ok(vec![
+                figure("copy", now.as_nanos() as f64),
+                figure("apply_rate", records / (now - since).as_secs_f64()),
+            ]);
         }
         if now > LIMIT {
             return Err(format!(
@@ -148,24 +120,18 @@ fn unknown(asker: &mut Asker, clients: &[usize]) -> Result<Vec<usize>, String> {
 
 /// A connection that asks where clients are.
 struct Asker {
-    stream: TcpStream,
-    replies: BufReader<TcpStream>,
+    stream: BufReader<TcpStream>,
     line: Vec<u8>,
 }
 
 impl Asker {
     fn connect(address: SocketAddr) -> Result<Asker, String> {
-        let connect = || {
-            let stream = TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(LIMIT))?;
-            Ok(Asker {
-                replies: BufReader::new(stream.try_clone()?),
-                stream,
-                line: Vec::new(),
-            })
-        };
-        connect().map_err(|error: std::io::Error| format!("{address}: {error}"))
+        let stream = net::connect_blocking(&[address], LIMIT)
+            .map_err(|error| format!("{address}: {error}"))?;
+        Ok(Asker {
+            stream: BufReader::new(stream),
+            line: Vec::new(),
+        })
     }
 
     fn ask(&mut self, clients: &[usize]) -> Result<(), String> {
@@ -176,6 +142,7 @@ impl Asker {
             lines.extend_from_slice(b" 0 0\n");
         }
         self.stream
+            .get_mut()
             .write_all(&lines)
             .map_err(|error| format!("can't ask: {error}"))
     }
@@ -199,7 +166,7 @@ impl Asker {
 
     fn read_line(&mut self) -> Result<(), String> {
         self.line.clear();
-        match self.replies.read_until(b'\n', &mut self.line) {
+        match self.stream.read_until(b'\n', &mut self.line) {
             Ok(1..) => Ok(()),
             Ok(0) => Err("the server closed the connection".to_owned()),
             Err(error) => Err(format!("no reply: {error}")),

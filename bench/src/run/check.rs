@@ -1,4 +1,4 @@
-//! Whether a variant speaks the protocol: what does not pass the transcripts is not timed.
+//! Check of the variants' protocol: one that does not pass the transcripts is not timed.
 
 use std::path::Path;
 use std::thread;
@@ -8,13 +8,13 @@ use super::scenario::Entry;
 use super::variant::{self, Variant};
 use herd_conformance::Transcript;
 
-/// Where the transcripts are.
+/// Folder of the transcripts.
 const SCRIPTS: &str = "tests/scripts";
 
 /// Clients that the transcripts have at a time, at most.
 const CLIENTS: usize = 256;
 
-/// Runs all transcripts against each variant; for each that fails, its name and why. Most of the time
+/// Runs all transcripts against each variant; returns the name and the reason of each that fails. Most of the time
 /// of the slow transcripts is spent waiting, so all variants are at it at once.
 pub(crate) fn failing(
     workplace: &Workplace,

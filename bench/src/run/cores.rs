@@ -1,4 +1,4 @@
-//! Which cores the load generator and the servers have.
+//! Division of the cores among the load generator and the servers.
 //!
 //! The generator stands for clients on machines of their own, so it has a core of its own, and
 //! servers have all others. Where both may run on all, the scheduler puts a server's threads beside the
@@ -18,7 +18,8 @@ pub(crate) struct Cores {
 impl Cores {
     /// Those that the calling thread may use. The error is the system's.
     pub(crate) fn find() -> Result<Cores, String> {
-        let allowed = sched_getaffinity(None).map_err(|error| format!("what cores: {error}"))?;
+        let allowed =
+            sched_getaffinity(None).map_err(|error| format!("the allowed cores: {error}"))?;
         let all = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
         Ok(Cores { all: all.collect() })
     }
@@ -40,7 +41,7 @@ impl Cores {
         sched_setaffinity(None, &own).map_err(|error| format!("can't choose a core: {error}"))
     }
 
-    /// What the command of a server begins with that is kept apart from the generator.
+    /// Start of the command of a server that is kept apart from the generator.
     pub(crate) fn prefix(&self) -> Vec<String> {
         let Some((_, servers)) = self.divided() else {
             return Vec::new();

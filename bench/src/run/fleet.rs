@@ -22,39 +22,38 @@ use signal_hook::iterator::Signals;
 use super::cores::Cores;
 use super::variant::Variant;
 
-/// How long a server may take until it is ready; with a million records in its journal it needs
-/// more than a moment.
+/// Longest time until a server is ready; with a million records in its journal it needs more than a
+/// moment.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a server may take to stop before it is killed.
+/// Longest time that a server may take to stop before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Between two looks at a process that is to end.
+/// Between two checks of a process that must end.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How many times a fleet is given other ports, should somebody have taken those that were free.
+/// Number of attempts with other ports, in case another program takes those that were free.
 const PORT_TRIES: usize = 3;
 
 /// Exit code of a program that was interrupted.
 const INTERRUPTED: i32 = 130;
 
-/// Where fleets live: a folder, and the list of all processes that run.
+/// The place of all fleets: a folder, and the list of all processes that run.
 #[derive(Clone, Debug)]
 pub(crate) struct Workplace {
     folder: PathBuf,
     cores: Cores,
-    /// Whether the load generator has a core to itself.
+    /// `true` if the load generator has a core to itself.
     apart: Arc<AtomicBool>,
     running: Arc<Mutex<BTreeSet<u32>>>,
-    /// How many fleets there have been.
+    /// Number of fleets so far.
     fleets: Arc<AtomicU64>,
     /// Commands that were run, for the record.
     commands: Arc<Mutex<Vec<String>>>,
 }
 
 impl Workplace {
-    /// Makes a folder for servers that run on these cores, and sees to it that an interruption
-    /// leaves nothing behind.
+    /// Makes a folder for servers that run on these cores. An interruption kills them and removes it.
     pub(crate) fn new(cores: Cores) -> Result<Workplace, String> {
         let folder = std::env::temp_dir().join(format!("herd-bench-{}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -89,13 +88,18 @@ impl Workplace {
         self.cores.keep_apart(apart)
     }
 
+    /// The cores that servers and load generator run on.
+    pub(crate) fn cores(&self) -> &Cores {
+        &self.cores
+    }
+
     /// Removes the folder.
     pub(crate) fn clear(&self) {
-        // What can't be removed lies among temporary files.
+        // A file that can't be removed lies among temporary files.
         let _ = fs::remove_dir_all(&self.folder);
     }
 
-    /// Notes a command for the record, without the places that differ from machine to machine.
+    /// Notes a command for the record, without the paths that differ from machine to machine.
     pub(crate) fn note(&self, command: &str) {
         let here = std::env::current_dir().unwrap_or_default();
         let command = command
@@ -110,7 +114,7 @@ impl Workplace {
     }
 }
 
-/// A lock whose data is whole even where a thread has panicked.
+/// Locks data that stays consistent even if a thread panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -241,14 +245,14 @@ impl Fleet {
         };
         let stdout = process.stdout.take();
         self.members[index].process = Some(process);
-        let (told, ready) = mpsc::channel();
+        let (started, ready) = mpsc::channel();
         thread::spawn(move || {
             let mut lines = stdout
                 .map(BufReader::new)
                 .into_iter()
                 .flat_map(BufRead::lines);
-            let _ = told.send(lines.next().and_then(Result::ok).unwrap_or_default());
-            // What else it prints must not fill the pipe.
+            let _ = started.send(lines.next().and_then(Result::ok).unwrap_or_default());
+            // Its other output must not fill the pipe.
             lines.for_each(drop);
         });
         let line = ready.recv_timeout(READY_LIMIT).unwrap_or_default();
@@ -289,22 +293,31 @@ impl Fleet {
     }
 
     /// The process id of a server that runs.
-    pub(crate) fn process(&self, index: usize) -> Result<u32, String> {
+    pub(crate) fn process(&self, index: usize) -> Result<String, String> {
         let process = self.members[index].process.as_ref();
-        Ok(process.ok_or("the server does not run")?.id())
+        Ok(process.ok_or("the server does not run")?.id().to_string())
     }
 
-    /// Where its files are.
+    /// The options of a tool that is run on the first server. The command is noted.
+    pub(crate) fn options(&self, tool: &str, options: &str) -> Result<String, String> {
+        let (address, process) = (self.client(0), self.process(0)?);
+        let options = format!("--address {address} --pid {process} {options}");
+        self.workplace
+            .note(format!("target/release/herd-bench {tool} {options}").trim_end());
+        Ok(options)
+    }
+
+    /// The folder of its files.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What is run.
+    /// The variant that runs.
     pub(crate) fn variant(&self) -> &Variant {
         &self.variant
     }
 
-    /// Who keeps the record of commands.
+    /// The folder and the list of commands that it belongs to.
     pub(crate) fn workplace(&self) -> &Workplace {
         &self.workplace
     }
@@ -315,7 +328,7 @@ impl Drop for Fleet {
         for index in 0..self.members.len() {
             let _ = self.stop_member(index);
         }
-        // What can't be removed goes with the workplace.
+        // A file that can't be removed goes with the workplace.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -1,10 +1,7 @@
 //! Load on one server: one cell of a matrix.
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use hdrhistogram::Histogram;
+use std::time::Duration;
 
 use super::fleet::Fleet;
 use super::record::{Cell, Figure, figure};
@@ -13,40 +10,19 @@ use crate::load::{self, Measured, Session};
 use crate::process;
 use crate::progress::Progress;
 
-/// How long a server may take to let go of connections that are gone.
+/// Longest time that a server may take to close connections that have ended.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Descriptors that may come and go in a server for reasons of its own.
-const SPARE_DESCRIPTORS: usize = 4;
+/// Options of a closed loop that finds a capacity.
+const CALIBRATION: &str = "--seconds 0.3 --warmup 0.1";
 
-/// Between two looks at a server's descriptors.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Options of a closed loop after which an allocator has set aside its memory for requests.
+const FIRST_REQUESTS: &str = "--seconds 0.3 --warmup 0";
 
-/// Seconds that a closed loop takes to find a capacity that an open one's rate is a part of.
-const CALIBRATION_SECONDS: f64 = 0.3;
+/// Options of a load that fills a server, for as long as that takes.
+const FILL: &str = "--connections 8 --depth 16 --seconds 600 --warmup 0";
 
-/// Requests in flight on each connection while a server is filled.
-const FILL_DEPTH: usize = 16;
-
-/// Connections that fill it.
-const FILL_CONNECTIONS: usize = 8;
-
-/// Longest time that filling a server may take, in seconds.
-const FILL_SECONDS: f64 = 600.0;
-
-/// Puts the cell's load on the first server of a fleet, once.
-pub(crate) fn load(
-    cell: &Cell<'_>,
-    fleet: &Fleet,
-    progress: &mut Progress,
-) -> Result<Vec<Figure>, String> {
-    let measured = run(cell, fleet, &as_strs(&options(cell)), progress)?;
-    let mut figures = figures(cell, &measured);
-    figures.extend(latencies(cell, &measured.latency, &measured.lateness));
-    Ok(figures)
-}
-
-/// The connections of a cell's load, for as many turns as are wanted.
+/// The connections of a cell's load, for one turn or several.
 #[derive(Debug)]
 pub(crate) struct Visit {
     session: Session,
@@ -56,31 +32,42 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
+    /// Connects the clients of a cell to the first server of a fleet.
     pub(crate) fn open(
         cell: &Cell<'_>,
         fleet: &Fleet,
         progress: &mut Progress,
     ) -> Result<Visit, String> {
         if cell.idle() > 0 && cell.round == 1 {
-            // What an allocator sets aside for the first requests is no idle client's.
-            run(
-                cell,
-                fleet,
-                &["--seconds", "0.3", "--warmup", "0"],
-                progress,
-            )?;
+            // Memory that an allocator sets aside for the first requests is no idle client's.
+            run(cell, fleet, FIRST_REQUESTS, 0.0, progress)?;
         }
-        let options = options(cell);
-        let all = common(cell, fleet, &as_strs(&options))?;
-        let process = fleet.process(0)?.to_string();
+        Visit::with(cell, fleet, &options(cell), progress)
+    }
+
+    fn with(
+        cell: &Cell<'_>,
+        fleet: &Fleet,
+        options: &str,
+        progress: &mut Progress,
+    ) -> Result<Visit, String> {
+        let scenario = cell.scenario;
+        let requests = match variant::wire(cell.entry.variant()) {
+            Some(wire) => wire.to_owned(),
+            None => format!("--whatsat {} --bound {}", scenario.whatsat, scenario.bound),
+        };
+        let (connections, clients) = (cell.point.connections, scenario.clients);
+        let options =
+            format!("--connections {connections} --clients {clients} {requests} {options}");
+        let process = fleet.process(0)?;
         Ok(Visit {
             before: process::descriptors(&process)?,
             process,
-            session: load::open(&as_strs(&all), progress)?,
+            session: load::open(&fleet.options("load", &options)?, progress)?,
         })
     }
 
-    /// A turn, after so many seconds of the same load.
+    /// A turn, after `warmup` seconds of the same load.
     pub(crate) fn turn(
         &mut self,
         warmup: f64,
@@ -89,36 +76,55 @@ impl Visit {
         self.session.turn(warmup, progress)
     }
 
-    /// Closes the connections, and waits until the server has let go of them.
+    /// Closes the connections, and waits until the server has closed them, too.
     pub(crate) fn close(self) -> Result<(), String> {
         drop(self.session);
-        settle(&self.process, self.before)
+        process::settle(&self.process, self.before, SETTLE_LIMIT)
     }
 }
 
-/// The options that make a cell's load what it is.
-fn options(cell: &Cell<'_>) -> Vec<String> {
-    let entry = cell.entry;
-    let mut options: Vec<String> = [
-        ("--seconds", cell.scenario.seconds.to_string()),
-        ("--warmup", (cell.scenario.warmup + entry.wait).to_string()),
-        ("--idle", cell.idle().to_string()),
-        ("--drip", entry.drip.to_string()),
-        ("--deaf", entry.deaf.to_string()),
-    ]
-    .into_iter()
-    .flat_map(|(name, value)| [name.to_owned(), value])
-    .collect();
-    if let Some(rate) = cell.rate {
-        options.extend(["--rate".to_owned(), rate.to_string()]);
-    } else {
-        options.extend(["--depth".to_owned(), cell.point.depth.to_string()]);
-    }
-    options
+/// The options that distinguish a cell's load.
+fn options(cell: &Cell<'_>) -> String {
+    let (entry, scenario) = (cell.entry, cell.scenario);
+    let load = match cell.rate {
+        Some(rate) => format!("--rate {rate}"),
+        None => format!("--depth {}", cell.point.depth),
+    };
+    format!(
+        "--seconds {} --warmup {} --idle {} --drip {} --deaf {} {load}",
+        scenario.seconds,
+        scenario.warmup + entry.wait,
+        cell.idle(),
+        entry.drip,
+        entry.deaf
+    )
 }
 
-fn as_strs(options: &[String]) -> Vec<&str> {
-    options.iter().map(String::as_str).collect()
+/// One turn of a load with these options, on connections of its own.
+fn run(
+    cell: &Cell<'_>,
+    fleet: &Fleet,
+    options: &str,
+    warmup: f64,
+    progress: &mut Progress,
+) -> Result<Measured, String> {
+    let mut visit = Visit::with(cell, fleet, options, progress)?;
+    let measured = visit.turn(warmup, progress)?;
+    visit.close()?;
+    Ok(measured)
+}
+
+/// Puts the cell's load on the first server of a fleet, once.
+pub(crate) fn load(
+    cell: &Cell<'_>,
+    fleet: &Fleet,
+    progress: &mut Progress,
+) -> Result<Vec<Figure>, String> {
+    let warmup = cell.scenario.warmup + cell.entry.wait;
+    let measured = run(cell, fleet, &options(cell), warmup, progress)?;
+    let mut figures = figures(cell, &measured);
+    figures.extend(latencies(cell, &measured));
+    Ok(figures)
 }
 
 /// Requests a second that a closed loop gets through, over the cell's connections.
@@ -127,9 +133,7 @@ pub(crate) fn capacity(
     fleet: &Fleet,
     progress: &mut Progress,
 ) -> Result<f64, String> {
-    let seconds = CALIBRATION_SECONDS.to_string();
-    let options = ["--seconds", &seconds, "--warmup", "0.1"];
-    let measured = run(cell, fleet, &options, progress)?;
+    let measured = run(cell, fleet, CALIBRATION, 0.1, progress)?;
     Ok(measured.replies as f64 / measured.seconds)
 }
 
@@ -140,25 +144,10 @@ pub(crate) fn fill(
     progress: &mut Progress,
 ) -> Result<Vec<Figure>, String> {
     let clients = cell.scenario.clients;
-    let process = fleet.process(0)?.to_string();
-    let address = fleet.client(0).to_string();
-    let mut options: Vec<String> = [
-        ("--address", address),
-        ("--pid", process),
-        ("--clients", clients.to_string()),
-        ("--requests", clients.to_string()),
-        ("--connections", FILL_CONNECTIONS.to_string()),
-        ("--depth", FILL_DEPTH.to_string()),
-        ("--seconds", FILL_SECONDS.to_string()),
-        ("--warmup", "0".to_owned()),
-    ]
-    .into_iter()
-    .flat_map(|(name, value)| [name.to_owned(), value])
-    .collect();
-    options.extend(variant::wire(cell.entry.variant()).map(str::to_owned));
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    note(fleet, &options);
-    let measured = load::measure(&options, progress)?;
+    let wire = variant::wire(cell.entry.variant()).unwrap_or_default();
+    let options = format!("--clients {clients} --requests {clients} {FILL} {wire}");
+    let mut session = load::open(&fleet.options("load", &options)?, progress)?;
+    let measured = session.turn(0.0, progress)?;
     let [before, _, end] = measured
         .server_kib
         .ok_or("the server's memory is unknown")?;
@@ -169,63 +158,7 @@ pub(crate) fn fill(
     ])
 }
 
-/// The load of a cell, with these options beside those that every load of it has.
-fn run(
-    cell: &Cell<'_>,
-    fleet: &Fleet,
-    options: &[&str],
-    progress: &mut Progress,
-) -> Result<Measured, String> {
-    let all = common(cell, fleet, options)?;
-    let process = fleet.process(0)?.to_string();
-    let before = process::descriptors(&process)?;
-    let measured = load::measure(&as_strs(&all), progress)?;
-    settle(&process, before)?;
-    Ok(measured)
-}
-
-/// These options behind those that every load of a cell has; the command is noted.
-fn common(cell: &Cell<'_>, fleet: &Fleet, options: &[&str]) -> Result<Vec<String>, String> {
-    let scenario = cell.scenario;
-    let [address, process] = [fleet.client(0).to_string(), fleet.process(0)?.to_string()];
-    let connections = cell.point.connections.to_string();
-    let (clients, whatsat) = (scenario.clients.to_string(), scenario.whatsat.to_string());
-    let bound = scenario.bound.to_string();
-    let mut all = vec!["--address", &address, "--pid", &process];
-    all.extend(["--connections", &connections, "--clients", &clients]);
-    match variant::wire(cell.entry.variant()) {
-        Some(wire) => all.push(wire),
-        None => all.extend(["--whatsat", &whatsat, "--bound", &bound]),
-    }
-    all.extend(options);
-    note(fleet, &all);
-    Ok(all.into_iter().map(str::to_owned).collect())
-}
-
-fn note(fleet: &Fleet, options: &[&str]) {
-    let command = format!("target/release/herd-bench load {}", options.join(" "));
-    fleet.workplace().note(&command);
-}
-
-/// Waits until a server has let go of the connections of a run, so that it owes the next nothing.
-fn settle(process: &str, before: usize) -> Result<(), String> {
-    let start = Instant::now();
-    loop {
-        let now = process::descriptors(process)?;
-        if now <= before + SPARE_DESCRIPTORS {
-            return Ok(());
-        }
-        if start.elapsed() > SETTLE_LIMIT {
-            return Err(format!(
-                "{before} descriptors before, still {now} after {} s",
-                SETTLE_LIMIT.as_secs()
-            ));
-        }
-        thread::sleep(PAUSE);
-    }
-}
-
-/// What a turn by itself tells.
+/// The figures of a single turn.
 pub(crate) fn figures(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
     let replies = measured.replies.max(1) as f64;
     let mut figures = vec![
@@ -249,26 +182,22 @@ pub(crate) fn figures(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
     figures
 }
 
-/// What latencies tell, of one turn or of several.
-pub(crate) fn latencies(
-    cell: &Cell<'_>,
-    latency: &Histogram<u64>,
-    lateness: &Histogram<u64>,
-) -> Vec<Figure> {
-    let at = |quantile: f64| latency.value_at_quantile(quantile) as f64;
+/// The figures of latencies, of one turn or of several.
+pub(crate) fn latencies(cell: &Cell<'_>, measured: &Measured) -> Vec<Figure> {
+    let at = |quantile: f64| measured.latency.value_at_quantile(quantile) as f64;
     let mut figures = vec![
         figure("latency_p50", at(0.5)),
         figure("latency_p99", at(0.99)),
         figure("latency_p99_9", at(0.999)),
     ];
     if cell.rate.is_some() {
-        let late = lateness.value_at_quantile(0.99) as f64;
+        let late = measured.lateness.value_at_quantile(0.99) as f64;
         figures.push(figure("late_p99", late));
     }
     figures
 }
 
-/// How many times a herd's log says that lines were lost; the server must have stopped.
+/// Number of lines in a herd's log that report lost lines; the server must have stopped.
 pub(crate) fn dropped_lines(fleet: &Fleet) -> Result<usize, String> {
     let folder = fleet.folder().join("logs");
     let fault = |error: std::io::Error| format!("the log: {error}");
@@ -276,9 +205,9 @@ pub(crate) fn dropped_lines(fleet: &Fleet) -> Result<usize, String> {
     for entry in fs::read_dir(&folder).map_err(fault)? {
         let text = fs::read(entry.map_err(fault)?.path()).map_err(fault)?;
         let text = String::from_utf8_lossy(&text);
-        let tells =
+        let reports =
             |line: &&str| line.contains("log lines dropped") || line.contains("log lines lost");
-        dropped += text.lines().filter(tells).count();
+        dropped += text.lines().filter(reports).count();
     }
     Ok(dropped)
 }

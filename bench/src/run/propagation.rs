@@ -17,7 +17,7 @@ const NAMES: [&str; 5] = ["Alford", "Holiday", "Hamilton", "Ball", "Welsh"];
 /// Reports that are sent first: connections between servers come up, and caches warm.
 const FIRST_REPORTS: u64 = 50;
 
-/// How many times the first reports are tried: a link may not be up when the ring has started.
+/// Attempts of the first reports: a link may not be up when the ring has started.
 const FIRST_TRIES: usize = 3;
 
 /// Load before and after the reports whose delay counts.

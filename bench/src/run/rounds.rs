@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::record::{Cell, Figure};
-use super::runner::{OTHER_CLIENTS, Runner, alone, cell};
+use super::runner::{OTHER_CLIENTS, Runner, alone};
 use super::scenario::{Kind, Scenario};
 use super::turns::Turns;
 use super::{at_capacity, catch_up, measure, propagation};
@@ -17,13 +17,14 @@ impl Runner<'_> {
         }
         self.workplace.divide_cores(!scenario.shared_cores)?;
         match scenario.kind {
-            Kind::Load => {
-                let found = self.found.remove(&scenario.name).unwrap_or_default();
-                let points = scenario.points();
-                let found = Turns::new(self, scenario, &points, rounds, found).run()?;
-                self.found.insert(scenario.name.clone(), found);
-                Ok(())
+            Kind::Load => Turns {
+                scenario,
+                points: &scenario.points(),
+                entries: self.entries(scenario),
+                rounds,
+                runner: self,
             }
+            .run(),
             Kind::Flood => self.floods(scenario, rounds),
             Kind::Fill | Kind::CatchUp | Kind::Churn | Kind::Full => {
                 self.each_alone(scenario, rounds)
@@ -36,23 +37,17 @@ impl Runner<'_> {
         let (points, entries) = (scenario.points(), self.entries(scenario));
         for round in rounds {
             for entry in &entries {
-                let first = cell(scenario, &points[0], entry, round, None);
+                let first = Cell::new(scenario, &points[0], entry, round);
                 self.announce(&first);
                 let clients = first.clients() + OTHER_CLIENTS;
                 let fleet = propagation::start(self.workplace, entry, clients, &mut self.progress);
                 for point in &points {
-                    let mut cell = cell(scenario, point, entry, round, None);
-                    let result = match (&fleet, point.fraction) {
-                        (Err(error), _) => Err(error.clone()),
-                        (Ok(_), None) => Ok(None),
-                        (Ok(fleet), Some(fraction)) => {
-                            measure::capacity(&cell, fleet, &mut self.progress)
-                                .map(|capacity| Some((capacity * fraction).round()))
+                    let mut cell = Cell { point, ..first };
+                    let result = fleet.as_ref().map_err(Clone::clone).and_then(|fleet| {
+                        if let Some(fraction) = point.fraction {
+                            let capacity = measure::capacity(&cell, fleet, &mut self.progress)?;
+                            cell.rate = Some((capacity * fraction).round());
                         }
-                    };
-                    let result = result.and_then(|rate| {
-                        cell.rate = rate;
-                        let fleet = fleet.as_ref().map_err(Clone::clone)?;
                         propagation::measure(&cell, fleet, &mut self.progress)
                     });
                     self.record.add(&cell, result)?;
@@ -68,7 +63,7 @@ impl Runner<'_> {
         for point in scenario.points() {
             for round in rounds.clone() {
                 for entry in self.entries(scenario) {
-                    let cell = cell(scenario, &point, entry, round, None);
+                    let cell = Cell::new(scenario, &point, entry, round);
                     self.announce(&cell);
                     let result = self.once(&cell);
                     self.record.add(&cell, result)?;

@@ -1,36 +1,26 @@
-//! The state of a run: the results so far, the scenarios' findings, and the expected time left.
+//! The state of a run: the record, the commands so far, and the expected time left.
 //! `rounds` runs the scenarios on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::fleet::{Fleet, Workplace};
-use super::point::Point;
 use super::record::{Cell, Record};
 use super::scenario::{Entry, Kind, Scenario};
 use super::variant::Variant;
 use crate::progress::Progress;
 
-/// Seconds that a cell takes beside its own load: connecting, and seeing all connections gone.
+/// Seconds that a cell takes beside its own load: connecting, and waiting for all connections to end.
 const CELL_SECONDS: f64 = 0.02;
 
 /// Seconds that starting a server takes, and its first requests.
 const START_SECONDS: f64 = 0.7;
 
-/// Clients of a run that are not its load: who greets, who reports a flood, who asks.
+/// Clients of a run that are not its load: for greetings, the reports of a flood, and queries.
 pub(super) const OTHER_CLIENTS: usize = 8;
 
-/// Where a server that is alone is put.
+/// Name of a server that is alone.
 const ALONE: &[&str] = &["Alone"];
-
-/// Findings of the earlier passes of a scenario, by point and entry.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    /// Replies that were wrong once make a cell void, however often they were right.
-    pub(super) void: BTreeSet<(usize, usize)>,
-    /// Log lines that were lost.
-    pub(super) dropped_lines: BTreeMap<(usize, usize), usize>,
-}
 
 /// A run in the making.
 #[derive(Debug)]
@@ -40,8 +30,8 @@ pub(crate) struct Runner<'a> {
     usable: &'a BTreeSet<String>,
     pub(super) progress: Progress,
     pub(super) commands: Vec<String>,
-    /// Findings of the scenarios of loads so far, by name.
-    pub(super) found: BTreeMap<String, Found>,
+    /// Log lines that were lost so far, by scenario, point and entry.
+    pub(super) lost_lines: BTreeMap<(String, usize, usize), usize>,
     passes: usize,
     started: Instant,
     /// Seconds that all cells were expected to take, and those that are done.
@@ -63,7 +53,7 @@ impl<'a> Runner<'a> {
             usable,
             progress,
             commands: Vec::new(),
-            found: BTreeMap::new(),
+            lost_lines: BTreeMap::new(),
             passes,
             started: Instant::now(),
             expected: 0.0,
@@ -79,11 +69,6 @@ impl<'a> Runner<'a> {
             runner.expected += cells as f64 * seconds;
         }
         runner
-    }
-
-    /// All rows.
-    pub(crate) fn into_record(self) -> Record {
-        self.record
     }
 
     /// The commands so far: those of the first round of each scenario.
@@ -137,22 +122,6 @@ pub(super) fn alone<'f>(
         *fleet = Some(Fleet::start(workplace, variant, ALONE)?);
     }
     fleet.as_mut().ok_or_else(|| "no server".to_owned())
-}
-
-pub(super) fn cell<'a>(
-    scenario: &'a Scenario,
-    point: &'a Point,
-    entry: &'a Entry,
-    round: usize,
-    rate: Option<f64>,
-) -> Cell<'a> {
-    Cell {
-        scenario,
-        point,
-        entry,
-        round,
-        rate,
-    }
 }
 
 /// Seconds that a cell will about take.

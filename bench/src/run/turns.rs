@@ -3,23 +3,19 @@
 //! In each pass servers are new: where a process happens to lie in memory and which core it found
 //! are then not in all of its rounds. They stay up for all points that differ in the load
 //! alone, and at each point variants take turns: A B C, then C B A, so that a machine that gets
-//! slower or faster favors nobody. A turn is short and rounds are many, which is what the median of
+//! slower or faster favors none. A turn is short and rounds are many, which is what the median of
 //! their ratios needs.
 
 use std::ops::Range;
 
-use hdrhistogram::Histogram;
-
 use super::fleet::Fleet;
 use super::measure::{self, Visit};
-use super::point::Point;
 use super::record::{Cell, Figure, figure};
-use super::runner::{Found, Runner, alone, cell};
-use super::scenario::{Entry, Scenario};
-use super::statistics::Spread;
+use super::runner::{Runner, alone};
+use super::scenario::{Entry, Point, Scenario};
 use crate::load::Measured;
 
-/// How many times each variant's capacity is measured before a rate is set by it.
+/// Measurements of each variant's capacity before a rate is set by it.
 const CALIBRATIONS: usize = 3;
 
 /// Seconds of load before the first round at a point, beside the warm-up of each round: for caches,
@@ -29,82 +25,66 @@ const FIRST_WARMUP: f64 = 0.2;
 /// One pass of a scenario of loads.
 #[derive(Debug)]
 pub(super) struct Turns<'r, 'a, 's> {
-    runner: &'r mut Runner<'a>,
-    scenario: &'s Scenario,
-    points: &'s [Point],
-    entries: Vec<&'s Entry>,
-    rounds: Range<usize>,
-    found: Found,
+    pub(super) runner: &'r mut Runner<'a>,
+    pub(super) scenario: &'s Scenario,
+    pub(super) points: &'s [Point],
+    pub(super) entries: Vec<&'s Entry>,
+    /// The numbers of the pass's rounds.
+    pub(super) rounds: Range<usize>,
 }
 
-/// What one variant has at one point, in one pass.
+/// State of one variant at one point, in one pass.
 #[derive(Debug, Default)]
 struct Stay {
     visit: Option<Visit>,
-    /// Latencies of its rounds so far: latency and lateness.
-    pooled: Option<(Histogram<u64>, Histogram<u64>)>,
+    /// The first of its rounds, with the latencies of all so far.
+    pooled: Option<Measured>,
 }
 
-impl<'r, 'a, 's> Turns<'r, 'a, 's> {
-    pub(super) fn new(
-        runner: &'r mut Runner<'a>,
-        scenario: &'s Scenario,
-        points: &'s [Point],
-        rounds: Range<usize>,
-        found: Found,
-    ) -> Turns<'r, 'a, 's> {
-        let entries = runner.entries(scenario);
-        Turns {
-            runner,
-            scenario,
-            points,
-            entries,
-            rounds,
-            found,
-        }
-    }
-
+impl<'s> Turns<'_, '_, 's> {
     /// Runs the rounds. Cells that fail are void; the error is one of the record's own.
-    pub(super) fn run(mut self) -> Result<Found, String> {
+    pub(super) fn run(mut self) -> Result<(), String> {
         if self.rounds.is_empty() {
-            return Ok(self.found);
+            return Ok(());
         }
         for points in same_servers(self.points) {
             self.same(points)?;
         }
-        let last = self.scenario.rounds;
-        if self.rounds.contains(&last) {
-            for (&(point, index), &lines) in &self.found.dropped_lines {
-                let cell = self.cell(point, index, last, None);
-                let figures = vec![figure("log_drops", lines as f64)];
-                self.runner.record.add(&cell, Ok(figures))?;
+        if self.rounds.contains(&self.scenario.rounds) {
+            for ((scenario, point, index), &lines) in &self.runner.lost_lines {
+                if *scenario == self.scenario.name {
+                    let cell = self.cell(*point, *index, self.scenario.rounds, None);
+                    let figures = vec![figure("log_drops", lines as f64)];
+                    self.runner.record.add(&cell, Ok(figures))?;
+                }
             }
         }
-        Ok(self.found)
+        Ok(())
     }
 
     fn cell(&self, point: usize, index: usize, round: usize, rate: Option<f64>) -> Cell<'s> {
-        let entry = self.entries[index];
-        cell(self.scenario, &self.points[point], entry, round, rate)
+        let (point, entry) = (&self.points[point], self.entries[index]);
+        Cell {
+            rate,
+            ..Cell::new(self.scenario, point, entry, round)
+        }
     }
 
-    /// The rounds at points that the same servers do for.
+    /// The rounds at points that the same servers serve.
     fn same(&mut self, points: Range<usize>) -> Result<(), String> {
         let mut fleets: Vec<Option<Fleet>> = self.entries.iter().map(|_| None).collect();
         let mut capacity = None;
         for point in points.clone() {
             let mut rate = None;
             if let Some(fraction) = self.points[point].fraction {
-                let capacity = capacity
-                    .get_or_insert_with(|| self.calibrate(point, &mut fleets))
-                    .clone();
+                let capacity = capacity.get_or_insert_with(|| self.calibrate(point, &mut fleets));
                 match capacity {
-                    Ok(capacity) => rate = Some((capacity * fraction).round()),
+                    Ok(capacity) => rate = Some((*capacity * fraction).round()),
                     Err(error) => {
                         for index in 0..self.entries.len() {
                             let cell = self.cell(point, index, self.rounds.start, None);
                             let error = format!("no capacity to take a part of: {error}");
-                            self.fail(&cell, (point, index), error)?;
+                            self.runner.record.fail(&cell, error)?;
                         }
                         continue;
                     }
@@ -112,27 +92,23 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
             }
             self.point(point, rate, &mut fleets)?;
         }
-        let mut lost = Vec::new();
-        for (index, entry) in self.entries.iter().enumerate() {
-            if let Some(fleet) = &mut fleets[index]
-                && entry.log
-                && fleet.variant().is_herd()
-            {
-                let lines = fleet
-                    .stop_member(0)
-                    .and_then(|()| measure::dropped_lines(fleet));
-                lost.push((index, lines));
+        for (index, fleet) in fleets.iter_mut().enumerate() {
+            let Some(fleet) = fleet else { continue };
+            if !self.entries[index].log || !fleet.variant().is_herd() {
+                continue;
             }
-        }
-        for (index, lines) in lost {
+            let lines = fleet
+                .stop_member(0)
+                .and_then(|()| measure::dropped_lines(fleet));
             for point in points.clone() {
                 match &lines {
                     Ok(lines) => {
-                        *self.found.dropped_lines.entry((point, index)).or_default() += lines
+                        let key = (self.scenario.name.clone(), point, index);
+                        *self.runner.lost_lines.entry(key).or_default() += lines;
                     }
                     Err(error) => {
                         let cell = self.cell(point, index, self.rounds.end - 1, None);
-                        self.fail(&cell, (point, index), error.clone())?;
+                        self.runner.record.fail(&cell, error.clone())?;
                     }
                 }
             }
@@ -152,15 +128,15 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
             for index in order(round, self.entries.len()) {
                 let cell = self.cell(point, index, round, rate);
                 self.runner.announce(&cell);
-                if !self.found.void.contains(&(point, index)) {
+                if !self.runner.record.is_void(&cell) {
                     let is_first = round == self.rounds.start;
                     let stay = &mut stays[index];
                     match self.turn(&cell, is_first, &mut fleets[index], stay) {
                         Ok(figures) => self.runner.record.add(&cell, Ok(figures))?,
                         Err(error) => {
-                            // What state the server is in nobody knows.
+                            // The state of the server is unknown.
                             (stays[index], fleets[index]) = (Stay::default(), None);
-                            self.fail(&cell, (point, index), error)?;
+                            self.runner.record.fail(&cell, error)?;
                         }
                     }
                 }
@@ -169,22 +145,13 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
         }
         for (index, stay) in stays.into_iter().enumerate() {
             let cell = self.cell(point, index, self.rounds.end - 1, rate);
-            if let Some((latency, lateness)) = &stay.pooled {
-                let figures = measure::latencies(&cell, latency, lateness);
+            if let Some(measured) = &stay.pooled {
+                let figures = measure::latencies(&cell, measured);
                 self.runner.record.add(&cell, Ok(figures))?;
             }
-            if let Some(visit) = stay.visit
-                && let Err(error) = visit.close()
-            {
-                self.fail(&cell, (point, index), error)?;
+            if let Some(Err(error)) = stay.visit.map(Visit::close) {
+                self.runner.record.fail(&cell, error)?;
             }
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, cell: &Cell<'_>, at: (usize, usize), error: String) -> Result<(), String> {
-        if self.found.void.insert(at) {
-            self.runner.record.add(cell, Err(error))?;
         }
         Ok(())
     }
@@ -216,8 +183,9 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
         } else {
             visit.close()?;
         }
-        stay.pool(&measured)?;
-        Ok(measure::figures(cell, &measured))
+        let figures = measure::figures(cell, &measured);
+        stay.pool(measured)?;
+        Ok(figures)
     }
 
     /// The capacity of the slowest of those that the scenario names, at a point.
@@ -229,35 +197,37 @@ impl<'r, 'a, 's> Turns<'r, 'a, 's> {
                 if !scenario.slowest_of.contains(&entry.name) {
                     continue;
                 }
-                let cell = cell(scenario, &self.points[point], entry, 1, None);
+                let cell = Cell::new(scenario, &self.points[point], entry, 1);
                 let fleet = alone(self.runner.workplace, &cell, &mut fleets[index])?;
                 let progress = &mut self.runner.progress;
                 found[index].push(measure::capacity(&cell, fleet, progress)?);
             }
         }
-        let medians = found.iter().filter_map(|found| Spread::of(found));
+        // All have the same odd number of values.
+        let medians = found.iter_mut().filter_map(|found| {
+            found.sort_by(f64::total_cmp);
+            found.get(CALIBRATIONS / 2).copied()
+        });
         medians
-            .map(|capacity| capacity.median)
             .min_by(f64::total_cmp)
             .ok_or_else(|| format!("none of {} takes part", scenario.slowest_of.join(", ")))
     }
 }
 
 impl Stay {
-    fn pool(&mut self, measured: &Measured) -> Result<(), String> {
-        match &mut self.pooled {
-            None => self.pooled = Some((measured.latency.clone(), measured.lateness.clone())),
-            Some((latency, lateness)) => {
-                let fault = |error| format!("histograms: {error}");
-                latency.add(&measured.latency).map_err(fault)?;
-                lateness.add(&measured.lateness).map_err(fault)?;
-            }
-        }
-        Ok(())
+    fn pool(&mut self, measured: Measured) -> Result<(), String> {
+        let Some(pooled) = &mut self.pooled else {
+            self.pooled = Some(measured);
+            return Ok(());
+        };
+        let latency = pooled.latency.add(&measured.latency);
+        latency
+            .and_then(|()| pooled.lateness.add(&measured.lateness))
+            .map_err(|error| format!("histograms: {error}"))
     }
 }
 
-/// Points one after the other that differ in the load alone.
+/// Runs of points that differ in the load alone.
 fn same_servers(points: &[Point]) -> Vec<Range<usize>> {
     let server = |point: &Point| (point.connections, point.workers, point.idle);
     let mut ranges = Vec::new();
@@ -269,7 +239,7 @@ fn same_servers(points: &[Point]) -> Vec<Range<usize>> {
     ranges
 }
 
-/// Who comes when in a round.
+/// The order of the variants in a round.
 fn order(round: usize, entries: usize) -> Vec<usize> {
     let forward = 0..entries;
     if round % 2 == 1 {

@@ -1,22 +1,21 @@
-//! What can be started: the herd itself, and the folders of `bench/variants`.
+//! The programs that can be started: the herd itself, and the folders of `bench/variants`.
 //!
-//! A variant's folder has three programs: `setup` installs or builds it, `version` tells in a
-//! line what it is made of, and `serve NAME --servers FILE [--log FILE]` becomes the server, which
+//! A variant's folder has three programs: `setup` installs or builds it, `version` prints a line with
+//! the versions of its parts, and `serve NAME --servers FILE [--log FILE]` becomes the server, which
 //! prints a line that begins with `NAME is ready`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::scenario::Entry;
 
-/// Where the herd is built, below the folder that this program is run in.
+/// Path of the herd's program, below the folder that this program is run in.
 const HERD: &str = "target/release/herd";
 
-/// Where the variants are.
+/// Folder of the variants.
 const FOLDER: &str = "bench/variants";
 
-/// What a server is started as.
+/// The command of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Variant {
     name: String,
@@ -31,7 +30,7 @@ fn is_herd(name: &str) -> bool {
     name == "herd" || name == "herd-dedicated"
 }
 
-/// What a variant speaks, as an option of the load.
+/// The protocol of a variant, as an option of the load; `None` for the herd's own.
 pub(crate) fn wire(name: &str) -> Option<&'static str> {
     match name {
         "echo" => Some("--echo"),
@@ -40,7 +39,7 @@ pub(crate) fn wire(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The program that runs a variant, or why there is none.
+/// The program that runs a variant. The error says why there is none.
 pub(crate) fn program(name: &str) -> Result<PathBuf, String> {
     let (path, how) = if is_herd(name) {
         (PathBuf::from(HERD), "build it with: cargo build --release")
@@ -53,22 +52,6 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, String> {
     };
     path.canonicalize()
         .map_err(|error| format!("{}: {error}; {how}", path.display()))
-}
-
-/// A line that says which version a variant is.
-pub(crate) fn version(name: &str) -> String {
-    let command = if is_herd(name) {
-        Command::new(HERD).arg("--version").output()
-    } else {
-        Command::new(Path::new(FOLDER).join(name).join("version")).output()
-    };
-    match command {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
-        Ok(output) => format!("unknown ({})", output.status),
-        Err(error) => format!("unknown ({error})"),
-    }
 }
 
 /// The flags of `herd serve` for an entry: its own come last.
@@ -99,7 +82,7 @@ fn flags(
 }
 
 impl Variant {
-    /// What an entry starts, for so many clients at a time.
+    /// The variant of an entry, for this number of clients at a time.
     pub(crate) fn new(
         entry: &Entry,
         workers: Option<usize>,
@@ -107,31 +90,25 @@ impl Variant {
     ) -> Result<Variant, String> {
         let name = entry.variant();
         let program = program(name)?;
-        if !is_herd(name) {
-            if !entry.flags.is_empty() {
-                return Err(format!("`{}` takes no flags", entry.name));
-            }
-            return Ok(Variant {
-                name: entry.name.clone(),
-                program,
-                flags: None,
-                log: entry.log,
-            });
-        }
+        let flags = match is_herd(name) {
+            true => Some(flags(entry, workers, clients)?),
+            false if entry.flags.is_empty() => None,
+            false => return Err(format!("`{}` takes no flags", entry.name)),
+        };
         Ok(Variant {
             name: entry.name.clone(),
             program,
-            flags: Some(flags(entry, workers, clients)?),
+            flags,
             log: entry.log,
         })
     }
 
-    /// What it is called in the results.
+    /// Name in the results.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it is the herd itself, which keeps a journal and says when its log drops lines.
+    /// Returns whether it is the herd itself, which keeps a journal and reports lost log lines.
     pub(crate) fn is_herd(&self) -> bool {
         self.flags.is_some()
     }

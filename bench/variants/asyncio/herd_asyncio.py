@@ -184,7 +184,7 @@ class Session(asyncio.Protocol):
         return False
 
     def look_at_rest(self) -> None:
-        """What is to be done about a line that is not whole, or about none."""
+        """Handles an incomplete line, or none."""
         rest = self.unread
         # One byte over the limit may yet turn out to be the CR of an ending.
         if len(rest) > MAX_LINE + 1 or (len(rest) > MAX_LINE and not rest.endswith(b"\r")):
@@ -266,7 +266,7 @@ class Neighbor(asyncio.Protocol):
             self.log.info("neighbor %s lost: %s", self.name or "unknown", exc or "closed")
 
     def data_received(self, data: bytes) -> None:
-        """Takes the neighbor's lines, and tells the others what was new."""
+        """Takes the neighbor's lines, and passes new records on to the others."""
         *lines, self.unread = (self.unread + data).split(b"\n")
         for line in lines:
             if self.log:
@@ -279,7 +279,7 @@ class Neighbor(asyncio.Protocol):
         self.herd.flood(self.name)
 
     def introduce(self, line: bytes) -> bool:
-        """Takes the first line, which says who it is."""
+        """Takes the first line, which names the neighbor."""
         names = (neighbor.name for neighbor in self.herd.settings.neighbors)
         self.name = next((name for name in names if line == b"SERVER %b" % name.encode()), "")
         return bool(self.name)
@@ -306,7 +306,7 @@ class Herd:
         self.http: aiohttp.ClientSession | None = None
 
     def flood(self, sender: str = "") -> None:
-        """Tells the neighbors what is new, but not the one who told it."""
+        """Sends new records to the neighbors, but not to the one that sent them."""
         if not self.records.news:
             return
         news = self.records.take_news()
@@ -321,7 +321,7 @@ class Herd:
                 transport.abort()
 
     async def keep_link(self, neighbor: Server) -> None:
-        """Keeps a neighbor told: what is known once it can be reached, then what is new."""
+        """Keeps a neighbor up to date: sends all records once it is reached, then new ones."""
         delay = FIRST_DELAY
         while True:
             try:

@@ -66,7 +66,7 @@ export class Herd {
     this.#links = this.neighbors.map((neighbor) => new Link(this, neighbor));
   }
 
-  /** Tells the neighbors what is new, but not the one who told it. */
+  /** Sends new records to the neighbors, but not to the one that sent them. */
   flood(sender = '') {
     const news = this.records.takeNews();
     if (news === '') return;

@@ -15,7 +15,7 @@ const HELP = `Usage: serve NAME --servers FILE [OPTION...]
 
 Serve as the server NAME of a herd.
 
-  --servers FILE      who the servers are
+  --servers FILE      the servers of the herd
   --log FILE          log connections and lines there
   --places-url URL    Google's Nearby Search (legacy) or one like it; the key is in
                       $${KEY_VARIABLE} (default: no places)

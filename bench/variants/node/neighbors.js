@@ -55,7 +55,7 @@ export class Neighbor {
     this.#herd.flood(this.#name);
   }
 
-  /** Takes the first line, which says who it is. */
+  /** Takes the first line, which names the neighbor. */
   #introduce(line) {
     this.#name = this.#herd.me.neighbors.find((name) => line === `SERVER ${name}`) ?? '';
     return this.#name !== '';
@@ -87,7 +87,7 @@ export class Link {
     this.#connect();
   }
 
-  /** Whom it leads to. */
+  /** Name of the neighbor. */
   get name() {
     return this.#neighbor.name;
   }

@@ -1,7 +1,7 @@
 /**
  * Google's Places Nearby Search (legacy), or one like it, over `fetch`.
  *
- * A result is passed on as Google's JSON has it, but written anew, so numbers may look different;
+ * A result is passed on as Google's JSON has it, but written again, so numbers may look different;
  * results outside the radius are not left out.
  */
 
@@ -16,7 +16,7 @@ const MAX_BODY = 2 << 20;
 
 const FAILURES = new Set(['INVALID_REQUEST', 'OVER_QUERY_LIMIT', 'REQUEST_DENIED', 'UNKNOWN_ERROR']);
 
-/** Whom to ask. */
+/** The service that answers searches. */
 export class Provider {
   #url;
   #key;

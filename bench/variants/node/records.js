@@ -9,7 +9,7 @@
 /** Bytes that a line may have without its ending. */
 export const MAX_LINE = 4096;
 
-/** What a client without room is told before its connection closes. */
+/** Reply to a client that is refused because the server is full. */
 export const FULL = '? server full\n';
 
 /** Seconds that a client's time may be ahead of this server's clock. */
@@ -83,7 +83,7 @@ export class Records {
     this.#maxRecords = maxRecords;
   }
 
-  /** What the neighbors have yet to be told, once. */
+  /** The `AT` lines that the neighbors have yet to get, once. */
   takeNews() {
     const news = this.#news;
     this.#news = '';

@@ -1,8 +1,8 @@
 /**
- * `servers.txt`: who the servers are, where they listen, and who is whose neighbor.
+ * `servers.txt`: the servers, their addresses, and their neighbors.
  *
  * One line a server, `NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR...`; `#` starts a comment. A file
- * with a fault is refused, and every fault in it is told.
+ * with a fault is refused, and every fault in it is reported.
  */
 
 import { readFileSync } from 'node:fs';

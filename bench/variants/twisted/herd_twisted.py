@@ -182,7 +182,7 @@ class Client(LineReceiver, TimeoutMixin):
         self.release("transport")
 
     def unsent(self) -> int:
-        """Bytes that the client has yet to take. The transport tells nobody, so this looks inside."""
+        """Bytes that the client has yet to take. The transport has no method for it, so this looks inside."""
         transport = self.transport
         return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
 
@@ -282,7 +282,7 @@ class Neighbor(LineOnlyReceiver):
         self.name = ""
 
     def lineReceived(self, line: bytes) -> None:
-        """Takes a record, and tells the other neighbors if it was new."""
+        """Takes a record, and passes it on to the other neighbors if it was new."""
         self.herd.note("neighbor %s > %s", self.name or "unknown", line)
         if not self.name:
             names = (neighbor.name for neighbor in self.herd.settings.neighbors)
@@ -431,7 +431,7 @@ class Herd:
         self.agent = Agent(reactor, connectTimeout=TIMEOUT, pool=HTTPConnectionPool(reactor))
 
     def flood(self, sender: str = "") -> None:
-        """Tells the neighbors what is new, but not the one who told it."""
+        """Sends new records to the neighbors, but not to the one that sent them."""
         if not self.records.news:
             return
         news = self.records.take_news()

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::template::{Token, Wildcard};
 
-/// Maximum distance of a difference from the one that a transcript expects, in seconds: the time that
-/// a slow run may take, and the skew of two machines' clocks.
+/// Largest deviation of a difference from the one that a transcript expects, in seconds: the time of a
+/// slow run, and the difference of two machines' clocks.
 const DIFFERENCE_TOLERANCE_SECONDS: f64 = 5.0;
 
 /// Digits of a difference behind its point.
@@ -75,7 +75,7 @@ impl Known {
         true
     }
 
-    /// The expected line as a failure shows it, with what is known filled in.
+    /// The expected line as a failure shows it, with the known values filled in.
     pub(crate) fn show(&self, expected: &[Token]) -> String {
         let mut out = String::new();
         for token in expected {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::template::Template;
 
-/// Default duration of `silent` in milliseconds.
+/// Default time of `silent`, in milliseconds.
 const SILENCE_MILLIS: u64 = 100;
 
 /// One line of a transcript.
@@ -115,7 +115,7 @@ fn parse_step(line: &str) -> Result<(&str, Vec<Action>), String> {
         "<<" => {
             let lines = Template::parse(text)?;
             if !lines.ends_a_line() {
-                return Err("what `<<` expects ends in `\\n`: replies are lines".to_owned());
+                return Err("the text of `<<` must end in `\\n`: replies are lines".to_owned());
             }
             vec![Action::Expect(lines)]
         }
@@ -161,9 +161,7 @@ fn bare(action: Action, verb: &str, text: &str) -> Result<Action, String> {
 fn send(text: &str, line: bool) -> Result<Action, String> {
     let mut text = Template::parse(text)?;
     if text.has_wildcards() {
-        return Err(
-            "only a server knows {server} and {difference}: not in what is sent".to_owned(),
-        );
+        return Err("only a server knows {server} and {difference}: they can't be sent".to_owned());
     }
     if line {
         text = text.with_line_end();
@@ -253,7 +251,7 @@ mod tests {
         check_error("a- > x", "no name");
         check_error("a > {server}", "only a server knows");
         check_error("a refuses {difference}", "only a server knows");
-        check_error("a << x", "ends in");
+        check_error("a << x", "must end in");
         check_error("a split 0 x", "no bytes");
         check_error("a places many", "no number");
         check_error("a end soon", "stands alone");

@@ -1,6 +1,6 @@
 //! The text of a step: bytes with escapes, placeholders and repetitions.
 //!
-//! One grammar serves what is sent and what is expected, so a line that is echoed reads the
+//! One grammar serves sent and expected text, so a line that is echoed reads the
 //! same in both places. Only `{server}` and `{difference}` are not allowed in sent text: the
 //! server chooses them.
 
@@ -14,13 +14,13 @@ pub(crate) struct Template(Vec<Part>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Bytes(Vec<u8>),
-    /// The transcript's clock plus this number of seconds.
+    /// The transcript's clock, plus these seconds.
     Now(i64),
     Unique,
     /// Index, from 0, of the current repetition of the innermost chunk.
     Index,
     Wildcard(Wildcard),
-    Repeat(usize, Vec<Part>),
+    Repeat(usize, Template),
 }
 
 /// A value that the server chooses: only its form and its repetition can be checked.
@@ -57,7 +57,7 @@ pub(crate) struct Values {
 }
 
 impl Template {
-    /// Reads a text; the error says what is wrong with it.
+    /// Parses a text; the error describes its fault.
     pub(crate) fn parse(text: &str) -> Result<Template, String> {
         let mut parser = Parser {
             rest: text.as_bytes(),
@@ -78,12 +78,20 @@ impl Template {
 
     /// Returns whether the server chooses a part of it.
     pub(crate) fn has_wildcards(&self) -> bool {
-        has_wildcards(&self.0)
+        self.0.iter().any(|part| match part {
+            Part::Wildcard(_) => true,
+            Part::Repeat(_, inner) => inner.has_wildcards(),
+            _ => false,
+        })
     }
 
     /// Returns whether its last byte is an LF.
     pub(crate) fn ends_a_line(&self) -> bool {
-        ends_a_line(&self.0)
+        match self.0.last() {
+            Some(Part::Bytes(bytes)) => bytes.ends_with(b"\n"),
+            Some(Part::Repeat(_, inner)) => inner.ends_a_line(),
+            _ => false,
+        }
     }
 
     /// The bytes to send.
@@ -99,69 +107,45 @@ impl Template {
 
     /// The lines to expect, without their LFs.
     pub(crate) fn lines(&self, values: &Values) -> Vec<Vec<Token>> {
-        let mut lines = vec![Vec::new()];
+        let (mut lines, mut line) = (Vec::new(), Vec::new());
         for token in self.tokens(values) {
             let Token::Bytes(bytes) = token else {
-                last(&mut lines).push(token);
+                line.push(token);
                 continue;
             };
             for (index, piece) in bytes.split(|&byte| byte == b'\n').enumerate() {
                 if index > 0 {
-                    lines.push(Vec::new());
+                    lines.push(std::mem::take(&mut line));
                 }
                 if !piece.is_empty() {
-                    last(&mut lines).push(Token::Bytes(piece.to_vec()));
+                    line.push(Token::Bytes(piece.to_vec()));
                 }
             }
         }
-        if lines.last().is_some_and(Vec::is_empty) {
-            lines.pop();
+        if !line.is_empty() {
+            lines.push(line);
         }
         lines
     }
 
     fn tokens(&self, values: &Values) -> Vec<Token> {
         let mut out = Vec::new();
-        fill_in(&self.0, values, 0, &mut out);
+        self.fill_in(values, 0, &mut out);
         out
     }
-}
 
-fn last(lines: &mut Vec<Vec<Token>>) -> &mut Vec<Token> {
-    if lines.is_empty() {
-        lines.push(Vec::new());
-    }
-    let index = lines.len() - 1;
-    &mut lines[index]
-}
-
-fn has_wildcards(parts: &[Part]) -> bool {
-    parts.iter().any(|part| match part {
-        Part::Wildcard(_) => true,
-        Part::Repeat(_, inner) => has_wildcards(inner),
-        _ => false,
-    })
-}
-
-fn ends_a_line(parts: &[Part]) -> bool {
-    match parts.last() {
-        Some(Part::Bytes(bytes)) => bytes.ends_with(b"\n"),
-        Some(Part::Repeat(_, inner)) => ends_a_line(inner),
-        _ => false,
-    }
-}
-
-fn fill_in(parts: &[Part], values: &Values, index: usize, out: &mut Vec<Token>) {
-    for part in parts {
-        match part {
-            Part::Bytes(bytes) => push_token(out, bytes),
-            Part::Now(offset) => push_token(out, (values.now + offset).to_string().as_bytes()),
-            Part::Unique => push_token(out, values.unique.as_bytes()),
-            Part::Index => push_token(out, index.to_string().as_bytes()),
-            Part::Wildcard(wildcard) => out.push(Token::Wildcard(wildcard.clone())),
-            Part::Repeat(count, inner) => {
-                for index in 0..*count {
-                    fill_in(inner, values, index, out);
+    fn fill_in(&self, values: &Values, index: usize, out: &mut Vec<Token>) {
+        for part in &self.0 {
+            match part {
+                Part::Bytes(bytes) => push_token(out, bytes),
+                Part::Now(offset) => push_token(out, (values.now + offset).to_string().as_bytes()),
+                Part::Unique => push_token(out, values.unique.as_bytes()),
+                Part::Index => push_token(out, index.to_string().as_bytes()),
+                Part::Wildcard(wildcard) => out.push(Token::Wildcard(wildcard.clone())),
+                Part::Repeat(count, inner) => {
+                    for index in 0..*count {
+                        inner.fill_in(values, index, out);
+                    }
                 }
             }
         }
@@ -251,7 +235,7 @@ impl Parser<'_> {
                 .rest
                 .strip_prefix(b"}")
                 .ok_or("a repetition without its `}`")?;
-            return Ok(Part::Repeat(count, inner));
+            return Ok(Part::Repeat(count, Template(inner)));
         }
         let end = self.rest.iter().position(|&byte| byte == b'}');
         let end = end.ok_or("a `{` without its `}`; a brace itself is `\\{`")?;
@@ -261,7 +245,7 @@ impl Parser<'_> {
     }
 }
 
-/// A placeholder by what stands between its braces.
+/// A placeholder by the name between its braces.
 fn named(name: &str, depth: usize) -> Result<Part, String> {
     match name {
         "server" => return Ok(Part::Wildcard(Wildcard::Server)),

@@ -120,8 +120,8 @@ fn too_much_fails() {
 
 #[test]
 fn a_reply_that_needs_two_reads_is_not_once() {
-    // The kernel decides whether the two writes come with one read, unless the second waits for
-    // the client's end, which comes only after the step has failed.
+    // It is up to the kernel if the two writes come with one read, unless the second waits
+    // for the client's end, which comes only after the step has failed.
     check(
         "a > x\na once\na < ? x\na < y",
         2,
@@ -162,7 +162,7 @@ fn a_missing_server_is_reported() {
     let address = listener.local_addr().expect("an address").to_string();
     drop(listener);
     let transcript = Transcript::parse("transcript.txt", "a > x").expect("a transcript");
-    let error = transcript.run(&address).expect_err("nobody listens");
+    let error = transcript.run(&address).expect_err("no server listens");
     assert!(
         error.contains("transcript.txt:1: a: can't connect to"),
         "{error}"
@@ -170,7 +170,7 @@ fn a_missing_server_is_reported() {
 }
 
 #[test]
-fn an_invalid_transcript_is_reported_with_file_and_line() {
+fn a_broken_transcript_names_file_and_line() {
     let error = Transcript::parse("transcript.txt", "a > x\na says").expect_err("no step");
     assert_eq!(error, "transcript.txt:2: no such step: `says`");
 }

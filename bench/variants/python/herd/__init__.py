@@ -1,1 +1,1 @@
-"""What the Python variants share: everything that touches neither a socket nor an event loop."""
+"""Shared by the Python variants: everything that touches neither a socket nor an event loop."""

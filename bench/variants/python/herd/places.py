@@ -1,7 +1,7 @@
-"""Google's Places Nearby Search (legacy): what is asked, and what a client is told.
+"""Google's Places Nearby Search (legacy): requests and replies.
 
 The variants fetch the URL in their own way. A result is passed on as Google's JSON has it, but
-written anew, so numbers may look different; results outside the radius are not left out.
+written again, so numbers may look different; results outside the radius are not left out.
 """
 
 import json
@@ -25,13 +25,13 @@ FAILURES = {"INVALID_REQUEST", "OVER_QUERY_LIMIT", "REQUEST_DENIED", "UNKNOWN_ER
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Whom to ask."""
+    """The service that answers searches."""
 
     url: str
     key: str
 
     def search_url(self, search: Search) -> str:
-        """What to fetch for a search."""
+        """The URL of a search."""
         second = max(search.location.rfind("+"), search.location.rfind("-"))
         latitude, longitude = search.location[:second], search.location[second:]
         query = urlencode(

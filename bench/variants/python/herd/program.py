@@ -20,7 +20,7 @@ SPARE_DESCRIPTORS = 256
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line says."""
+    """The settings from the command line."""
 
     me: Server
     neighbors: list[Server]
@@ -43,7 +43,7 @@ def read_settings() -> Settings:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     parser = argparse.ArgumentParser(prog="serve", description="Serve as one server of a herd.", allow_abbrev=False)
     parser.add_argument("name", metavar="NAME", help="which server of the file")
-    parser.add_argument("--servers", metavar="FILE", type=Path, required=True, help="who the servers are")
+    parser.add_argument("--servers", metavar="FILE", type=Path, required=True, help="the servers of the herd")
     parser.add_argument("--log", metavar="FILE", type=Path, help="log connections and lines there")
     parser.add_argument(
         "--places-url",
@@ -131,5 +131,5 @@ def printable(line: bytes) -> str:
 
 
 def ready(me: Server) -> None:
-    """Tells whoever started the server that it listens."""
+    """Prints that the server listens."""
     print(f"{me.name} is ready: clients {me.clients}, peers {me.peers}", flush=True)

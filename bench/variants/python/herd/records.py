@@ -13,7 +13,7 @@ MAX_LINE = 4096
 
 NANOS = 10**9
 MAX_AHEAD = 300 * NANOS
-"""How far a client's time may be ahead of this server's clock; past this the report is invalid."""
+"""Longest time by which a client's time may be ahead of this server's clock; past this the report is invalid."""
 
 MAX_NUMBER = 40
 """Bytes that a number field may have."""
@@ -45,7 +45,7 @@ match_at = re.compile(
 ).fullmatch
 
 FULL = b"? server full\n"
-"""What a client without room is told before its connection closes."""
+"""Reply to a client that is refused because the server is full."""
 
 Record = tuple[int, bytes]
 """A client's time in nanoseconds and its `AT` line with the line feed. Of two records the greater
@@ -74,7 +74,7 @@ def whatsat_reply(at: bytes, places: bytes) -> bytes:
 
 
 def nanoseconds(seconds: bytes, fraction: bytes | None) -> int:
-    """A time in nanoseconds. Never a float, which could not tell one nanosecond from the next."""
+    """A time in nanoseconds. Never a float, which is not exact to a nanosecond."""
     return int(seconds) * NANOS + (int(fraction.ljust(9, b"0")) if fraction else 0)
 
 
@@ -87,10 +87,10 @@ class Records:
         self.max_records = max_records
         self.records: dict[bytes, Record] = {}
         self.news: list[bytes] = []
-        """`AT` lines that the neighbors have yet to be told."""
+        """`AT` lines that the neighbors have yet to get."""
 
     def take_news(self) -> bytes:
-        """What the neighbors have yet to be told, as one text."""
+        """The lines that the neighbors have yet to get, as one text."""
         news = b"".join(self.news)
         self.news.clear()
         return news

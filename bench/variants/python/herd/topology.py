@@ -1,7 +1,7 @@
-"""`servers.txt`: who the servers are, where they listen, and who is whose neighbor.
+"""`servers.txt`: the servers, their addresses, and their neighbors.
 
 One line a server, `NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR...`; `#` starts a comment. A file
-with a fault is refused, and every fault in it is told.
+with a fault is refused, and every fault in it is reported.
 """
 
 import re
@@ -25,7 +25,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server, as its line tells it."""
+    """One server: a line of the file."""
 
     name: str
     clients: Address

@@ -35,7 +35,7 @@ struct Arguments {
     /// This server's name in the servers file
     name: String,
 
-    /// Who the servers are
+    /// The servers of the herd
     #[arg(long, value_name = "FILE")]
     servers: PathBuf,
 
@@ -44,7 +44,7 @@ struct Arguments {
     log: Option<PathBuf>,
 }
 
-/// What all tasks share.
+/// State shared by all tasks.
 struct Shared {
     herd: Replica,
     places: Places,
@@ -52,7 +52,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Tells the links that there is something to send.
+    /// Wakes the links, as there is something to send.
     fn wake_links(&self) {
         for link in &self.links {
             link.queued.notify_one();

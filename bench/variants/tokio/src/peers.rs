@@ -181,7 +181,7 @@ pub(crate) async fn receive(mut stream: TcpStream, shared: &Shared) -> Result<()
     Ok(())
 }
 
-/// Who has dialed.
+/// The link of the neighbor that has dialed.
 fn greet(line: &[u8], shared: &Shared) -> Result<LinkId> {
     let name = line.strip_prefix(b"HELLO ").context("no HELLO")?;
     let link = shared

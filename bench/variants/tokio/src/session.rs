@@ -27,7 +27,7 @@ use crate::Shared;
 /// Bytes a line may have, its ending not counted.
 const MAX_LINE_BYTES: usize = 4096;
 
-/// Bytes that a connection has room for: a line of full length and as much again.
+/// Bytes that a connection can hold: a line of full length and as much again.
 const READ_BYTES: usize = 8 << 10;
 
 /// Bytes of replies past which they are written before more requests are answered.
@@ -42,7 +42,7 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a reply's writing until the client has taken it.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a closing connection reads and drops: closing over unread input would reset it, and
+/// Time for which a closing connection reads and drops: closing over unread input would reset it, and
 /// the last reply would be lost.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -73,7 +73,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What the unread input begins with.
+/// Start of the unread input.
 enum Next<'a> {
     /// A whole line without its ending; `taken` bytes of input are it and its ending.
     Line { line: &'a [u8], taken: usize },
@@ -83,7 +83,7 @@ enum Next<'a> {
     Unfinished,
 }
 
-/// What is to be done once the replies of a turn are written.
+/// The next step once the replies of a turn are written.
 enum Then {
     Read,
     Answer,
@@ -103,7 +103,7 @@ pub(crate) async fn serve(
             let mut dropped = [0; 4096];
             while matches!(stream.read(&mut dropped).await, Ok(1..)) {}
         };
-        // Who still sends after that is cut off.
+        // A client that still sends after that is cut off.
         let _ = timeout(DRAIN_TIMEOUT, drain).await;
     }
     Ok(reason)
