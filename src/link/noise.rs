@@ -53,7 +53,8 @@ impl Initiator {
     }
 }
 
-/// Answers a dialer with the accepted key that it has used; `None` if it has used another.
+/// Answers a dialer with the accepted key that it has used; `None` if it has used another. That is
+/// found out before any key agreement, which takes most of the time of an answer.
 pub(super) fn respond(
     keys: &KeyFile,
     message: &Message,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use super::{HANDSHAKE_TIMEOUT, MAX_SKEW, VERSIONS};
 use crate::link::framing::is_timeout;
@@ -13,6 +14,8 @@ pub enum HandshakeError {
     Io(io::Error),
     /// It took too long.
     TimedOut,
+    /// The other side took longer than this to identify itself.
+    Late(Duration),
     /// The other side closed the connection early.
     Closed,
     /// The other side closed the connection when this server had proved its key.
@@ -46,6 +49,9 @@ impl fmt::Display for HandshakeError {
             HandshakeError::TimedOut => {
                 let seconds = HANDSHAKE_TIMEOUT.as_secs();
                 write!(f, "the handshake took longer than {seconds} s")
+            }
+            HandshakeError::Late(limit) => {
+                write!(f, "the handshake took longer than {} s", limit.as_secs())
             }
             HandshakeError::Closed => f.write_str("it closed during the handshake"),
             HandshakeError::KeyRefused => f.write_str(

@@ -5,9 +5,9 @@
 //! its own `HELLO`, or with `BYE` and the reason. Both check the other's, so a refusal is known,
 //! with its reason, at both ends.
 //!
-//! The first message may be a recording, so nothing is done on its account but to answer it. A
-//! `HELLO` that decrypts is new: the answer went into its ciphers.
+//! The dialer's side is here, [`accept`](mod@accept) has the other.
 
+pub(super) mod accept;
 mod error;
 mod hello;
 
@@ -15,8 +15,9 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::framing::{Reader, Stream, Writer, read};
-use super::noise::{self, Initiator, MESSAGE_BYTES, Message};
+use super::noise::{Initiator, MESSAGE_BYTES, Message};
 use crate::config::keys::KeyFile;
+pub use accept::accept;
 pub use error::HandshakeError;
 pub(super) use error::failed;
 use error::no_cipher;
@@ -42,6 +43,22 @@ pub struct Peer {
     pub writer: Writer,
 }
 
+/// A dialer's first message, made before the connection: a server that strangers flood gives each
+/// connection only milliseconds to prove itself.
+#[derive(Debug)]
+pub struct Opening {
+    initiator: Initiator,
+    message: Message,
+}
+
+impl Opening {
+    /// Makes the message.
+    pub fn new(keys: &KeyFile) -> Result<Opening, HandshakeError> {
+        let (initiator, message) = Initiator::start(keys.dialed()).map_err(no_cipher)?;
+        Ok(Opening { initiator, message })
+    }
+}
+
 /// The dialer's side: proves the key, identifies itself, and takes the neighbor's answer, all of it
 /// before `deadline`.
 pub fn dial(
@@ -51,7 +68,17 @@ pub fn dial(
     neighbor: &str,
     deadline: Instant,
 ) -> Result<Peer, HandshakeError> {
-    let (initiator, message) = Initiator::start(keys.dialed()).map_err(no_cipher)?;
+    dial_with(Opening::new(keys)?, stream, own, neighbor, deadline)
+}
+
+/// [`dial`] with a message that was made before the connection.
+pub fn dial_with(
+    Opening { initiator, message }: Opening,
+    stream: impl Stream,
+    own: &Hello,
+    neighbor: &str,
+    deadline: Instant,
+) -> Result<Peer, HandshakeError> {
     send_message(stream, &message)?;
     let answer = receive_message(stream, deadline).map_err(|error| match error {
         HandshakeError::Closed => HandshakeError::KeyRefused,
@@ -87,43 +114,6 @@ pub fn dial(
             Err(reason)
         }
     }
-}
-
-/// The accepting side: takes the dialer's identification, and answers. `knows` returns whether that
-/// name is a neighbor.
-pub fn accept(
-    stream: impl Stream,
-    keys: &KeyFile,
-    own: impl FnOnce() -> Hello,
-    knows: impl FnOnce(&str) -> bool,
-    deadline: Instant,
-) -> Result<Peer, HandshakeError> {
-    let message = receive_message(stream, deadline)?;
-    let (answer, ciphers) = noise::respond(keys, &message)
-        .map_err(no_cipher)?
-        .ok_or(HandshakeError::WrongKey)?;
-    send_message(stream, &answer)?;
-    let mut reader = Reader::new(ciphers.clone());
-    let mut writer = Writer::new(ciphers);
-    let line = reader.read_line(stream, deadline).map_err(failed)?;
-    let own = own();
-    let judged = Hello::parse(&line).and_then(|(hello, to)| {
-        hello.check(&to, &own)?;
-        if !knows(&hello.name) {
-            return Err(HandshakeError::NotANeighbor(hello.name));
-        }
-        Ok(hello)
-    });
-    let answer = match &judged {
-        Ok(hello) => own.to_line(&hello.name),
-        Err(reason) => format!("BYE {reason}\n"),
-    };
-    writer.write(stream, answer.as_bytes()).map_err(failed)?;
-    Ok(Peer {
-        hello: judged?,
-        reader,
-        writer,
-    })
 }
 
 /// Sends a message of the key's proof, framed like everything else.
