@@ -12,6 +12,8 @@ mod support;
 
 mod it {
     mod audit;
+    #[cfg(target_os = "linux")]
+    mod door;
     mod flood;
     mod links;
     mod places;

@@ -11,15 +11,19 @@
 //!
 //! - [`neighbor`] is the one state of a neighbor.
 //! - [`sender`] dials a neighbor and feeds it; [`receiver`] takes the records that neighbors flood.
+//! - [`door`] holds the connections to the peer port until their peers are identified; [`known`] is
+//!   where neighbors dial from.
 //! - [`audit`] compares the records of both sides now and then.
 //! - [`handshake`] authenticates a peer, by [`noise`] and the keys of [`keyring`]; [`framing`] is
 //!   encrypted lines, [`liveness`] the signs of life.
 //! - [`refusals`] counts and logs rejected peers; [`status`] answers status requests.
 
 pub(crate) mod audit;
+pub(crate) mod door;
 pub mod framing;
 pub mod handshake;
 pub(crate) mod keyring;
+pub(crate) mod known;
 mod liveness;
 pub mod neighbor;
 mod noise;
@@ -42,9 +46,11 @@ use crate::config::topology::{Address, Topology};
 use crate::replica::Replica;
 use crate::thread::{self, Stopper};
 use audit::Audit;
+use door::PeerAcceptor;
 use keyring::{AnotherHerd, Keyring};
+use known::KnownAddresses;
 use neighbor::{LinkStatus, Neighbors};
-use receiver::{PeerAcceptor, Receivers};
+use receiver::Receivers;
 use refusals::RejectedPeers;
 use sender::Sender;
 use sender::orders::CloseReason;
@@ -56,6 +62,7 @@ pub struct Links {
     replica: Arc<Replica>,
     keys: Arc<Keyring>,
     neighbors: Arc<Neighbors>,
+    known: KnownAddresses,
     senders: BTreeMap<String, Sender>,
     receivers: Receivers,
     rejected: Arc<RejectedPeers>,
@@ -136,10 +143,12 @@ impl Links {
             rejected: Arc::clone(&rejected),
             started: Instant::now(),
         };
+        let known = KnownAddresses::default();
         let receivers = Receivers::start(
             Arc::clone(&replica),
             Arc::clone(&keys),
             Arc::clone(&neighbors),
+            known.clone(),
             audit.peer_digests(),
             status.clone(),
             Arc::clone(&rejected),
@@ -148,6 +157,7 @@ impl Links {
             replica,
             keys,
             neighbors,
+            known,
             senders: BTreeMap::new(),
             receivers,
             rejected,
@@ -166,6 +176,7 @@ impl Links {
         let removed: Vec<_> = self.senders.extract_if(.., is_removed).collect();
         for (name, sender) in &removed {
             self.neighbors.dismiss(name);
+            self.known.remove(name);
             self.receivers.wake(name);
             sender.end(CloseReason::Dismissed);
         }
@@ -176,6 +187,10 @@ impl Links {
             changes.removed.push(name);
         }
         for (name, address) in wanted {
+            // Of a name, the dialer knows the addresses once it has looked them up.
+            if let Ok(ip) = address.host.parse() {
+                self.known.set(name, [ip]);
+            }
             match self.senders.get_mut(name) {
                 Some(sender) if sender.address() == address => {}
                 Some(sender) => {

@@ -44,8 +44,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Descriptors that are not for clients: links, listeners, files.
 const RESERVED_DESCRIPTORS: usize = 256;
 
-/// Threads whose number does not depend on the settings, rounded up: 16 for handshakes, two
-/// listeners, two for the upkeep of the replica, the timer, the audit, the log, and those for
+/// Threads whose number does not depend on the settings, rounded up: five for peers that are not
+/// neighbors, two listeners, two for the upkeep of the replica, the timer, the audit, the log, and those for
 /// signals.
 const OTHER_THREADS: usize = 32;
 
@@ -225,10 +225,10 @@ fn jobs(
     ]
 }
 
-/// Returns the number of threads that a server needs: the pool's, a sender, a reader and a receiver
-/// for each neighbor, and the others.
+/// Returns the number of threads that a server needs: the pool's, a sender, a reader and two
+/// receivers for each neighbor, and the others.
 fn threads(config: &Config) -> usize {
-    config.workers + 3 * config.server.neighbors.len() + OTHER_THREADS
+    config.workers + 4 * config.server.neighbors.len() + OTHER_THREADS
 }
 
 /// Raises the descriptor limit as far as possible, and returns the number of clients that it allows.

@@ -1,17 +1,22 @@
 //! Strangers: peers without the key, on the peer port and between two servers.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use herd::config::keys::KeyFile;
+use herd::config::topology::Address;
 use herd::link::framing::is_timeout;
+use herd::link::status::ask;
+use herd::model::time::Timestamp;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use super::form::{choose, figure, limit};
+use super::form::{choose, figure, limit, spread};
 use crate::support::fleet::Fleet;
 use crate::support::process::{herd, wait_for, wait_until};
 use crate::support::proxy::Proxy;
+use crate::support::strangers::Strangers;
 use crate::support::{PATIENCE, report, send_and_read};
 
 /// Length of each of the two handshake messages that prove the key, with the length prefix.
@@ -216,7 +221,7 @@ fn strangers_in_every_handshake_slot_do_not_affect_a_live_link() {
     let (over, came) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut longest = Duration::ZERO;
     std::thread::scope(|scope| {
-        for stranger in 0..40 {
+        for stranger in 0..100 {
             let (over, came, peers) = (&over, &came, fleet.peer(welsh));
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
@@ -268,4 +273,94 @@ fn strangers_in_every_handshake_slot_do_not_affect_a_live_link() {
             back.as_secs_f64()
         ),
     );
+}
+
+/// A server whose peer port strangers flood, from the address that neighbors dial from and from another.
+#[test]
+fn strangers_at_the_door_keep_out_neither_a_restarted_neighbor_nor_an_observer() {
+    const NEIGHBORS: [u8; 4] = [127, 0, 0, 1];
+    const ELSEWHERE: [u8; 4] = [127, 0, 0, 9];
+    type Start = fn(SocketAddr, [u8; 4]) -> Strangers;
+    let rate: Start = |to, from| Strangers::flood(to, from, 5_000);
+    let floods: [(&str, Start, u64); 3] = [
+        ("5,000 connections a second", rate, choose(2, 60)),
+        (
+            "40 silent connections",
+            |to, from| Strangers::hold(to, from, 40),
+            choose(1, 15),
+        ),
+        (
+            "1,000 silent connections",
+            |to, from| Strangers::hold(to, from, 1_000),
+            choose(1, 15),
+        ),
+    ];
+    for (label, start, seconds) in floods {
+        for from in [NEIGHBORS, ELSEWHERE] {
+            let mut fleet = Fleet::pair("door", &[]);
+            let (ball, welsh) = (0, 1);
+            fleet.start_all();
+            flood(&fleet, ball, welsh, "up");
+            flood(&fleet, welsh, ball, "up-too");
+            let (threads, resident) = {
+                let process = fleet.process(welsh);
+                (process.threads(), process.resident_kib())
+            };
+            let keys = KeyFile::load(&fleet.directory.0.join("herd.key")).unwrap();
+            let (host, port) = (fleet.peer(welsh).ip().to_string(), fleet.peer(welsh).port());
+            let address = Address { host, port };
+            let strangers = start(fleet.peer(welsh), from);
+            let began = Instant::now();
+            let ticks = fleet.process(welsh).cpu_ticks();
+            let (mut linked, mut answered, mut commands) = (Vec::new(), Vec::new(), Vec::new());
+            let mut most = 0;
+            while began.elapsed() < Duration::from_secs(seconds) {
+                fleet.kill(ball);
+                fleet.start(ball);
+                let back = Instant::now();
+                let round = linked.len();
+                flood(&fleet, ball, welsh, &format!("there-{round}"));
+                flood(&fleet, welsh, ball, &format!("back-{round}"));
+                linked.push(back.elapsed());
+                for _ in 0..5 {
+                    let (asked, now) = (Instant::now(), Timestamp::now());
+                    ask("Welsh", &address, &keys, now, asked + PATIENCE).unwrap();
+                    answered.push(asked.elapsed());
+                }
+                let asked = Instant::now();
+                let arguments = ["status", "--servers", "servers-Ball.txt"];
+                let output = herd(&fleet.directory, &arguments).output().unwrap();
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                assert!(
+                    !said.contains("no answer") && !said.contains("no status"),
+                    "{said}"
+                );
+                assert!(said.contains("2 of 2 servers up"), "{said}");
+                commands.push(asked.elapsed());
+                most = most.max(fleet.process(welsh).descriptors());
+                assert_eq!(fleet.process(welsh).threads(), threads);
+            }
+            let elapsed = began.elapsed();
+            let ticks = fleet.process(welsh).cpu_ticks() - ticks;
+            let came = strangers.stop();
+            let grown = fleet.process(welsh).resident_kib().saturating_sub(resident);
+            let figures = format!(
+                "{label} from {}: {came} in {:.0} s, {} restarts, linked both ways after {}, status after {}, `herd status` after {}, {:.1} % of a processor, {most} descriptors, {grown} KiB growth",
+                Ipv4Addr::from(from),
+                elapsed.as_secs_f64(),
+                linked.len(),
+                spread(&mut linked),
+                spread(&mut answered),
+                spread(&mut commands),
+                ticks as f64 / elapsed.as_secs_f64(),
+            );
+            figure("strangers at the door", &figures);
+            assert!(linked.iter().all(|after| *after < limit(5)), "{figures}");
+            assert!(answered.iter().all(|after| *after < limit(2)), "{figures}");
+            // A record on its way makes it look twice, a second apart.
+            assert!(commands.iter().all(|after| *after < limit(3)), "{figures}");
+            assert!(most < 250, "{figures}");
+            assert!(grown < 8 << 10, "{figures}");
+        }
+    }
 }

@@ -21,6 +21,9 @@ use parking_lot::Mutex;
 /// Bytes of each of the two handshake messages that prove the key, with their length prefix.
 const MESSAGE_BYTES: usize = 50;
 
+/// Connections from a neighbor's address that may wait at a time to prove themselves.
+const HANDSHAKE_SLOTS: usize = 64;
+
 /// Value of [`Proxy::flip`] at which no byte is changed.
 const NONE: usize = usize::MAX;
 
@@ -403,7 +406,7 @@ fn strangers_in_all_handshake_slots_are_gone_after_two_seconds_and_live_links_go
     let peers = pair.welsh.peer_address();
     let (connections, refused) = (pair.proxy.connections(), pair.welsh.peers_refused());
     let began = Instant::now();
-    let strangers: Vec<_> = (0..40)
+    let strangers: Vec<_> = (0..HANDSHAKE_SLOTS + 24)
         .map(|index| {
             let mut stream = TcpStream::connect(peers).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -412,7 +415,7 @@ fn strangers_in_all_handshake_slots_are_gone_after_two_seconds_and_live_links_go
             stream
         })
         .collect();
-    // At most 16 of them have a handshake slot.
+    // Those that have waited longest are evicted.
     await_refused(&pair.welsh, refused + 24);
     assert!(began.elapsed() < Duration::from_secs(2));
     let mut floods = 0;
@@ -433,7 +436,7 @@ fn strangers_in_all_handshake_slots_are_gone_after_two_seconds_and_live_links_go
         let after = thread.join().unwrap();
         assert!(after < Duration::from_secs(4), "{after:?}");
     }
-    await_refused(&pair.welsh, refused + 40);
+    await_refused(&pair.welsh, refused + HANDSHAKE_SLOTS as u64 + 24);
     assert_eq!(pair.proxy.connections(), connections, "the link was cut");
     let free = dial(peers, &KEYS, "Alford", "Welsh");
     assert_eq!(free, "refused: servers.txt here names no neighbor Alford");

@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod load;
 pub mod process;
 pub mod proxy;
+pub mod strangers;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -1,17 +1,19 @@
-//! The threads that take connections to the peer port, and their sockets.
+//! The threads that serve the peers which the [`door`](super::door) has let in, and their sockets.
 //!
-//! There is one thread for each neighbor and one for each handshake slot: strangers can fill the
-//! slots for two seconds, but never take a neighbor's place. A neighbor that connects again replaces
-//! its old connection, once it has proved that it is there: a replay of a neighbor's data gets no
-//! further than the handshake, and the neighbor's connection goes on.
+//! There are two threads for each neighbor: one for its connection, and one for the connection that
+//! replaces it while the older one has yet to end, since that may take as long as the disk does. No
+//! neighbor takes a thread from another. A neighbor that connects again replaces its old
+//! connection once it has proved that it is there: a replay of a neighbor's data gets no further
+//! than the door, and the neighbor's connection goes on. Observers have threads of their own.
 //!
 //! The protocol of a connection is in [`connection`]; [`registry`] holds the open connections.
 
 pub(super) mod connection;
 pub(super) mod registry;
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,14 +23,14 @@ use log::{debug, info};
 use parking_lot::Mutex;
 
 use crate::link::audit::PeerDigests;
-use crate::link::framing::{Reader, Transport, Writer, is_timeout, prepare, reset_at_close};
-use crate::link::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
+use crate::link::door::{Context, Door, FromPeer, IdentifiedPeer, PeerAcceptor};
+use crate::link::framing::{Reader, Transport, Writer, is_timeout, reset_at_close};
+use crate::link::handshake::HandshakeError;
 use crate::link::keyring::Keyring;
+use crate::link::known::KnownAddresses;
 use crate::link::neighbor::Neighbors;
 use crate::link::refusals::RejectedPeers;
-use crate::link::status::{self, OBSERVER, StatusSource};
-use crate::listener::{Accept, Accepted};
-use crate::model::time::Timestamp;
+use crate::link::status::{self, StatusSource};
 use crate::replica::Replica;
 use crate::thread;
 use connection::{Connection, End};
@@ -37,81 +39,110 @@ use registry::Registry;
 /// Maximum wait of a read before the neighbor's silence and a due `PONG` are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Maximum number of handshakes at once; past this a connection is closed unread.
-const HANDSHAKE_SLOTS: usize = 16;
+/// Connections of one neighbor that are served at a time: the one that counts, and an older one
+/// that has yet to end. Past this a connection is closed, and the neighbor dials again.
+const CONNECTIONS_PER_NEIGHBOR: usize = 2;
+
+/// Threads that answer observers. An observer that is slow holds one until its time is over.
+const OBSERVER_THREADS: usize = 4;
+
+/// Maximum time of an answer to an observer, from its identification.
+const OBSERVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Observers that wait for one of those threads; past this a connection is closed.
+const WAITING_OBSERVERS: usize = 16;
 
 /// State that the receiver threads share.
 #[derive(Debug)]
 struct Shared {
     replica: Arc<Replica>,
     keys: Arc<Keyring>,
-    neighbors: Arc<Neighbors>,
     peer_digests: PeerDigests,
     status: StatusSource,
     rejected: Arc<RejectedPeers>,
     open: Mutex<Registry<TcpStream>>,
+    free_threads: Mutex<FreeThreads>,
 }
 
-/// The receiver threads.
+/// The threads for neighbors that are free, and the neighbors that have one.
+#[derive(Debug, Default)]
+struct FreeThreads {
+    free: usize,
+    by_neighbor: HashMap<String, usize>,
+}
+
+impl FreeThreads {
+    /// Takes a thread for a connection of that neighbor. Returns whether it may have one.
+    fn take(&mut self, neighbor: &str) -> bool {
+        let taken = self.by_neighbor.get(neighbor).copied().unwrap_or_default();
+        if self.free == 0 || taken >= CONNECTIONS_PER_NEIGHBOR {
+            return false;
+        }
+        self.free -= 1;
+        self.by_neighbor.insert(neighbor.to_owned(), taken + 1);
+        true
+    }
+
+    /// Notes that a connection of that neighbor has ended.
+    fn release(&mut self, neighbor: &str) {
+        self.free += 1;
+        match self.by_neighbor.get_mut(neighbor) {
+            Some(taken) if *taken > 1 => *taken -= 1,
+            _ => {
+                self.by_neighbor.remove(neighbor);
+            }
+        }
+    }
+}
+
+/// The door and the receiver threads.
 #[derive(Debug)]
 pub(super) struct Receivers {
     shared: Arc<Shared>,
+    door: Door,
+    /// Threads for neighbors.
     threads: Vec<JoinHandle<()>>,
-    hand: Hand<(TcpStream, SocketAddr)>,
-    incoming: Incoming<(TcpStream, SocketAddr)>,
-}
-
-/// The peer listener's way to the receiver threads.
-#[derive(Clone, Debug)]
-pub struct PeerAcceptor {
-    hand: Hand<(TcpStream, SocketAddr)>,
-    rejected: Arc<RejectedPeers>,
-}
-
-impl Accept for PeerAcceptor {
-    /// Hands a connection to a free thread; closes it if there is none.
-    fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
-        if self.hand.try_send((stream, from)).is_err() {
-            self.rejected
-                .add(from_peer(from), "all handshake slots are taken");
-        }
-        Accepted::In
-    }
-
-    /// Counts a connection for which there is no descriptor.
-    fn refuse(&mut self, _stream: TcpStream, from: SocketAddr) {
-        let reason = "no descriptor is left for it";
-        self.rejected.add(from_peer(from), reason);
-    }
+    observers: Vec<JoinHandle<()>>,
+    incoming: Incoming<IdentifiedPeer>,
 }
 
 impl Receivers {
-    /// Starts the threads for handshakes and for the neighbors of now.
+    /// Starts the door, and the threads for observers.
     pub(super) fn start(
         replica: Arc<Replica>,
         keys: Arc<Keyring>,
         neighbors: Arc<Neighbors>,
+        known: KnownAddresses,
         peer_digests: PeerDigests,
         status: StatusSource,
         rejected: Arc<RejectedPeers>,
     ) -> io::Result<Receivers> {
         let shared = Arc::new(Shared {
+            replica: Arc::clone(&replica),
+            keys: Arc::clone(&keys),
+            peer_digests,
+            status,
+            rejected: Arc::clone(&rejected),
+            open: Mutex::default(),
+            free_threads: Mutex::default(),
+        });
+        let (hand, incoming) = bounded(0);
+        let (observe, observers) = bounded(WAITING_OBSERVERS);
+        let context = Context {
             replica,
             keys,
             neighbors,
-            peer_digests,
-            status,
+            known,
             rejected,
-            open: Mutex::default(),
-        });
-        let (hand, incoming) = bounded(0);
+        };
         let mut receivers = Receivers {
+            door: Door::start(context, admit(&shared, hand, observe))?,
             shared,
-            threads: Vec::with_capacity(HANDSHAKE_SLOTS),
-            hand,
+            threads: Vec::new(),
+            observers: Vec::with_capacity(OBSERVER_THREADS),
             incoming,
         };
-        match receivers.make_threads(0) {
+        match receivers.start_observers(&observers) {
             Ok(()) => Ok(receivers),
             Err(error) => {
                 receivers.stop();
@@ -120,14 +151,42 @@ impl Receivers {
         }
     }
 
+    fn start_observers(
+        &mut self,
+        observers: &Incoming<(IdentifiedPeer, Instant)>,
+    ) -> io::Result<()> {
+        for index in 0..OBSERVER_THREADS {
+            let (shared, observers) = (Arc::clone(&self.shared), observers.clone());
+            let run = move || {
+                for (identified, deadline) in observers {
+                    shared.serve(identified, |_, identified| {
+                        shared.answer(identified, deadline)
+                    });
+                }
+            };
+            let thread = thread::spawn(format!("link-observer-{index}"), run)?;
+            self.observers.push(thread);
+        }
+        Ok(())
+    }
+
     /// Makes the threads that are missing for that number of neighbors. Threads of neighbors that
     /// were removed serve new ones.
     pub(super) fn make_threads(&mut self, neighbors: usize) -> io::Result<()> {
-        for index in self.threads.len()..HANDSHAKE_SLOTS + neighbors {
+        for index in self.threads.len()..CONNECTIONS_PER_NEIGHBOR * neighbors {
             let (shared, incoming) = (Arc::clone(&self.shared), self.incoming.clone());
-            let run = move || shared.run(&incoming);
+            let run = move || {
+                for identified in incoming {
+                    let name = identified.peer.hello.name.clone();
+                    shared.serve(identified, |connection, identified| {
+                        shared.serve_neighbor(connection, identified)
+                    });
+                    shared.free_threads.lock().release(&name);
+                }
+            };
             let thread = thread::spawn(format!("link-receiver-{index}"), run)?;
             self.threads.push(thread);
+            self.shared.free_threads.lock().free += 1;
         }
         Ok(())
     }
@@ -139,25 +198,42 @@ impl Receivers {
 
     /// Returns a way to bring connections.
     pub(super) fn acceptor(&self) -> PeerAcceptor {
-        PeerAcceptor {
-            hand: self.hand.clone(),
-            rejected: Arc::clone(&self.shared.rejected),
-        }
+        self.door.acceptor()
     }
 
     /// Shuts every connection and joins the threads. The listener's [`PeerAcceptor`] must be gone.
     pub(super) fn stop(self) {
         self.shared.open.lock().stop();
-        drop((self.hand, self.incoming));
-        for thread in self.threads {
+        drop(self.incoming);
+        // The others end when the door no longer gives them anything.
+        self.door.stop();
+        for thread in self.threads.into_iter().chain(self.observers) {
             let _ = thread.join();
         }
     }
 }
 
-/// Names a connection to the peer port, for the log.
-fn from_peer(from: SocketAddr) -> String {
-    format!("peer connection from {from}")
+/// Returns the way from the door to the threads, which says why a peer is refused.
+fn admit(
+    shared: &Arc<Shared>,
+    hand: Hand<IdentifiedPeer>,
+    observe: Hand<(IdentifiedPeer, Instant)>,
+) -> impl FnMut(IdentifiedPeer) -> Result<(), &'static str> + Send + use<> {
+    let shared = Arc::clone(shared);
+    move |identified| {
+        if identified.neighbor.is_none() {
+            debug!("{} asks for the status", identified.from);
+            let deadline = Instant::now() + OBSERVER_TIMEOUT;
+            let sent = observe.try_send((identified, deadline));
+            return sent.map_err(|_| "too many status requests at once");
+        }
+        if !shared.free_threads.lock().take(&identified.peer.hello.name) {
+            return Err("its earlier connections have yet to end");
+        }
+        // A free thread is at the channel, or on its way there.
+        hand.send(identified)
+            .map_err(|_| "no thread is left for it")
+    }
 }
 
 /// The sending half of a connection.
@@ -177,48 +253,55 @@ impl Transport for Outgoing<'_> {
 }
 
 impl Shared {
-    fn run(&self, incoming: &Incoming<(TcpStream, SocketAddr)>) {
-        for (stream, from) in incoming {
-            // An error if no descriptor is left.
-            let handle = match stream.try_clone() {
-                Ok(handle) => handle,
-                Err(error) => {
-                    self.rejected.add(from_peer(from), error);
-                    continue;
-                }
-            };
-            let Some(connection) = self.open.lock().add(handle) else {
-                continue;
-            };
-            if let Err(error) = self.serve(connection, &stream, from) {
-                self.rejected.add(from_peer(from), error);
-            }
-            self.open.lock().remove(connection);
-        }
-    }
-
+    /// Runs a connection in view of [`Receivers::stop`], and counts and logs what it is closed for.
     fn serve(
         &self,
+        identified: IdentifiedPeer,
+        run: impl FnOnce(u64, IdentifiedPeer) -> Result<(), HandshakeError>,
+    ) {
+        let from = FromPeer(identified.from);
+        // An error if no descriptor is left.
+        let handle = match identified.stream.try_clone() {
+            Ok(handle) => handle,
+            Err(error) => return self.rejected.add(from, error),
+        };
+        let Some(connection) = self.open.lock().add(handle) else {
+            return;
+        };
+        if let Err(error) = run(connection, identified) {
+            self.rejected.add(from, error);
+        }
+        self.open.lock().remove(connection);
+    }
+
+    /// Answers an observer.
+    fn answer(&self, identified: IdentifiedPeer, deadline: Instant) -> Result<(), HandshakeError> {
+        let key = self.keys.digest_key();
+        status::answer(
+            identified.peer,
+            &identified.stream,
+            &self.status,
+            &key,
+            deadline,
+        )
+    }
+
+    /// Serves a neighbor until its connection ends.
+    fn serve_neighbor(
+        &self,
         connection: u64,
-        stream: &TcpStream,
-        from: SocketAddr,
+        identified: IdentifiedPeer,
     ) -> Result<(), HandshakeError> {
-        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        prepare(stream, HANDSHAKE_TIMEOUT)?;
-        let keys = self.keys.current();
-        let (name, epoch) = (self.replica.name(), self.replica.epoch());
-        let own = || Hello::new(keys.herd(), name, epoch, Timestamp::now());
-        let mut neighbor = None;
-        let knows = |name: &str| {
-            neighbor = self.neighbors.get(name);
-            neighbor.is_some() || name == OBSERVER
-        };
-        let peer = handshake::accept(stream, &keys, own, knows, deadline)?;
+        let IdentifiedPeer {
+            stream,
+            from,
+            peer,
+            neighbor,
+        } = identified;
         let Some(neighbor) = neighbor else {
-            debug!("{from} asks for the status");
-            let key = self.keys.digest_key();
-            return status::answer(peer, stream, &self.status, &key, deadline);
+            return Err(HandshakeError::NotANeighbor(peer.hello.name));
         };
+        let stream = &stream;
         let name = &*peer.hello.name;
         self.open.lock().replace(connection, name);
         neighbor.wake_sender();
@@ -269,5 +352,29 @@ fn receive(
         } else {
             connection.apply(block, to)?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_neighbor_takes_the_threads_of_another() {
+        let mut free_threads = FreeThreads::default();
+        assert!(!free_threads.take("Ball"));
+        free_threads.free = 4;
+        assert!(free_threads.take("Ball") && free_threads.take("Ball"));
+        assert!(!free_threads.take("Ball"), "a third");
+        assert!(free_threads.take("Welsh"));
+        free_threads.release("Ball");
+        assert!(free_threads.take("Ball"));
+        assert!(free_threads.take("Alford"));
+        // A neighbor that was removed may have yet to release.
+        assert!(!free_threads.take("Holiday"));
+        for name in ["Ball", "Ball", "Welsh", "Alford"] {
+            free_threads.release(name);
+        }
+        assert_eq!((free_threads.free, free_threads.by_neighbor.len()), (4, 0));
     }
 }
