@@ -50,7 +50,7 @@ use model::time::Timestamp;
 use model::vector::Vector;
 use record::Record;
 use replica::Replica;
-use replica::outbox::{LinkId, OutboxReceiver, QUEUE_GROUPS, Queued};
+use replica::outbox::{LinkId, NeighborStart, OutboxReceiver, QUEUE_GROUPS, Queued};
 
 /// The server that takes the reports.
 const ORIGIN: &[u8] = b"Ball";
@@ -77,7 +77,7 @@ const PCT_DEPTH: usize = 3;
 trait Server: Send + Sync {
     fn report(&self, report: &Report<'_>, received: Timestamp);
     fn add_link(&self, groups: usize) -> (LinkId, OutboxReceiver);
-    fn set_live(&self, link: LinkId) -> Vector;
+    fn set_live(&self, to: NeighborStart) -> Vector;
     fn set_down(&self, link: LinkId);
     fn vector(&self) -> Vector;
     fn send_markers(&self);
@@ -93,8 +93,8 @@ impl Server for Replica {
         self.add_link_bounded(groups)
     }
 
-    fn set_live(&self, link: LinkId) -> Vector {
-        Replica::set_live(self, link)
+    fn set_live(&self, to: NeighborStart) -> Vector {
+        Replica::set_live(self, to)
     }
 
     fn set_down(&self, link: LinkId) {
@@ -160,9 +160,16 @@ struct Neighbor {
     held: HashMap<Vec<u8>, Record>,
     sequences: BTreeSet<u64>,
     vector: Vector,
+    /// Epoch of its start.
+    epoch: u64,
 }
 
 impl Neighbor {
+    fn start(&self, link: LinkId) -> NeighborStart {
+        let epoch = self.epoch.max(1);
+        NeighborStart { link, epoch }
+    }
+
     fn take(&mut self, view: &RecordView<'_>) {
         if view.origin == ORIGIN {
             self.sequences.insert(view.sequence);
@@ -212,11 +219,11 @@ impl Neighbor {
         let above = self.vector.clone();
         let mut captured = Vector::default();
         if order == Order::LiveThenScan {
-            captured = server.set_live(link);
+            captured = server.set_live(self.start(link));
         }
         server.all_above(&above, &mut |view| self.take(view));
         if order == Order::ScanThenLive {
-            captured = server.set_live(link);
+            captured = server.set_live(self.start(link));
         }
         self.vector.merge(&captured);
     }
@@ -354,7 +361,13 @@ fn the_newest_wins_in_any_order() {
     let adopter = Arc::clone(&server);
     let adopter = threads::spawn(move || {
         for record in &records {
-            adopter.adopt(&[record.view()], from);
+            adopter.adopt(
+                &[record.view()],
+                NeighborStart {
+                    link: from,
+                    epoch: 1,
+                },
+            );
         }
     });
     let reporters = [
@@ -384,6 +397,51 @@ fn the_newest_wins_in_any_order() {
     }
     let time = server.locate(b"a", |found| found.map(|view| view.time));
     assert_eq!(time, Some(Timestamp::from_nanos(5_000_000_000)));
+}
+
+/// A neighbor returns without its data while the records of its old connection are still being
+/// applied, markers among them: it gets all of them back. `epoch` is the start that the server
+/// takes the records for; 1 is right.
+fn a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(epoch: u64) {
+    let server = sound();
+    let (link, outlet) = server.add_link();
+    let mut old = Neighbor::default();
+    old.resync(&*server, link, Order::LiveThenScan);
+    let records: Vec<Record> = (1..=3)
+        .map(|sequence| {
+            let client = [b'a' + u8::try_from(sequence).unwrap()];
+            Record::new(&RecordView {
+                client: &client,
+                location: b"+2+2",
+                time_text: b"1",
+                time: Timestamp::from_nanos(1_000_000_000),
+                received: NOW,
+                origin: b"Welsh",
+                epoch: 1,
+                sequence,
+            })
+        })
+        .collect();
+    let reader = Arc::clone(&server);
+    let reader = threads::spawn(move || {
+        for record in &records {
+            reader.adopt(&[record.view()], NeighborStart { link, epoch });
+            let mut marker = Vector::default();
+            marker.advance(b"Welsh", 1, record.view().sequence);
+            reader.advance(&marker);
+        }
+        reader.send_markers();
+    });
+    // The sender notices the end of the old connection, and connects again.
+    server.set_down(link);
+    let mut new = Neighbor {
+        epoch: 2,
+        ..Neighbor::default()
+    };
+    new.resync(&*server, link, Order::LiveThenScan);
+    reader.join().unwrap();
+    assert!(!new.drain(&outlet, false));
+    new.check(&*server);
 }
 
 /// Tries orders until there were enough or the time limit is reached; returns their number.
@@ -454,6 +512,9 @@ fn main() {
         a_resync_and_the_queue_miss_nothing(sound(), 1, Order::LiveThenScan);
     });
     holds("the newest wins in any order", the_newest_wins_in_any_order);
+    holds("a replaced connection hands everything over", || {
+        a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(1);
+    });
 
     // Below, the fault must be noticed, and not the small replica that has it.
     holds("the small replica", || {
@@ -474,5 +535,8 @@ fn main() {
     });
     is_noticed("a link that begins to queue after the scan", || {
         a_resync_and_the_queue_miss_nothing(sound(), QUEUE_GROUPS, Order::ScanThenLive);
+    });
+    is_noticed("records of an old start taken for the new one's", || {
+        a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(2);
     });
 }

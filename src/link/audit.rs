@@ -33,9 +33,9 @@ pub(crate) const SETTLED: Duration = Duration::from_secs(10);
 /// minute later.
 const PEER_DIGESTS: usize = 16;
 
-/// Buckets that are sent to one neighbor in a round, a sixteenth of the cache; past this the
-/// others wait for the next round.
-const REPAIRED_BUCKETS: usize = 16;
+/// Buckets that are sent one by one, an eighth of the cache; past this all records are sent, so that
+/// one round repairs any difference.
+const REPAIRED_BUCKETS: usize = 32;
 
 /// Digest that a neighbor has sent.
 #[derive(Debug)]
@@ -190,18 +190,22 @@ impl Auditor {
             difference.buckets(),
             lasting.len()
         );
-        let repaired = &lasting[..lasting.len().min(REPAIRED_BUCKETS)];
         if !lasting.is_empty() {
-            neighbor.diverged(repaired.len());
+            let sends_all = lasting.len() > REPAIRED_BUCKETS;
+            neighbor.diverged(lasting.len());
             warn!(
-                "neighbor {name} holds different records in {} of {BUCKETS} buckets of the cache, as it did {:.0} s ago: sending it all records of {} buckets",
+                "neighbor {name} holds different records in {} of {BUCKETS} buckets of the cache, as it did {:.0} s ago: sending it all records{}",
                 lasting.len(),
                 self.interval.as_secs_f64(),
-                repaired.len()
+                if sends_all { "" } else { " of these buckets" }
             );
-            neighbor.repair(repaired);
+            if sends_all {
+                neighbor.resync_all();
+            } else {
+                neighbor.repair(&lasting);
+            }
             // The records that are sent now can be judged once they have arrived.
-            difference.forget(repaired);
+            difference.forget(&lasting);
         }
         *neighbor.comparison().lock() = Some(Comparison {
             at: now,

@@ -12,7 +12,7 @@ use crate::model::digest::DigestKey;
 
 /// The keys of one herd.
 #[derive(Debug)]
-pub struct Keyring(RwLock<Arc<KeyFile>>);
+pub(crate) struct Keyring(RwLock<Arc<KeyFile>>);
 
 /// The key file is another herd's: that herd's servers would refuse this one, and its digests differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,17 +28,17 @@ impl std::error::Error for AnotherHerd {}
 
 impl Keyring {
     /// Begins with the keys read at the start.
-    pub fn new(keys: KeyFile) -> Keyring {
+    pub(crate) fn new(keys: KeyFile) -> Keyring {
         Keyring(RwLock::new(Arc::new(keys)))
     }
 
     /// Returns the current keys.
-    pub fn current(&self) -> Arc<KeyFile> {
+    pub(crate) fn current(&self) -> Arc<KeyFile> {
         Arc::clone(&self.0.read())
     }
 
     /// Replaces the keys. Returns whether they are different; an error leaves them as they were.
-    pub fn replace(&self, keys: KeyFile) -> Result<bool, AnotherHerd> {
+    pub(crate) fn replace(&self, keys: KeyFile) -> Result<bool, AnotherHerd> {
         let mut current = self.0.write();
         if keys.herd() != current.herd() {
             return Err(AnotherHerd);
@@ -49,7 +49,7 @@ impl Keyring {
     }
 
     /// Returns the key of the herd's digests. It never changes, since the herd's id does not.
-    pub fn digest_key(&self) -> DigestKey {
+    pub(crate) fn digest_key(&self) -> DigestKey {
         DigestKey::new(self.current().herd().bytes())
     }
 }

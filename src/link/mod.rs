@@ -17,6 +17,8 @@
 //! - [`handshake`] authenticates a peer, by [`noise`] and the keys of [`keyring`]; [`framing`] is
 //!   encrypted lines, [`liveness`] the signs of life.
 //! - [`refusals`] counts and logs rejected peers; [`status`] answers status requests.
+//! - [`watch`] judges once a second whether the server is well; [`linked`] remembers the key by which
+//!   it had a link.
 
 pub(crate) mod audit;
 pub(crate) mod door;
@@ -24,6 +26,7 @@ pub mod framing;
 pub mod handshake;
 pub(crate) mod keyring;
 pub(crate) mod known;
+pub(crate) mod linked;
 mod liveness;
 pub mod neighbor;
 mod noise;
@@ -33,6 +36,7 @@ mod sender;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,29 +47,29 @@ use std::time::{Duration, Instant};
 
 use crate::config::keys::KeyFile;
 use crate::config::topology::{Address, Topology};
+use crate::model::vector::Vector;
 use crate::replica::Replica;
 use crate::thread::{self, Stopper};
 use audit::Audit;
 use door::PeerAcceptor;
 use keyring::{AnotherHerd, Keyring};
 use known::KnownAddresses;
+use linked::LinkedKey;
 use neighbor::{LinkStatus, Neighbors};
 use receiver::Receivers;
 use refusals::RejectedPeers;
 use sender::Sender;
 use sender::orders::CloseReason;
 use status::{ServerStatus, StatusSource};
+use watch::Watch;
 
 /// All links of one server.
 #[derive(Debug)]
 pub struct Links {
-    replica: Arc<Replica>,
-    keys: Arc<Keyring>,
+    shared: sender::Shared,
     neighbors: Arc<Neighbors>,
-    known: KnownAddresses,
     senders: BTreeMap<String, Sender>,
     receivers: Receivers,
-    rejected: Arc<RejectedPeers>,
     status: StatusSource,
     audit: Audit,
     stopper: Stopper,
@@ -122,11 +126,12 @@ pub fn neighbors(topology: &Topology, server: &str) -> BTreeMap<String, Address>
 impl Links {
     /// Starts without neighbors. `clients` is the number of clients that are connected, for status
     /// requests. Digests are compared once in each `digest_interval`.
-    pub fn start(
+    pub(crate) fn start(
         replica: Arc<Replica>,
         keys: Arc<Keyring>,
         clients: Arc<AtomicUsize>,
         digest_interval: Duration,
+        linked: LinkedKey,
     ) -> io::Result<Links> {
         let (stopper, stop) = thread::stop_pair();
         let audit = Audit::start(
@@ -135,12 +140,20 @@ impl Links {
             digest_interval,
             stop,
         )?;
-        let (neighbors, rejected) = (Arc::default(), Arc::default());
+        let linked = Arc::new(linked);
+        let neighbors: Arc<Neighbors> = Arc::default();
+        let rejected: Arc<RejectedPeers> = Arc::default();
         let status = StatusSource {
             replica: Arc::clone(&replica),
             clients,
             neighbors: Arc::clone(&neighbors),
             rejected: Arc::clone(&rejected),
+            watch: Arc::new(Watch::new(
+                Arc::clone(&replica),
+                Arc::clone(&keys),
+                Arc::clone(&neighbors),
+                Arc::clone(&linked),
+            )),
             started: Instant::now(),
         };
         let known = KnownAddresses::default();
@@ -154,13 +167,16 @@ impl Links {
             Arc::clone(&rejected),
         )?;
         Ok(Links {
-            replica,
-            keys,
+            shared: sender::Shared {
+                replica,
+                keys,
+                rejected,
+                known,
+                linked,
+            },
             neighbors,
-            known,
             senders: BTreeMap::new(),
             receivers,
-            rejected,
             status,
             audit,
             stopper,
@@ -176,20 +192,20 @@ impl Links {
         let removed: Vec<_> = self.senders.extract_if(.., is_removed).collect();
         for (name, sender) in &removed {
             self.neighbors.dismiss(name);
-            self.known.remove(name);
+            self.shared.known.remove(name);
             self.receivers.wake(name);
             sender.end(CloseReason::Dismissed);
         }
         for (name, sender) in removed {
             let link = sender.neighbor().link();
             sender.join();
-            self.replica.remove_link(link);
+            self.shared.replica.remove_link(link);
             changes.removed.push(name);
         }
         for (name, address) in wanted {
             // Of a name, the dialer knows the addresses once it has looked them up.
             if let Ok(ip) = address.host.parse() {
-                self.known.set(name, [ip]);
+                self.shared.known.set(name, [ip]);
             }
             match self.senders.get_mut(name) {
                 Some(sender) if sender.address() == address => {}
@@ -208,16 +224,9 @@ impl Links {
 
     fn add(&mut self, name: &str, address: &Address) -> io::Result<()> {
         self.receivers.make_threads(self.neighbors.len() + 1)?;
-        let (link, outbox) = self.replica.add_link();
-        let sender = Sender::start(
-            Arc::clone(&self.replica),
-            Arc::clone(&self.keys),
-            name,
-            address,
-            (link, outbox),
-            Arc::clone(&self.rejected),
-        )
-        .inspect_err(|_| self.replica.remove_link(link))?;
+        let (link, outbox) = self.shared.replica.add_link();
+        let sender = Sender::start(self.shared.clone(), name, address, (link, outbox))
+            .inspect_err(|_| self.shared.replica.remove_link(link))?;
         self.neighbors.insert(Arc::clone(sender.neighbor()));
         self.senders.insert(name.to_owned(), sender);
         Ok(())
@@ -225,7 +234,7 @@ impl Links {
 
     /// Uses these keys for connections from now on. Returns whether they are different.
     pub fn replace_keys(&self, keys: KeyFile) -> Result<bool, AnotherHerd> {
-        self.keys.replace(keys)
+        self.shared.keys.replace(keys)
     }
 
     /// Returns the peer listener's way to bring its connections.
@@ -246,20 +255,31 @@ impl Links {
     /// Returns the number of connections to the peer port that were refused, and of links of either
     /// direction that were broken off for the data that came over them.
     pub fn refused(&self) -> u64 {
-        self.rejected.count()
+        self.shared.rejected.count()
     }
 
     /// Sends what is queued for the neighbors, closes the connections gracefully, and joins every
     /// thread. The listener's [`PeerAcceptor`] must be gone.
-    pub fn stop(self) {
+    ///
+    /// Returns the number of records that no neighbor has confirmed to hold; 0 for a herd of one.
+    pub fn stop(self) -> usize {
         for sender in self.senders.values() {
             sender.end(CloseReason::Stopping);
         }
+        let mut confirmed = Vector::default();
+        let is_alone = self.senders.is_empty();
         for sender in self.senders.into_values() {
+            let neighbor = Arc::clone(sender.neighbor());
             sender.join();
+            confirmed.merge(&neighbor.confirmed());
         }
         self.stopper.stop();
         self.audit.join();
         self.receivers.stop();
+        if is_alone {
+            0
+        } else {
+            self.shared.replica.count_above(&confirmed)
+        }
     }
 }

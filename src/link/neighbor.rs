@@ -8,10 +8,10 @@
 //! Whether the flood queues records for the neighbor is the flood's own field, since it changes
 //! under the apply lock. An overflow of the queue shows in the outbox, and is read from there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender as Channel;
 use parking_lot::{Mutex, RwLock};
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::link::sender::orders::Request;
 use crate::model::digest::DigestDifference;
 use crate::model::time::Timestamp;
+use crate::model::vector::Vector;
 use crate::replica::outbox::{Depth, Gauge, LinkId};
 
 /// Phase of the link to a neighbor.
@@ -98,6 +99,28 @@ impl LinkStatus {
     }
 }
 
+/// Refusal of a connection by a neighbor that answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The neighbor has proved its key, and its `servers.txt` does not name this server a neighbor.
+    NotANeighbor,
+    /// It closed the connection when this server had proved its key, several times in a row: it has
+    /// another. Anybody at its address could do that.
+    WrongKey,
+    /// The clocks differ by too much.
+    Skew,
+    /// For another reason.
+    Other,
+}
+
+/// Reports of another server of the same name hold for this time after the last one: the loser of
+/// the two tries again each second.
+const TWIN_REPORT: Duration = Duration::from_secs(10);
+
+/// Markers sent and not yet acknowledged that are kept for one neighbor: one comes each second, and
+/// the oldest are dropped first.
+const MARKERS: usize = 64;
+
 /// The last comparison of a neighbor's digest with this server's.
 #[derive(Debug)]
 pub(super) struct Comparison {
@@ -127,6 +150,20 @@ pub(super) struct Neighbor {
     comparison: Mutex<Option<Comparison>>,
     /// Buckets found to differ. Writer: the audit thread.
     diverged: AtomicU64,
+    /// Writers: the sender thread sets what was sent, its reader thread what is confirmed.
+    holdings: Mutex<Holdings>,
+    /// The last report of two servers of one name, and its time. Writers: a receiver, for two that
+    /// call themselves as this neighbor; the sender's reader thread, for this server's own name.
+    twin: Mutex<Option<(Instant, String)>>,
+}
+
+/// Records that a neighbor is known to hold, by its own words.
+#[derive(Debug, Default)]
+struct Holdings {
+    /// Vector that covers records which the neighbor has confirmed.
+    confirmed: Vector,
+    /// Markers sent over this connection, each with the number of records before it.
+    sent: VecDeque<(u64, Arc<Vector>)>,
 }
 
 /// The part of the state that changes seldom.
@@ -136,6 +173,8 @@ struct Connection {
     phase: LinkPhase,
     resyncs: u64,
     error: Option<LinkError>,
+    /// The refusal that the last attempt to connect ended with.
+    refusal: Option<Refusal>,
 }
 
 impl Neighbor {
@@ -157,6 +196,8 @@ impl Neighbor {
             outbox,
             comparison: Mutex::default(),
             diverged: AtomicU64::new(0),
+            holdings: Mutex::default(),
+            twin: Mutex::default(),
         }
     }
 
@@ -182,6 +223,11 @@ impl Neighbor {
         let _ = self.requests.try_send(Request::Repair(buckets.into()));
     }
 
+    /// Has the sender send all records.
+    pub(super) fn resync_all(&self) {
+        let _ = self.requests.try_send(Request::ResyncAll);
+    }
+
     /// Notes that it is no longer a neighbor.
     pub(super) fn dismiss(&self) {
         self.dismissed.store(true, Ordering::Release);
@@ -200,7 +246,10 @@ impl Neighbor {
     /// Notes a new connection, before anything is written over it.
     pub(super) fn connected(&self) {
         self.written.store(0, Ordering::Relaxed);
-        self.connection.lock().phase = LinkPhase::Resyncing;
+        self.holdings.lock().sent.clear();
+        let mut connection = self.connection.lock();
+        connection.phase = LinkPhase::Resyncing;
+        connection.refusal = None;
     }
 
     /// Notes that a resync begins.
@@ -221,10 +270,29 @@ impl Neighbor {
     }
 
     /// Notes that there is no connection, and why.
-    pub(super) fn lost(&self, at: Timestamp, reason: String) {
+    pub(super) fn lost(&self, at: Timestamp, reason: String, refusal: Option<Refusal>) {
         let mut connection = self.connection.lock();
         connection.phase = LinkPhase::Down;
         connection.error = Some(LinkError { at, reason });
+        connection.refusal = refusal;
+    }
+
+    /// Returns whether there is a connection.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.lock().phase.is_connected()
+    }
+
+    /// Returns its name, and why there is no connection.
+    pub(super) fn shown_error(&self) -> String {
+        let connection = self.connection.lock();
+        let error = connection.error.as_ref();
+        let reason = error.map_or("not connected yet", |error| &error.reason);
+        format!("{}: {reason}", self.name)
+    }
+
+    /// Returns the refusal that the last attempt to connect ended with.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.connection.lock().refusal
     }
 
     /// Counts records that are about to be written. Before the write, so that no acknowledgement
@@ -238,8 +306,44 @@ impl Neighbor {
         let plausible = records <= self.written.load(Ordering::Relaxed);
         if plausible {
             self.acknowledged.store(records, Ordering::Relaxed);
+            self.holdings.lock().confirm(records);
         }
         plausible
+    }
+
+    /// Notes the vector that the neighbor has sent: all that it holds, whatever it held before.
+    pub(super) fn holds(&self, vector: &Vector) {
+        self.holdings.lock().confirmed.clone_from(vector);
+    }
+
+    /// Notes that a marker has been written behind all records so far.
+    pub(super) fn marked(&self, marker: Arc<Vector>) {
+        let written = self.written.load(Ordering::Relaxed);
+        let mut holdings = self.holdings.lock();
+        if holdings.sent.len() >= MARKERS {
+            holdings.sent.pop_front();
+        }
+        holdings.sent.push_back((written, marker));
+    }
+
+    /// Returns a vector that covers records which the neighbor has confirmed that it holds.
+    pub(super) fn confirmed(&self) -> Vector {
+        self.holdings.lock().confirmed.clone()
+    }
+
+    /// Notes a report that two servers have one name. Returns whether it is news.
+    pub(super) fn report_twin(&self, now: Instant, text: &str) -> bool {
+        let mut twin = self.twin.lock();
+        let is_news = !matches!(&*twin, Some((at, _)) if now < *at + TWIN_REPORT);
+        *twin = Some((now, text.to_owned()));
+        is_news
+    }
+
+    /// Returns the report that two servers have one name, while it holds.
+    pub(super) fn twin(&self, now: Instant) -> Option<String> {
+        let twin = self.twin.lock();
+        let (at, text) = twin.as_ref()?;
+        (now < *at + TWIN_REPORT).then(|| text.clone())
     }
 
     /// Returns the last comparison with this server, to be replaced.
@@ -272,6 +376,19 @@ impl Neighbor {
     }
 }
 
+impl Holdings {
+    /// Takes the acknowledgement of that number of records.
+    fn confirm(&mut self, records: u64) {
+        while let Some((before, _)) = self.sent.front()
+            && *before <= records
+        {
+            if let Some((_, marker)) = self.sent.pop_front() {
+                self.confirmed.merge(&marker);
+            }
+        }
+    }
+}
+
 /// The neighbors of a server by name. Writer: the owner of all links.
 #[derive(Debug, Default)]
 pub(super) struct Neighbors(RwLock<BTreeMap<String, Arc<Neighbor>>>);
@@ -297,6 +414,11 @@ impl Neighbors {
     /// Returns how many there are.
     pub(super) fn len(&self) -> usize {
         self.0.read().len()
+    }
+
+    /// Returns all of them.
+    pub(super) fn all(&self) -> Vec<Arc<Neighbor>> {
+        self.0.read().values().cloned().collect()
     }
 
     /// Returns the state of all links.
@@ -334,11 +456,41 @@ mod tests {
         assert!(!neighbor.acknowledge(11));
         assert_eq!(neighbor.status().lag(), Some(5));
         // The next connection counts from 0.
-        neighbor.lost(Timestamp::from_nanos(5), "gone".to_owned());
+        neighbor.lost(Timestamp::from_nanos(5), "gone".to_owned(), None);
         assert_eq!(neighbor.status().lag(), None);
         neighbor.connected();
         assert!(neighbor.acknowledge(0));
         assert_eq!(neighbor.status().lag(), Some(2));
+    }
+
+    #[test]
+    fn a_marker_is_confirmed_with_the_records_before_it() {
+        let (_outbox, neighbor) = neighbor(2);
+        let marker = |sequence| {
+            let mut vector = Vector::default();
+            vector.advance(b"Ball", 1, sequence);
+            Arc::new(vector)
+        };
+        neighbor.connected();
+        neighbor.holds(&marker(1));
+        neighbor.writing(10);
+        neighbor.marked(marker(11));
+        neighbor.writing(5);
+        neighbor.marked(marker(16));
+        for (acknowledged, held) in [(9, 1), (10, 11), (14, 11), (15, 16)] {
+            assert!(neighbor.acknowledge(acknowledged));
+            assert_eq!(neighbor.confirmed(), *marker(held), "{acknowledged}");
+        }
+        // A connection that is lost does not unsay what was confirmed over it; markers that were
+        // not confirmed count no more.
+        neighbor.writing(1);
+        neighbor.marked(marker(17));
+        neighbor.connected();
+        assert!(neighbor.acknowledge(0));
+        assert_eq!(neighbor.confirmed(), *marker(16));
+        // A neighbor that comes back without its data has confirmed nothing.
+        neighbor.holds(&Vector::default());
+        assert_eq!(neighbor.confirmed(), Vector::default());
     }
 
     #[test]

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::framing::prepare;
-use super::handshake::{self, HandshakeError, Hello, Opening, Peer, failed};
+use super::handshake::{self, HandshakeError, Hello, OBSERVER, Opening, Peer, failed};
 use super::neighbor::{LinkStatus, Neighbors};
 use super::refusals::RejectedPeers;
+use super::watch::{Problem, Watch};
 use crate::config::keys::KeyFile;
 use crate::config::topology::Address;
 use crate::model::decimal::parse_u64;
@@ -26,9 +27,6 @@ use crate::model::fields::MAX_NAME_BYTES;
 use crate::model::printable::Printable;
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
-
-/// Name of an observer. No server can have it: a name begins with a letter or a digit.
-pub const OBSERVER: &str = "-";
 
 /// Attempts to ask a server that closes the connection unanswered. With a wrong key all of them end
 /// like this.
@@ -46,12 +44,16 @@ const MAX_LINKS: usize = 4_096;
 /// Maximum length of an error's text; the rest is cut off.
 const MAX_ERROR_BYTES: usize = 200;
 
+/// Maximum number of conditions in an answer, and the maximum length of the reason of one.
+const MAX_PROBLEMS: usize = 16;
+const MAX_PROBLEM_BYTES: usize = 400;
+
 /// Maximum length of one link, and of all else, in JSON: a name and an error's text, in which a
 /// backslash takes two bytes, twelve numbers of 20 digits, and the names of the fields.
 const MAX_JSON_BYTES: usize = 1 << 10;
 
 /// Maximum length of the line of JSON; past this the connection ends.
-const MAX_STATUS_BYTES: usize = (1 + MAX_LINKS) * MAX_JSON_BYTES;
+const MAX_STATUS_BYTES: usize = (1 + MAX_PROBLEMS + MAX_LINKS) * MAX_JSON_BYTES;
 
 /// Status of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,9 @@ pub struct ServerStatus {
     pub refused: u64,
     /// Its links by the neighbors' names.
     pub links: BTreeMap<String, LinkStatus>,
+    /// Conditions under which it is not well, the worst first; a server of before has none to report.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// Digest of its records; `None` if it was not asked for, or took too long.
     #[serde(skip)]
     pub digest: Option<Digest>,
@@ -92,8 +97,14 @@ impl ServerStatus {
             is_text(name, MAX_NAME_BYTES)
                 && error.is_none_or(|error| is_text(&error.reason, MAX_ERROR_BYTES))
         };
-        if status.links.len() > MAX_LINKS || !status.links.iter().all(is_valid) {
-            let text = "it has too many links, or a text that is too long";
+        let problems = &status.problems;
+        let is_short = |problem: &Problem| is_text(&problem.reason, MAX_PROBLEM_BYTES);
+        if status.links.len() > MAX_LINKS
+            || !status.links.iter().all(is_valid)
+            || problems.len() > MAX_PROBLEMS
+            || !problems.iter().all(is_short)
+        {
+            let text = "it has too many links or problems, or a text that is too long";
             return Err(HandshakeError::Answer(text.to_owned()));
         }
         Ok(status)
@@ -111,6 +122,8 @@ pub(super) struct StatusSource {
     pub(super) neighbors: Arc<Neighbors>,
     /// Number of refused connections.
     pub(super) rejected: Arc<RejectedPeers>,
+    /// The conditions.
+    pub(super) watch: Arc<Watch>,
     /// Time of the start.
     pub(super) started: Instant,
 }
@@ -120,7 +133,11 @@ impl StatusSource {
     pub(super) fn status(&self) -> ServerStatus {
         let mut links = self.neighbors.status();
         for error in links.values_mut().filter_map(|link| link.error.as_mut()) {
-            error.reason = bounded(&error.reason);
+            error.reason = bounded(&error.reason, MAX_ERROR_BYTES);
+        }
+        let mut problems = self.watch.problems();
+        for problem in &mut problems {
+            problem.reason = bounded(&problem.reason, MAX_PROBLEM_BYTES);
         }
         ServerStatus {
             records: self.replica.len() as u64,
@@ -129,16 +146,17 @@ impl StatusSource {
             clients: self.clients.load(Ordering::Relaxed) as u64,
             refused: self.rejected.count(),
             links,
+            problems,
             digest: None,
         }
     }
 }
 
 /// Returns an error's text without control characters, cut to its maximum length.
-fn bounded(text: &str) -> String {
+fn bounded(text: &str, limit: usize) -> String {
     let mut shown = Printable(text.as_bytes()).to_string();
     // It is ASCII.
-    shown.truncate(MAX_ERROR_BYTES);
+    shown.truncate(limit);
     shown
 }
 
@@ -263,6 +281,7 @@ fn connect(address: &Address, deadline: Instant) -> Result<TcpStream, HandshakeE
 mod tests {
     use super::*;
     use crate::link::neighbor::{LinkError, LinkPhase};
+    use crate::link::watch::State;
     use crate::replica::outbox::Depth;
 
     fn status(links: Vec<(String, LinkStatus)>) -> ServerStatus {
@@ -273,6 +292,7 @@ mod tests {
             clients: 4,
             refused: 5,
             links: links.into_iter().collect(),
+            problems: Vec::new(),
             digest: None,
         }
     }
@@ -308,11 +328,16 @@ mod tests {
             error: None,
         };
         let (ball, welsh) = ("Ball".to_owned(), "Welsh".to_owned());
-        let status = status(vec![(ball, down("gone")), (welsh, live)]);
+        let mut status = status(vec![(ball, down("gone")), (welsh, live)]);
+        status.problems.push(Problem {
+            state: State::JournalFailing,
+            since: Timestamp::from_nanos(8),
+            reason: "the disk".to_owned(),
+        });
         let line = line(&status);
         assert_eq!(
             line,
-            r#"{"records":1,"epoch":2,"uptime_ms":3,"clients":4,"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}}}"#
+            r#"{"records":1,"epoch":2,"uptime_ms":3,"clients":4,"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}},"problems":[{"state":"journal failing","since":8,"reason":"the disk"}]}"#
                 .to_owned()
                 + "\n"
         );
@@ -322,7 +347,10 @@ mod tests {
 
     #[test]
     fn the_largest_status_fits_its_line() {
-        assert_eq!(bounded("it is \nnot there"), "it is \\nnot there");
+        assert_eq!(
+            bounded("it is \nnot there", MAX_ERROR_BYTES),
+            "it is \\nnot there"
+        );
         let largest = LinkStatus {
             phase: LinkPhase::Connecting,
             written: u64::MAX,
@@ -337,11 +365,19 @@ mod tests {
             diverged: u64::MAX,
             error: Some(LinkError {
                 at: Timestamp::from_nanos(u64::MAX),
-                reason: bounded(&"\\".repeat(300)),
+                reason: bounded(&"\\".repeat(300), MAX_ERROR_BYTES),
             }),
         };
         let links = (0..MAX_LINKS).map(|index| (format!("{index:064}"), largest.clone()));
-        let status = status(links.collect());
+        let mut status = status(links.collect());
+        status.problems = vec![
+            Problem {
+                state: State::JournalFailing,
+                since: Timestamp::from_nanos(u64::MAX),
+                reason: bounded(&"\\".repeat(900), MAX_PROBLEM_BYTES),
+            };
+            MAX_PROBLEMS
+        ];
         let line = line(&status);
         assert!(line.len() <= MAX_STATUS_BYTES, "{}", line.len());
         let read = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap();
@@ -359,7 +395,7 @@ mod tests {
             let error = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "its answer can't be read, perhaps it is of another version: it has too many links, or a text that is too long"
+                "its answer can't be read, perhaps it is of another version: it has too many links or problems, or a text that is too long"
             );
         }
         for line in ["", "SERVER 1 2 3 4 5", "{}", r#"{"records":-1}"#] {

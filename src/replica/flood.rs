@@ -5,18 +5,34 @@
 //! neighbor for its vector and begun to send the rest from the cache. So a slow or dead neighbor
 //! costs a bounded amount of memory, and no record.
 //!
+//! A record is not sent back to the start of a neighbor that it came from, since that start holds
+//! it. It is sent to a later start of the same neighbor: one that came back without its data lacks
+//! what is still being read from the connection of the start before.
+//!
 //! All of this is plain data: the apply lock that owns it makes a change here, in the cache and in
 //! the numbering one step.
 
-use crate::replica::outbox::{Batch, LinkId, OutboxReceiver, OutboxSender, outbox};
+use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, OutboxSender, outbox};
 
 #[derive(Debug)]
 struct Link {
     id: LinkId,
-    /// Everything since the last resync has been queued. False while the link is down, and from an
-    /// overflow, which shows in the outbox, to the next resync.
-    is_live: bool,
+    /// Epoch of the neighbor's start for which everything since the last resync has been queued.
+    /// `None` while the link is down, and from an overflow, which shows in the outbox, to the next
+    /// resync.
+    live: Option<u64>,
     outbox: OutboxSender,
+}
+
+impl Link {
+    /// Returns whether lines that came from `source` are queued for the link.
+    fn takes_from(&self, source: Option<NeighborStart>) -> bool {
+        let live = self.live.map(|epoch| NeighborStart {
+            link: self.id,
+            epoch,
+        });
+        live.is_some() && live != source
+    }
 }
 
 /// The outboxes of all neighbors.
@@ -36,7 +52,7 @@ impl Flood {
         self.added += 1;
         self.links.push(Link {
             id,
-            is_live: false,
+            live: None,
             outbox: sender,
         });
         (id, receiver)
@@ -47,35 +63,35 @@ impl Flood {
         self.links.retain(|link| link.id != id);
     }
 
-    /// Begins to queue for a link, from an empty queue.
-    pub(crate) fn set_live(&mut self, id: LinkId) {
-        self.set(id, true);
+    /// Begins to queue for a start of a neighbor, from an empty queue.
+    pub(crate) fn set_live(&mut self, to: NeighborStart) {
+        self.set(to.link, Some(to.epoch));
     }
 
     /// Stops queueing for a link, and drops what is queued.
     pub(crate) fn set_down(&mut self, id: LinkId) {
-        self.set(id, false);
+        self.set(id, None);
     }
 
-    fn set(&mut self, id: LinkId, is_live: bool) {
+    fn set(&mut self, id: LinkId, live: Option<u64>) {
         if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
             link.outbox.clear();
-            link.is_live = is_live;
+            link.live = live;
         }
     }
 
-    /// Returns whether any link but `source` is live: if not, no lines need be written.
-    pub(crate) fn has_subscribers(&self, source: Option<LinkId>) -> bool {
-        self.links
-            .iter()
-            .any(|link| link.is_live && source != Some(link.id))
+    /// Returns whether any start of a neighbor but `source` is live: if not, no lines need be
+    /// written.
+    pub(crate) fn has_subscribers(&self, source: Option<NeighborStart>) -> bool {
+        self.links.iter().any(|link| link.takes_from(source))
     }
 
-    /// Queues lines for every live link but the one that they came from. Never waits.
-    pub(crate) fn publish(&mut self, batch: &Batch, source: Option<LinkId>) {
+    /// Queues lines for every live start of a neighbor but the one that they came from. Never
+    /// waits.
+    pub(crate) fn publish(&mut self, batch: &Batch, source: Option<NeighborStart>) {
         for link in &mut self.links {
-            if link.is_live && source != Some(link.id) {
-                link.is_live = link.outbox.push(batch).is_ok();
+            if link.takes_from(source) && link.outbox.push(batch).is_err() {
+                link.live = None;
             }
         }
     }
@@ -88,6 +104,10 @@ mod tests {
 
     fn lines(text: &str) -> Batch {
         Batch::new(text.into(), 1)
+    }
+
+    fn first(link: LinkId) -> NeighborStart {
+        NeighborStart { link, epoch: 1 }
     }
 
     #[track_caller]
@@ -110,13 +130,13 @@ mod tests {
         let (a, outbox_a) = flood.add(QUEUE_GROUPS);
         let (b, outbox_b) = flood.add(QUEUE_GROUPS);
         let (c, outbox_c) = flood.add(QUEUE_GROUPS);
-        flood.set_live(a);
+        flood.set_live(first(a));
         assert!(flood.has_subscribers(None));
-        assert!(!flood.has_subscribers(Some(a)));
-        flood.set_live(b);
-        flood.publish(&lines("one"), Some(a));
+        assert!(!flood.has_subscribers(Some(first(a))));
+        flood.set_live(first(b));
+        flood.publish(&lines("one"), Some(first(a)));
         flood.publish(&lines("two"), None);
-        flood.set_live(c);
+        flood.set_live(first(c));
         flood.set_down(c);
         check(&outbox_a, &["two"]);
         check(&outbox_b, &["one", "two"]);
@@ -127,14 +147,14 @@ mod tests {
     fn a_full_queue_is_cleared_and_stays_silent_until_the_resync() {
         let mut flood = Flood::default();
         let (slow, outbox) = flood.add(2);
-        flood.set_live(slow);
+        flood.set_live(first(slow));
         for text in ["one", "two", "three", "four"] {
             flood.publish(&lines(text), None);
         }
         assert!(!flood.has_subscribers(None));
         assert!(outbox.gauge().depth().overflowed);
         check(&outbox, &["overflowed"]);
-        flood.set_live(slow);
+        flood.set_live(first(slow));
         assert!(!outbox.gauge().depth().overflowed);
         flood.publish(&lines("five"), None);
         check(&outbox, &["five"]);
@@ -144,7 +164,7 @@ mod tests {
     fn bytes_are_bounded_too() {
         let mut flood = Flood::default();
         let (slow, outbox) = flood.add(QUEUE_GROUPS);
-        flood.set_live(slow);
+        flood.set_live(first(slow));
         let big = Batch::new(vec![b'x'; QUEUE_BYTES / 2], 1);
         flood.publish(&big, None);
         flood.publish(&big, None);
@@ -157,7 +177,7 @@ mod tests {
     fn a_dead_neighbor_holds_nothing() {
         let mut flood = Flood::default();
         let (dead, outbox) = flood.add(QUEUE_GROUPS);
-        flood.set_live(dead);
+        flood.set_live(first(dead));
         flood.publish(&lines("one"), None);
         flood.set_down(dead);
         flood.publish(&lines("two"), None);
@@ -168,7 +188,7 @@ mod tests {
     fn queued_lines_are_counted() {
         let mut flood = Flood::default();
         let (link, outbox) = flood.add(QUEUE_GROUPS);
-        flood.set_live(link);
+        flood.set_live(first(link));
         flood.publish(&Batch::new(b"one\ntwo\n".to_vec(), 2), None);
         flood.publish(&Batch::new(b"marker\n".to_vec(), 0), None);
         let depth = |batches, bytes, records| Depth {
@@ -188,13 +208,25 @@ mod tests {
     fn a_new_link_is_not_taken_for_a_removed_one() {
         let mut flood = Flood::default();
         let (gone, outbox_gone) = flood.add(QUEUE_GROUPS);
-        flood.set_live(gone);
+        flood.set_live(first(gone));
         flood.remove(gone);
         let (new, outbox) = flood.add(QUEUE_GROUPS);
-        flood.set_live(new);
-        flood.set_live(gone);
-        flood.publish(&lines("one"), Some(gone));
+        flood.set_live(first(new));
+        flood.set_live(first(gone));
+        flood.publish(&lines("one"), Some(first(gone)));
         check(&outbox, &["one"]);
         check(&outbox_gone, &[]);
+    }
+
+    #[test]
+    fn a_later_start_of_the_source_gets_its_lines_and_markers_behind_them() {
+        let mut flood = Flood::default();
+        let (link, outbox) = flood.add(QUEUE_GROUPS);
+        let second = NeighborStart { link, epoch: 2 };
+        flood.set_live(second);
+        flood.publish(&lines("of the first start"), Some(first(link)));
+        flood.publish(&lines("of the second"), Some(second));
+        flood.publish(&Batch::new(b"marker".to_vec(), 0), None);
+        check(&outbox, &["of the first start", "marker"]);
     }
 }

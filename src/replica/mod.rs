@@ -20,6 +20,7 @@ pub(crate) mod upkeep;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -29,9 +30,9 @@ use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::cache::{ClientHash, Locations};
 use crate::replica::flood::Flood;
-use crate::replica::outbox::{Batch, LinkId, OutboxReceiver, QUEUE_GROUPS};
+use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_GROUPS};
 use crate::store::journal::SyncPosition;
-use crate::sync::Mutex;
+use crate::sync::{self as atomic, AtomicBool, Mutex};
 use durable::{Change, Durable};
 
 /// Outcome of a client's report.
@@ -45,6 +46,8 @@ pub enum Outcome {
     Full,
     /// The journal can't be written.
     Unwritable,
+    /// No neighbor would take it: the server was removed from the herd.
+    Removed,
 }
 
 /// A server's records, and the queues to its neighbors.
@@ -53,6 +56,8 @@ pub struct Replica {
     name: Box<str>,
     epoch: u64,
     max_records: usize,
+    /// Reports are refused, since the server was removed from the herd.
+    is_removed: AtomicBool,
     locations: Locations,
     /// The apply lock, the only lock under which more than its own data is touched: shards of
     /// `locations` are locked, lines are queued and the journal is appended to while it is held. It
@@ -105,6 +110,7 @@ impl Replica {
             name: name.into(),
             epoch,
             max_records,
+            is_removed: AtomicBool::new(false),
             locations: Locations::new(),
             apply: Mutex::new(Apply {
                 sequence: 0,
@@ -150,6 +156,10 @@ impl Replica {
         received: Timestamp,
         outcomes: &mut Vec<Outcome>,
     ) -> Option<SyncPosition> {
+        if self.is_removed.load(atomic::Ordering::Relaxed) {
+            outcomes.extend(reports.iter().map(|_| Outcome::Removed));
+            return None;
+        }
         let first_outcome = outcomes.len();
         // Indexes of the outcomes that depend on the append: those of the winners, and of reports
         // that lost to a winner of this group.
@@ -226,9 +236,9 @@ impl Replica {
         position
     }
 
-    /// Applies records that a neighbor sent: those greater than the stored ones are adopted and
-    /// forwarded to the other neighbors. Returns the number adopted.
-    pub fn adopt(&self, records: &[RecordView<'_>], from: LinkId) -> usize {
+    /// Applies records that a start of a neighbor sent: those greater than the stored ones are adopted and
+    /// forwarded to all others. Returns the number adopted.
+    pub fn adopt(&self, records: &[RecordView<'_>], from: NeighborStart) -> usize {
         let mut apply = self.apply.lock();
         let mut winners = Winners::with_capacity(records.len());
         for record in records {
@@ -253,8 +263,9 @@ impl Replica {
         winners.records.len()
     }
 
-    /// Stores the winners and queues them for every neighbor but the one that they came from.
-    fn commit(&self, apply: &mut Apply, winners: &Winners<'_>, source: Option<LinkId>) {
+    /// Stores the winners and queues them for every start of a neighbor but the one that they came
+    /// from.
+    fn commit(&self, apply: &mut Apply, winners: &Winners<'_>, source: Option<NeighborStart>) {
         for (key, winner) in winners.keys.iter().zip(&winners.records) {
             self.locations.store(*key, winner);
         }
@@ -302,12 +313,36 @@ impl Replica {
         self.locations.scan(state, show, between);
     }
 
-    /// Begins to queue for a link. Records applied before are covered by the vector that is
+    /// Begins to queue for a start of a neighbor. Records applied before are covered by the vector that is
     /// returned, and must be sent from the cache by [`records_above`](Self::records_above).
-    pub fn set_live(&self, link: LinkId) -> Vector {
+    pub fn set_live(&self, to: NeighborStart) -> Vector {
         let mut apply = self.apply.lock();
-        apply.flood.set_live(link);
+        apply.flood.set_live(to);
         apply.vector.clone()
+    }
+
+    /// The same; `None` if the apply lock is not free within `limit`, since the disk does not answer.
+    pub fn set_live_within(&self, to: NeighborStart, limit: Duration) -> Option<Vector> {
+        let mut apply = self.apply.try_lock_for(limit)?;
+        apply.flood.set_live(to);
+        Some(apply.vector.clone())
+    }
+
+    /// Returns whether records can be changed within `limit`; if not, the disk does not answer.
+    pub fn is_responsive(&self, limit: Duration) -> bool {
+        self.apply.try_lock_for(limit).is_some()
+    }
+
+    /// Refuses all reports from now on, or takes them again.
+    pub fn set_removed(&self, is_removed: bool) {
+        self.is_removed.store(is_removed, atomic::Ordering::Relaxed);
+    }
+
+    /// Returns the number of records that the vector does not cover.
+    pub fn count_above(&self, vector: &Vector) -> usize {
+        let mut records = 0;
+        self.records_above(vector, &mut records, |records, _| *records += 1, |_| true);
+        records
     }
 
     /// Stops queueing for a link.
@@ -341,9 +376,8 @@ impl Replica {
     pub fn send_markers(&self) {
         let mut apply = self.apply.lock();
         if apply.flood.has_subscribers(None) {
-            let mut lines = Vec::new();
-            apply.vector.write_lines("MARKER", &mut lines);
-            apply.flood.publish(&Batch::new(lines, 0), None);
+            let marker = Batch::marker(apply.vector.clone());
+            apply.flood.publish(&marker, None);
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::vector::Vector;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Receiver, Sender, TryRecvError, bounded};
 
 /// Batches of records held for one neighbor; past this its link is dirty.
@@ -20,11 +21,22 @@ pub const QUEUE_BYTES: usize = 16 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkId(pub usize);
 
+/// One start of a neighbor: what one connection speaks with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NeighborStart {
+    /// The neighbor's place in the flood.
+    pub link: LinkId,
+    /// Epoch of the start, from the neighbor's `HELLO`.
+    pub epoch: u64,
+}
+
 /// Whole lines that are sent to several neighbors as they are.
 #[derive(Clone, Debug)]
 pub struct Batch {
     lines: Arc<[u8]>,
     records: usize,
+    /// The vector of the marker that the lines are, if they are one.
+    marker: Option<Arc<Vector>>,
 }
 
 impl Batch {
@@ -33,7 +45,23 @@ impl Batch {
         Batch {
             lines: lines.into(),
             records,
+            marker: None,
         }
+    }
+
+    /// A batch that is a marker of that vector.
+    pub fn marker(vector: Vector) -> Batch {
+        let mut lines = Vec::new();
+        vector.write_lines("MARKER", &mut lines);
+        Batch {
+            marker: Some(Arc::new(vector)),
+            ..Batch::new(lines, 0)
+        }
+    }
+
+    /// Returns the vector of the marker that the batch is, if it is one.
+    pub fn marked(&self) -> Option<&Arc<Vector>> {
+        self.marker.as_ref()
     }
 
     /// Returns how many of the lines are records.

@@ -47,11 +47,14 @@ impl Replica {
 mod tests {
     use super::*;
     use crate::model::record::RecordView;
-    use crate::replica::outbox::LinkId;
+    use crate::replica::outbox::{LinkId, NeighborStart};
 
     fn adopt(replica: &Replica, link: LinkId, line: &str) {
         let record = RecordView::parse_line(line.as_bytes()).expect("a record");
-        assert_eq!(replica.adopt(&[record], link), 1);
+        assert_eq!(
+            replica.adopt(&[record], NeighborStart { link, epoch: 1 }),
+            1
+        );
     }
 
     #[test]

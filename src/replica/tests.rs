@@ -29,6 +29,10 @@ fn check_stored(replica: &Replica, client: &str, location: Option<&str>) {
     assert_eq!(got.as_deref(), location, "{client}");
 }
 
+fn first(link: LinkId) -> NeighborStart {
+    NeighborStart { link, epoch: 1 }
+}
+
 fn queued(outlet: &OutboxReceiver) -> Vec<String> {
     let mut lines = Vec::new();
     while let Ok(Queued::Lines(group)) = outlet.try_take() {
@@ -42,7 +46,7 @@ fn newest_wins_also_within_a_group() {
     use Outcome::Acknowledged;
     let replica = Replica::new("Ball", 1, 100);
     let (link, outlet) = replica.add_link();
-    replica.set_live(link);
+    replica.set_live(first(link));
     check_report(
         &replica,
         &[
@@ -103,17 +107,17 @@ fn a_neighbors_records_go_to_the_others_only_and_only_once() {
     let replica = Replica::new("Ball", 1, 1);
     let (from, back) = replica.add_link();
     let (other, on) = replica.add_link();
-    replica.set_live(from);
-    replica.set_live(other);
+    replica.set_live(first(from));
+    replica.set_live(first(other));
     let line = "RECORD Welsh 5 7 1000000000000 a +1+1 10";
     let record = RecordView::parse_line(line.as_bytes()).expect("a record");
-    assert_eq!(replica.adopt(&[record], from), 1);
-    assert_eq!(replica.adopt(&[record], other), 0);
+    assert_eq!(replica.adopt(&[record], first(from)), 1);
+    assert_eq!(replica.adopt(&[record], first(other)), 0);
     let tie = RecordView {
         origin: b"Alford",
         ..record
     };
-    assert_eq!(replica.adopt(&[tie], other), 0);
+    assert_eq!(replica.adopt(&[tie], first(other)), 0);
     assert_eq!(queued(&on), [line]);
     assert!(queued(&back).is_empty());
     // A single record advances nothing: another path may still hold what came before it.
@@ -123,7 +127,7 @@ fn a_neighbors_records_go_to_the_others_only_and_only_once() {
         client: b"b",
         ..record
     };
-    assert_eq!(replica.adopt(&[second], from), 1);
+    assert_eq!(replica.adopt(&[second], first(from)), 1);
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn a_link_that_comes_up_gets_what_its_neighbor_lacks() {
         &[Outcome::Acknowledged; 2],
     );
     let (link, outlet) = replica.add_link();
-    let captured = replica.set_live(link);
+    let captured = replica.set_live(first(link));
     check_report(&replica, &["IAMAT c +1+1 1"], &[Outcome::Acknowledged]);
     assert!(captured.covers(b"Ball", 1, 2) && !captured.covers(b"Ball", 1, 3));
     let mut held = Vector::default();

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::config::limits::{check_threads, raise_descriptor_limit};
 use crate::config::topology::{Address, ServerEntry};
 use crate::link::keyring::Keyring;
+use crate::link::linked::LinkedKey;
 use crate::link::neighbor::LinkStatus;
 use crate::link::{self, Links};
 use crate::listener::{self, Listener};
@@ -113,7 +114,9 @@ impl Server {
         let limit = ConnectionLimit::new(max_clients);
         let connected = Arc::clone(&limit.connected);
         let interval = config.digest_interval;
-        let mut links = Links::start(Arc::clone(&replica), keys, connected, interval)?;
+        let folder = config.data_dir.as_ref().map(|folder| folder.join(name));
+        let linked = LinkedKey::open(folder.as_deref());
+        let mut links = Links::start(Arc::clone(&replica), keys, connected, interval, linked)?;
         links.set_neighbors(&link::neighbors(&config.topology, name))?;
 
         let services = Arc::new(Services {
@@ -193,7 +196,12 @@ impl Server {
         self.pool.join();
         // No report is applied from here on, but for those of neighbors.
         self.services.replica.send_markers();
-        self.links.stop();
+        let unconfirmed = self.links.stop();
+        if unconfirmed > 0 {
+            warn!(
+                "{unconfirmed} records are confirmed by no neighbor; they are in the journal alone"
+            );
+        }
         self.upkeep.stop();
         self.timer.stop();
         info!("stopped");
@@ -225,10 +233,10 @@ fn jobs(
     ]
 }
 
-/// Returns the number of threads that a server needs: the pool's, a sender, a reader and two
-/// receivers for each neighbor, and the others.
+/// Returns the number of threads that a server needs: the pool's, a sender, a reader, two receivers
+/// and an attempt to dial for each neighbor, and the others.
 fn threads(config: &Config) -> usize {
-    config.workers + 4 * config.server.neighbors.len() + OTHER_THREADS
+    config.workers + 5 * config.server.neighbors.len() + OTHER_THREADS
 }
 
 /// Raises the descriptor limit as far as possible, and returns the number of clients that it allows.

@@ -236,6 +236,9 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
                 continue;
             }
         };
+        for problem in &status.problems {
+            problems.push(format!("{name}: {}: {}", problem.state, problem.reason));
+        }
         if status.digest.is_none() {
             problems.push(format!(
                 "{name}: it holds more records than it can compare within {} s",

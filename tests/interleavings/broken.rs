@@ -7,7 +7,7 @@ use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::cache::Locations;
 use crate::replica::flood::Flood;
-use crate::replica::outbox::{Batch, LinkId, OutboxReceiver};
+use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver};
 use crate::sync::Mutex;
 
 use super::{ORIGIN, Server};
@@ -86,9 +86,9 @@ impl Server for Broken {
         self.apply.lock().flood.add(groups)
     }
 
-    fn set_live(&self, link: LinkId) -> Vector {
+    fn set_live(&self, to: NeighborStart) -> Vector {
         let mut apply = self.apply.lock();
-        apply.flood.set_live(link);
+        apply.flood.set_live(to);
         apply.vector.clone()
     }
 

@@ -2,9 +2,10 @@
 //! lines, over links and disks that a seeded driver makes fail in every way.
 //!
 //! Only the surroundings of a `Replica` are simulated: connections that come and go, queues that
-//! overflow, delivery in any order across paths, crashes that fall back to the disk's state, and
-//! clocks that are wrong. A run is good if at its end, with everything healed, all servers hold the
-//! same records and no acknowledged one is missing.
+//! overflow, delivery in any order across paths, crashes that fall back to the disk's state or lose
+//! it, lines of a crashed server that its neighbors have yet to read, and clocks that are wrong. A
+//! run is good if at its end, with everything healed, all servers hold the same records and no
+//! acknowledged one is missing.
 //!
 //! To show that the simulation can fail, each rule that it can check is left out in turn, and then
 //! runs do fail.
@@ -13,21 +14,25 @@
 mod record;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 
 use herd::model::command::{Command, Report};
 use herd::model::record::RecordView;
 use herd::model::time::Timestamp;
 use herd::model::vector::Vector;
-use herd::replica::outbox::{LinkId, OutboxReceiver, Queued};
+use herd::replica::outbox::{LinkId, NeighborStart, OutboxReceiver, Queued};
 use herd::replica::{Outcome, Replica};
 use record::Record;
 
 const SERVERS: usize = 5;
 const NAMES: [&str; SERVERS] = ["Alford", "Ball", "Hamilton", "Holiday", "Welsh"];
-const CLIENTS: u64 = 8;
+const CLIENTS: u64 = 16;
 
 /// Capacity of a link's queue in groups, small enough that it often overflows.
 const QUEUE: usize = 4;
+
+/// Times that a replaced connection is passed over for each time that it is read.
+const SLOWNESS: usize = 25;
 
 /// Steps of a run before everything heals.
 const STEPS: usize = 400;
@@ -50,6 +55,8 @@ enum Without {
     Resync,
     /// Records reach the disk later than the vector that covers them.
     DurableVector,
+    /// The start of a neighbor that a record came from: it is left out for the neighbor instead.
+    StartOfSource,
 }
 
 /// Generator of a run's choices: xorshift, so that the seed determines the run.
@@ -85,6 +92,8 @@ struct Link {
     connected: bool,
     /// Lines written to the socket and not yet applied.
     wire: VecDeque<Vec<u8>>,
+    /// The same of earlier starts of this server, which crashed, each with its epoch.
+    unread: VecDeque<(u64, VecDeque<Vec<u8>>)>,
 }
 
 struct Server {
@@ -105,6 +114,8 @@ struct Simulation {
     /// The greatest acknowledged record of every client.
     acknowledged: HashMap<Vec<u8>, Record>,
     records_sent: usize,
+    /// Everything works again.
+    healed: bool,
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -128,6 +139,7 @@ fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
             possible: true,
             connected: false,
             wire: VecDeque::new(),
+            unread: VecDeque::new(),
         }
     });
     Server {
@@ -161,6 +173,7 @@ impl Simulation {
             now: 1_000_000 * SECOND,
             acknowledged: HashMap::new(),
             records_sent: 0,
+            healed: false,
         };
         for server in 0..SERVERS {
             for link in 0..2 {
@@ -199,11 +212,19 @@ impl Simulation {
         self.resync(server, link, &held);
     }
 
+    /// The start of the neighbor that a link feeds.
+    fn fed(&self, server: usize, link: usize) -> NeighborStart {
+        let Link { id, to, .. } = self.servers[server].links[link];
+        let epoch = self.servers[to].epoch;
+        NeighborStart { link: id, epoch }
+    }
+
     fn resync(&mut self, server: usize, link: usize, held: &Vector) {
         let scans = self.without != Without::Resync;
+        let fed = self.fed(server, link);
         let Server { replica, links, .. } = &mut self.servers[server];
         let link = &mut links[link];
-        let captured = replica.set_live(link.id);
+        let captured = replica.set_live(fed);
         if !link.connected {
             link.wire.clear();
         }
@@ -239,6 +260,7 @@ impl Simulation {
 
     /// A step of the sender thread: moves one group from the outbox to the wire.
     fn send(&mut self, server: usize, link: usize) -> bool {
+        let fed = self.fed(server, link);
         let Server { replica, links, .. } = &mut self.servers[server];
         let sender = &mut links[link];
         if !sender.connected {
@@ -253,7 +275,7 @@ impl Simulation {
                 sender.wire.push_back(lines.to_vec());
             }
             Ok(Queued::Overflowed) if self.without == Without::Overflow => {
-                replica.set_live(sender.id);
+                replica.set_live(fed);
             }
             Ok(Queued::Overflowed) => {
                 let to = sender.to;
@@ -273,17 +295,31 @@ impl Simulation {
         if !self.servers[to].up {
             return false;
         }
-        let Some(lines) = self.servers[server].links[link].wire.pop_front() else {
+        let current = self.servers[server].epoch;
+        let sender = &mut self.servers[server].links[link];
+        sender.unread.retain(|(_, lines)| !lines.is_empty());
+        // A replaced connection and the one after it are read by two threads, in any order; the old
+        // one slowly, or it would be empty before the server is back.
+        let old = sender.unread.front_mut();
+        let taken = match old {
+            Some((epoch, lines)) if self.healed || self.choices.below(SLOWNESS) == 0 => {
+                lines.pop_front().map(|lines| (*epoch, lines))
+            }
+            _ => sender.wire.pop_front().map(|lines| (current, lines)),
+        };
+        let Some((mut epoch, lines)) = taken else {
             return false;
         };
+        if self.without == Without::StartOfSource {
+            epoch = current;
+        }
         let clock = self.clock(to);
         let receiver = &self.servers[to];
-        let from = receiver
-            .links
-            .iter()
-            .find(|link| link.to == server)
-            .unwrap()
-            .id;
+        let back = receiver.links.iter().find(|link| link.to == server);
+        let from = NeighborStart {
+            link: back.unwrap().id,
+            epoch,
+        };
         let mut marker = Vector::default();
         for line in lines
             .split(|&byte| byte == b'\n')
@@ -375,6 +411,13 @@ impl Simulation {
 
     fn crash(&mut self, server: usize) {
         for link in 0..2 {
+            // What the kernel has taken may arrive all the same, long after the server is back.
+            if self.choices.below(4) > 0 {
+                let epoch = self.servers[server].epoch;
+                let link = &mut self.servers[server].links[link];
+                let lines = std::mem::take(&mut link.wire);
+                link.unread.push_back((epoch, lines));
+            }
             self.disconnect(server, link);
         }
         for other in neighbors(server) {
@@ -384,16 +427,48 @@ impl Simulation {
                 .position(|link| link.to == server)
                 .unwrap();
             self.disconnect(other, link);
+            self.servers[other].links[link].unread.clear();
         }
         self.servers[server].up = false;
+        if self.choices.below(2) == 0 {
+            self.servers[server].disk = Disk::default();
+        }
+        self.give_up_what_nobody_holds();
+    }
+
+    /// Reports that were on lost disks, that nobody else holds, and that nobody is about to read are
+    /// lost for good: nothing can be asked of the others.
+    fn give_up_what_nobody_holds(&mut self) {
+        let mut held: Vec<Record> = Vec::new();
+        for other in &self.servers {
+            if other.up {
+                held.extend(records(&other.replica).into_values());
+            } else {
+                held.extend(other.disk.records.values().cloned());
+            }
+            for link in &other.links {
+                let unread = link.unread.iter().flat_map(|(_, lines)| lines);
+                // Of a server that is up: a connection that fails loses what it has not delivered,
+                // and the server holds it.
+                let lines = unread.flat_map(|lines| lines.split(|&byte| byte == b'\n'));
+                held.extend(
+                    lines.filter_map(|line| RecordView::parse_line(line).as_ref().map(Record::new)),
+                );
+            }
+        }
+        self.acknowledged.retain(|client, best| {
+            held.iter()
+                .filter(|held| held.view().client == client.as_slice())
+                .any(|held| held.view().order(&best.view()).is_ge())
+        });
     }
 
     fn restart(&mut self, server: usize, queue: usize) {
-        let old = &self.servers[server];
-        let possible: Vec<_> = old.links.iter().map(|link| link.possible).collect();
+        let old = &mut self.servers[server];
         let mut new = start(server, old.epoch + 1, queue, &old.disk);
-        for (link, possible) in new.links.iter_mut().zip(possible) {
-            link.possible = possible;
+        for (link, old) in new.links.iter_mut().zip(&mut old.links) {
+            link.possible = old.possible;
+            link.unread = std::mem::take(&mut old.unread);
         }
         self.servers[server] = new;
     }
@@ -402,10 +477,10 @@ impl Simulation {
         self.now += SECOND;
         let (server, link) = (self.choices.below(SERVERS), self.choices.below(2));
         match self.choices.below(100) {
-            0..35 if self.servers[server].up => self.report(server),
-            35..60 => drop(self.send(server, link)),
-            60..85 => drop(self.receive(server, link)),
-            85..89 if self.servers[server].up => self.servers[server].replica.send_markers(),
+            0..30 if self.servers[server].up => self.report(server),
+            30..60 => drop(self.send(server, link)),
+            60..82 => drop(self.receive(server, link)),
+            82..89 if self.servers[server].up => self.servers[server].replica.send_markers(),
             89..90 if self.servers[server].up => self.servers[server].replica.prune_vector(),
             90..94 => {
                 let possible = &mut self.servers[server].links[link].possible;
@@ -423,6 +498,7 @@ impl Simulation {
 
     /// Restores all servers and links, and runs until nothing is left to do.
     fn heal(&mut self) {
+        self.healed = true;
         for server in 0..SERVERS {
             if !self.servers[server].up {
                 self.restart(server, QUEUE);
@@ -491,20 +567,23 @@ fn nothing_diverges_and_nothing_acknowledged_is_lost() {
 }
 
 #[track_caller]
-fn check_that_it_is_needed(rule: Without, runs: u64) {
-    let found = (0..runs).any(|seed| !is_run_good(seed, rule));
-    assert!(found, "{runs} runs without {rule:?} all pass");
+fn check_that_it_is_needed(rule: Without, runs: Range<u64>) {
+    let found = runs.clone().any(|seed| !is_run_good(seed, rule));
+    assert!(found, "runs {runs:?} without {rule:?} all pass");
 }
 
 #[test]
 fn runs_fail_without_any_one_rule() {
-    check_that_it_is_needed(Without::TotalOrder, 300);
-    check_that_it_is_needed(Without::OriginClock, 300);
-    check_that_it_is_needed(Without::VectorByMarker, 2_000);
-    check_that_it_is_needed(Without::Overflow, 300);
-    check_that_it_is_needed(Without::OneGroup, 2_000);
-    check_that_it_is_needed(Without::Resync, 300);
-    check_that_it_is_needed(Without::DurableVector, 2_000);
+    check_that_it_is_needed(Without::TotalOrder, 0..300);
+    check_that_it_is_needed(Without::OriginClock, 0..300);
+    check_that_it_is_needed(Without::VectorByMarker, 0..2_000);
+    check_that_it_is_needed(Without::Overflow, 0..300);
+    check_that_it_is_needed(Without::OneGroup, 0..2_000);
+    check_that_it_is_needed(Without::Resync, 0..300);
+    check_that_it_is_needed(Without::DurableVector, 0..2_000);
+    // One run in 3,000 shows it: a neighbor must return without its data, and the way around the
+    // ring must be cut and then believe the marker. The search begins shortly before such a run.
+    check_that_it_is_needed(Without::StartOfSource, 3_000..3_100);
 }
 
 /// Checks the rule "No echo", and that only a greater record is forwarded, by the number of messages.

@@ -79,7 +79,7 @@ impl<'a> Turn<'a> {
                     RecordView::of_report(report, self.received, origin, 0, 0)
                         .write_at_line(self.output);
                 }
-                Outcome::TooFarAhead | Outcome::Full | Outcome::Unwritable => {
+                Outcome::TooFarAhead | Outcome::Full | Outcome::Unwritable | Outcome::Removed => {
                     echo(line, self.output);
                 }
             }

@@ -24,12 +24,11 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::link::framing::{is_timeout, prepare};
 use crate::link::handshake::accept::{Acceptor, Claim, PART_BYTES};
-use crate::link::handshake::{HandshakeError, Hello, Peer, failed};
+use crate::link::handshake::{HandshakeError, Hello, OBSERVER, Peer, failed};
 use crate::link::keyring::Keyring;
 use crate::link::known::KnownAddresses;
 use crate::link::neighbor::{Neighbor, Neighbors};
 use crate::link::refusals::RejectedPeers;
-use crate::link::status::OBSERVER;
 use crate::listener::{Accept, Accepted};
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
@@ -65,7 +64,7 @@ pub(super) struct Context {
 #[derive(Debug)]
 pub(super) struct IdentifiedPeer {
     /// The socket.
-    pub(super) stream: TcpStream,
+    pub(super) stream: Arc<TcpStream>,
     /// The peer's address.
     pub(super) from: SocketAddr,
     /// The peer and its ciphers.
@@ -366,7 +365,7 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
         let peer = peer?;
         pending.stream.set_nonblocking(false)?;
         Ok(IdentifiedPeer {
-            stream: pending.stream,
+            stream: Arc::new(pending.stream),
             from: pending.from,
             peer,
             neighbor,

@@ -151,8 +151,10 @@ impl Claim {
             Err(reason) => format!("BYE {reason}\n"),
         };
         self.writer.write(out, answer.as_bytes()).map_err(failed)?;
+        let hello = judged?;
         Ok(Peer {
-            hello: judged?,
+            version: hello.common_version(own),
+            hello,
             reader: self.reader,
             writer: self.writer,
         })

@@ -6,6 +6,13 @@ use std::time::Duration;
 
 use super::{HANDSHAKE_TIMEOUT, MAX_SKEW, VERSIONS};
 use crate::link::framing::is_timeout;
+use crate::link::neighbor::Refusal;
+
+/// Beginning of the reason in a `BYE` to a server that is not a neighbor.
+const NO_NEIGHBOR: &str = "servers.txt here names no neighbor";
+
+/// Beginning of the reason in a `BYE` to a server whose clock differs by too much.
+const SKEW: &str = "its clock differs by";
 
 /// Reason for which a handshake or a status request failed.
 #[derive(Debug)]
@@ -36,6 +43,8 @@ pub enum HandshakeError {
     NotANeighbor(String),
     /// The clocks differ by too much.
     Skew(String),
+    /// Another server of the same name is connected: both in words.
+    Twins(String),
     /// The other side refused, with this reason.
     Refused(String),
     /// The answer to a status request can't be read.
@@ -72,15 +81,16 @@ impl fmt::Display for HandshakeError {
                 write!(f, "it looks for {sought} at the address of {own}")
             }
             HandshakeError::NotANeighbor(name) => {
-                write!(f, "servers.txt here names no neighbor {name}")
+                write!(f, "{NO_NEIGHBOR} {name}")
             }
             HandshakeError::Skew(skew) => {
                 write!(
                     f,
-                    "its clock differs by {skew} s, more than {} s",
+                    "{SKEW} {skew} s, more than {} s",
                     MAX_SKEW.as_secs()
                 )
             }
+            HandshakeError::Twins(text) => f.write_str(text),
             HandshakeError::Refused(reason) => write!(f, "refused: {reason}"),
             HandshakeError::Answer(error) => write!(
                 f,
@@ -98,6 +108,22 @@ impl HandshakeError {
             HandshakeError::WrongKey | HandshakeError::NotAPeer => true,
             HandshakeError::Io(error) => error.kind() == ErrorKind::InvalidData,
             _ => false,
+        }
+    }
+}
+
+impl HandshakeError {
+    /// Returns what the other side's answer says of this server; `None` if it did not answer.
+    pub(in crate::link) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            HandshakeError::Io(_) | HandshakeError::TimedOut | HandshakeError::Closed => None,
+            HandshakeError::KeyRefused | HandshakeError::WrongKey => Some(Refusal::WrongKey),
+            HandshakeError::Refused(reason) if reason.starts_with(NO_NEIGHBOR) => {
+                Some(Refusal::NotANeighbor)
+            }
+            HandshakeError::Refused(reason) if reason.starts_with(SKEW) => Some(Refusal::Skew),
+            HandshakeError::Skew(_) => Some(Refusal::Skew),
+            _ => Some(Refusal::Other),
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::model::time::Timestamp;
 /// Maximum length of the reason in a peer's `BYE` that is shown.
 const MAX_REASON_BYTES: usize = 200;
 
+/// Name of an observer. No server can have it: a name begins with a letter or a digit.
+pub(in crate::link) const OBSERVER: &str = "-";
+
 /// A server's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -36,6 +39,12 @@ impl Hello {
             epoch,
             clock,
         }
+    }
+
+    /// Returns the highest version of the link protocol that both sides speak; each has checked that
+    /// there is one.
+    pub(in crate::link) fn common_version(&self, other: &Hello) -> u64 {
+        self.versions.1.min(other.versions.1)
     }
 
     /// Returns the line `HELLO low high herd name epoch clock to` with its LF, where `to` is the name
@@ -84,18 +93,24 @@ impl Hello {
         if self.herd != own.herd {
             return Err(HandshakeError::AnotherHerd);
         }
-        let seconds = MAX_SKEW.as_secs();
-        if self.clock.is_ahead_of(own.clock, seconds) || own.clock.is_ahead_of(self.clock, seconds)
-        {
-            return Err(HandshakeError::Skew(
-                self.clock.difference(own.clock).to_string(),
-            ));
+        // An observer is no server: it is to see a clock that is wrong.
+        let is_observed = [self, own].iter().any(|hello| hello.name == OBSERVER);
+        if !is_observed && let Some(skew) = skew(self.clock, own.clock) {
+            return Err(HandshakeError::Skew(skew));
         }
         if to != own.name {
             return Err(HandshakeError::Mistaken(to.to_owned(), own.name.clone()));
         }
         Ok(())
     }
+}
+
+/// Returns by how many seconds the other side's clock is ahead of this server's, if they differ by
+/// more than servers' clocks may.
+pub(in crate::link) fn skew(peer: Timestamp, own: Timestamp) -> Option<String> {
+    let seconds = MAX_SKEW.as_secs();
+    let differs = peer.is_ahead_of(own, seconds) || own.is_ahead_of(peer, seconds);
+    differs.then(|| peer.difference(own).to_string())
 }
 
 #[cfg(test)]
@@ -120,7 +135,7 @@ mod tests {
             assert!(matches!(error, HandshakeError::NotAPeer), "{line}");
         }
         // A later version may send other fields after its number.
-        let error = Hello::parse(b"HELLO 2 9 what comes then").unwrap_err();
-        assert!(matches!(error, HandshakeError::Version((2, 9))));
+        let error = Hello::parse(b"HELLO 3 9 what comes then").unwrap_err();
+        assert!(matches!(error, HandshakeError::Version((3, 9))));
     }
 }

@@ -22,21 +22,30 @@ pub use error::HandshakeError;
 pub(super) use error::failed;
 use error::no_cipher;
 pub use hello::Hello;
+pub(super) use hello::{OBSERVER, skew};
 
 /// Lowest and highest version of the link protocol that this server speaks.
-const VERSIONS: (u64, u64) = (1, 1);
+const VERSIONS: (u64, u64) = (1, 2);
 
-/// Maximum time for a handshake.
+/// Version from which on a `PONG` carries the clock, and there is `TWIN`.
+pub(super) const CLOCK_VERSION: u64 = 2;
+
+/// Maximum time for a handshake at the accepting side.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Maximum time for a handshake at the dialer: two round trips of 2 s, and time to compute.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Maximum difference between two servers' clocks.
-const MAX_SKEW: Duration = Duration::from_secs(60);
+pub(super) const MAX_SKEW: Duration = Duration::from_secs(60);
 
 /// A connection after its handshake.
 #[derive(Debug)]
 pub struct Peer {
     /// The other side's description of itself.
     pub hello: Hello,
+    /// Version of the link protocol that both sides speak.
+    pub version: u64,
     /// The receiving half.
     pub reader: Reader,
     /// The sending half.
@@ -102,6 +111,7 @@ pub fn dial_with(
     });
     match judged {
         Ok(hello) => Ok(Peer {
+            version: hello.common_version(own),
             hello,
             reader,
             writer,
@@ -222,8 +232,8 @@ mod tests {
         let mistaken = "it looks for Welsh at the address of Holiday";
         refuse(hello("Ball"), hello("Holiday"), mistaken);
         let mut newer = hello("Ball");
-        newer.hello.versions = (2, 3);
-        let version = "it speaks link versions 2 to 3, this server 1 to 1";
+        newer.hello.versions = (3, 4);
+        let version = "it speaks link versions 3 to 4, this server 1 to 2";
         refuse(newer, hello("Welsh"), version);
         let mut skewed = hello("Ball");
         skewed.hello.clock = Timestamp::from_nanos(NOW.as_nanos() + 3_600_000_000_000);

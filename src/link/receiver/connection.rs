@@ -1,24 +1,30 @@
 //! The receiving side of one connection of a neighbor, without sockets or threads.
 //!
-//! The neighbor is sent this server's version vector at first and whenever it asks, and a `PONG`
-//! every second. Its records are applied in batches, as they arrive.
+//! The neighbor is sent this server's version vector at first and whenever it asks. Its records are
+//! applied in batches, as they arrive. Signs of life are not sent from here, but by
+//! [`pulse`](super::pulse).
 
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::{Level, debug, info, log_enabled};
+use log::{Level, debug, info, log_enabled, warn};
 
 use crate::link::audit::{PeerDigest, PeerDigests};
 use crate::link::framing::{Filled, Transport, unexpected_line};
-use crate::link::liveness::{Liveness, PONG_INTERVAL};
+use crate::link::handshake::MAX_SKEW;
+use crate::link::liveness::Liveness;
 use crate::link::neighbor::Neighbor;
+use crate::link::receiver::pulse::BackChannel;
+use crate::link::sender::acks::TWINS;
 use crate::link::sender::orders::CloseReason;
 use crate::model::digest::DigestReader;
 use crate::model::printable::Printable;
 use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
+use crate::replica::outbox::NeighborStart;
 
 /// End of a connection.
 #[derive(Debug)]
@@ -49,18 +55,18 @@ impl End {
 
 /// A connection of a neighbor to this server.
 #[derive(Debug)]
-pub(in crate::link) struct Connection {
+pub(in crate::link) struct Connection<T> {
     neighbor: Arc<Neighbor>,
+    /// The start that sends: records are not sent back to it.
+    source: NeighborStart,
     replica: Arc<Replica>,
     peer_digests: PeerDigests,
     /// The lines of a marker that have come so far.
     marker: Vector,
     /// The lines of a digest that have come so far.
     digest: DigestReader,
-    /// Records received over this connection.
-    records: u64,
     liveness: Liveness,
-    pong_due: Instant,
+    back: Arc<BackChannel<T>>,
 }
 
 /// Returns the lines of a block, each of which ends with an LF.
@@ -73,39 +79,41 @@ fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-impl Connection {
-    /// Begins after the handshake: sends the neighbor this server's vector.
+impl<T: Transport> Connection<T> {
+    /// Begins after the handshake with the neighbor's start of that epoch: sends it this server's
+    /// vector.
     pub(in crate::link) fn start(
         neighbor: Arc<Neighbor>,
+        epoch: u64,
         replica: Arc<Replica>,
         peer_digests: PeerDigests,
-        to: &mut impl Transport,
-    ) -> Result<Connection, End> {
-        let now = to.now();
+        back: Arc<BackChannel<T>>,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<Connection<T>, End> {
+        send_vector(&replica, &back)?;
         let connection = Connection {
+            source: NeighborStart {
+                link: neighbor.link(),
+                epoch,
+            },
             neighbor,
             replica,
             peer_digests,
             marker: Vector::default(),
             digest: DigestReader::default(),
-            records: 0,
-            liveness: Liveness::new(now),
-            pong_due: now,
+            // A long vector takes its time to be sent.
+            liveness: Liveness::new(now()),
+            back,
         };
-        connection.send_vector(to)?;
         Ok(connection)
     }
 
     /// Does what is due: to be called before each block of lines, and several times a second.
-    pub(in crate::link) fn tick(&mut self, to: &mut impl Transport) -> Result<(), End> {
+    pub(in crate::link) fn tick(&self, now: Instant) -> Result<(), End> {
         if self.neighbor.is_dismissed() {
-            to.write(format!("BYE {}\n", CloseReason::Dismissed).as_bytes())?;
+            let line = format!("BYE {}\n", CloseReason::Dismissed);
+            self.back.write(line.as_bytes())?;
             return Err(End::Closed("no longer a neighbor".to_owned()));
-        }
-        let now = to.now();
-        if now >= self.pong_due {
-            to.write(format!("PONG {}\n", self.records).as_bytes())?;
-            self.pong_due = now + PONG_INTERVAL;
         }
         if now >= self.liveness.deadline() {
             return Err(End::Silent(self.liveness.reason(now)));
@@ -124,11 +132,19 @@ impl Connection {
         }
     }
 
-    /// Applies one block of lines, of which records in a row are one batch.
+    /// Notes that lines have been applied until `now`. The neighbor is not silent while this server
+    /// does not read, which takes seconds if the disk does not answer.
+    pub(in crate::link) fn applied(&mut self, now: Instant) {
+        self.liveness = Liveness::new(now);
+    }
+
+    /// Applies one block of lines, of which records in a row are one batch, at the time `now` and
+    /// `clock`.
     pub(in crate::link) fn apply(
         &mut self,
         block: &[u8],
-        to: &mut impl Transport,
+        now: Instant,
+        clock: Timestamp,
     ) -> Result<(), End> {
         // Room for the usual number: growing would copy them again and again.
         let mut records: Vec<RecordView<'_>> = Vec::with_capacity(1 + block.len() / 96);
@@ -139,14 +155,22 @@ impl Connection {
                     let name = self.neighbor.name();
                     info!("received from neighbor {name}: {}", Printable(line));
                 }
-                records.push(RecordView::parse_line(line).ok_or_else(unexpected)?);
+                let record = RecordView::parse_line(line).ok_or_else(unexpected)?;
+                if record.origin == self.replica.name().as_bytes() {
+                    self.check_own(&record, now);
+                }
+                records.push(record);
                 continue;
             }
             self.adopt(&mut records);
             if line.starts_with(b"MARKER") {
                 let whole = self.marker.read_line("MARKER", line);
                 if whole.ok_or_else(unexpected)? {
-                    self.replica.advance(&std::mem::take(&mut self.marker));
+                    // An empty one is a sign of life, and claims nothing.
+                    let marker = std::mem::take(&mut self.marker);
+                    if !marker.is_empty() {
+                        self.replica.advance(&marker);
+                    }
                 }
             } else if line.starts_with(b"DIGEST") {
                 let whole = self.digest.read_line(line);
@@ -155,8 +179,10 @@ impl Connection {
                     self.peer_digests.offer(PeerDigest { neighbor, digest });
                 }
             } else if line == b"RESYNC" {
-                self.send_vector(to)?;
+                send_vector(&self.replica, &self.back)?;
             } else if let Some(reason) = line.strip_prefix(b"BYE ") {
+                // The neighbor waits for the acknowledgement of its last records.
+                let _ = self.back.pong(clock);
                 return Err(End::Closed(Printable(reason).to_string()));
             } else {
                 return Err(unexpected().into());
@@ -166,22 +192,92 @@ impl Connection {
         Ok(())
     }
 
-    fn send_vector(&self, to: &mut impl Transport) -> io::Result<()> {
-        let mut vector = Vec::new();
-        self.replica.vector().write_lines("VECTOR", &mut vector);
-        to.write(&vector)
+    /// Reports a second server of this server's name, which takes reports while this one runs: two
+    /// whose neighbors are not the same are seen by none of them.
+    fn check_own(&self, record: &RecordView<'_>, now: Instant) {
+        // An epoch is never before the time of its start.
+        let started = self.replica.epoch();
+        let is_later = record
+            .received
+            .is_ahead_of(Timestamp::from_nanos(started), MAX_SKEW.as_secs());
+        if record.epoch != started && is_later {
+            let (name, epoch) = (self.replica.name(), record.epoch);
+            let text = format!("{TWINS} {name}: one of epoch {started}, and one of epoch {epoch}");
+            if self.neighbor.report_twin(now, &text) {
+                warn!(
+                    "by records that neighbor {} sends, {text}",
+                    self.neighbor.name()
+                );
+            }
+        }
     }
 
     fn adopt(&mut self, records: &mut Vec<RecordView<'_>>) {
         if !records.is_empty() {
-            self.records += records.len() as u64;
-            let adopted = self.replica.adopt(records, self.neighbor.link());
+            let adopted = self.replica.adopt(records, self.source);
+            self.back.applied(records.len());
             debug!(
                 "{adopted} of {} records from {} were new",
                 records.len(),
                 self.neighbor.name()
             );
             records.clear();
+        }
+    }
+}
+
+fn send_vector(replica: &Replica, back: &BackChannel<impl Transport>) -> io::Result<()> {
+    let mut vector = Vec::new();
+    replica.vector().write_lines("VECTOR", &mut vector);
+    back.write(&vector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::outbox::outbox;
+
+    /// A way back that nobody reads.
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        fn write(&mut self, _lines: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn now(&self) -> Instant {
+            Instant::now()
+        }
+    }
+
+    #[test]
+    fn a_second_server_of_this_name_shows_by_its_records() {
+        const STARTED: u64 = 1_479_413_884_000_000_000;
+        let second = 1_000_000_000;
+        for (epoch, received, is_twin) in [
+            // Of this start, and of one before, as far as clocks may differ.
+            (STARTED, STARTED + 900 * second, false),
+            (STARTED - 5, STARTED - second, false),
+            (STARTED - 5, STARTED + 60 * second, false),
+            (STARTED - 5, STARTED + 61 * second, true),
+            (STARTED + 5, STARTED + 61 * second, true),
+        ] {
+            let (_outbox, queue) = outbox(1);
+            let (requests, _) = crossbeam_channel::bounded(1);
+            let replica = Arc::new(Replica::new("Ball", STARTED, 10));
+            let (link, _) = replica.add_link();
+            let neighbor = Arc::new(Neighbor::new("Welsh", link, queue.gauge(), requests));
+            let back = Arc::new(BackChannel::new(Nowhere, 2));
+            let (digests, _received) = PeerDigests::new();
+            let now = Instant::now();
+            let kept = Arc::clone(&neighbor);
+            let mut connection =
+                Connection::start(kept, 1, replica, digests, back, || now).unwrap();
+            let line = format!("RECORD Ball {epoch} 1 {received} kiwi +1+1 1\n");
+            let clock = Timestamp::from_nanos(STARTED);
+            connection.apply(line.as_bytes(), now, clock).unwrap();
+            assert_eq!(neighbor.twin(now).is_some(), is_twin, "{line}");
         }
     }
 }

@@ -9,6 +9,7 @@
 //! The protocol of a connection is in [`connection`]; [`registry`] holds the open connections.
 
 pub(super) mod connection;
+pub(super) mod pulse;
 pub(super) mod registry;
 
 use std::collections::HashMap;
@@ -31,9 +32,11 @@ use crate::link::known::KnownAddresses;
 use crate::link::neighbor::Neighbors;
 use crate::link::refusals::RejectedPeers;
 use crate::link::status::{self, StatusSource};
+use crate::model::time::Timestamp;
 use crate::replica::Replica;
 use crate::thread;
 use connection::{Connection, End};
+use pulse::{BackChannel, KeptAlive, Pulse};
 use registry::Registry;
 
 /// Maximum wait of a read before the neighbor's silence and a due `PONG` are looked at.
@@ -60,7 +63,8 @@ struct Shared {
     peer_digests: PeerDigests,
     status: StatusSource,
     rejected: Arc<RejectedPeers>,
-    open: Mutex<Registry<TcpStream>>,
+    open: Mutex<Registry<Arc<TcpStream>, Arc<BackChannel<Outgoing>>>>,
+    kept_alive: KeptAlive<Outgoing>,
     free_threads: Mutex<FreeThreads>,
 }
 
@@ -99,6 +103,7 @@ impl FreeThreads {
 #[derive(Debug)]
 pub(super) struct Receivers {
     shared: Arc<Shared>,
+    pulse: Pulse,
     door: Door,
     /// Threads for neighbors.
     threads: Vec<JoinHandle<()>>,
@@ -117,6 +122,10 @@ impl Receivers {
         status: StatusSource,
         rejected: Arc<RejectedPeers>,
     ) -> io::Result<Receivers> {
+        let watch = Arc::clone(&status.watch);
+        let look = move || watch.look(Instant::now(), Timestamp::now());
+        let kept_alive = KeptAlive::new();
+        let pulse = Pulse::start(kept_alive.clone(), look)?;
         let shared = Arc::new(Shared {
             replica: Arc::clone(&replica),
             keys: Arc::clone(&keys),
@@ -125,6 +134,7 @@ impl Receivers {
             rejected: Arc::clone(&rejected),
             open: Mutex::default(),
             free_threads: Mutex::default(),
+            kept_alive,
         });
         let (hand, incoming) = bounded(0);
         let (observe, observers) = bounded(WAITING_OBSERVERS);
@@ -138,6 +148,7 @@ impl Receivers {
         let mut receivers = Receivers {
             door: Door::start(context, admit(&shared, hand, observe))?,
             shared,
+            pulse,
             threads: Vec::new(),
             observers: Vec::with_capacity(OBSERVER_THREADS),
             incoming,
@@ -210,6 +221,7 @@ impl Receivers {
         for thread in self.threads.into_iter().chain(self.observers) {
             let _ = thread.join();
         }
+        self.pulse.stop();
     }
 }
 
@@ -237,14 +249,15 @@ fn admit(
 }
 
 /// The sending half of a connection.
-struct Outgoing<'a> {
-    stream: &'a TcpStream,
+#[derive(Debug)]
+struct Outgoing {
+    stream: Arc<TcpStream>,
     writer: Writer,
 }
 
-impl Transport for Outgoing<'_> {
+impl Transport for Outgoing {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.writer.write(self.stream, lines)
+        self.writer.write(&*self.stream, lines)
     }
 
     fn now(&self) -> Instant {
@@ -260,12 +273,7 @@ impl Shared {
         run: impl FnOnce(u64, IdentifiedPeer) -> Result<(), HandshakeError>,
     ) {
         let from = FromPeer(identified.from);
-        // An error if no descriptor is left.
-        let handle = match identified.stream.try_clone() {
-            Ok(handle) => handle,
-            Err(error) => return self.rejected.add(from, error),
-        };
-        let Some(connection) = self.open.lock().add(handle) else {
+        let Some(connection) = self.open.lock().add(Arc::clone(&identified.stream)) else {
             return;
         };
         if let Err(error) = run(connection, identified) {
@@ -301,27 +309,47 @@ impl Shared {
         let Some(neighbor) = neighbor else {
             return Err(HandshakeError::NotANeighbor(peer.hello.name));
         };
-        let stream = &stream;
         let name = &*peer.hello.name;
-        self.open.lock().replace(connection, name);
+        let epoch = peer.hello.epoch;
+        let outgoing = Outgoing {
+            stream: Arc::clone(&stream),
+            writer: peer.writer,
+        };
+        let back = Arc::new(BackChannel::new(outgoing, peer.version));
+        let start = (epoch, Some(from.ip().to_canonical()));
+        let replaced = self
+            .open
+            .lock()
+            .replace(connection, name, start, Arc::clone(&back));
+        if let Err(twins) = replaced {
+            neighbor.report_twin(Instant::now(), &twins.text);
+            // Either may be gone already.
+            let _ = back.write(format!("BYE {}\n", twins.text).as_bytes());
+            let _ = twins.connected.report_twin(&twins.text);
+            return Err(HandshakeError::Twins(twins.text));
+        }
         neighbor.wake_sender();
         info!("neighbor {name} connected from {from}");
         stream.set_read_timeout(Some(WATCH_INTERVAL))?;
-        let mut to = Outgoing {
-            stream,
-            writer: peer.writer,
-        };
-        let end = Connection::start(
-            neighbor,
-            Arc::clone(&self.replica),
-            self.peer_digests.clone(),
-            &mut to,
-        )
-        .and_then(|connection| receive(connection, peer.reader, &mut to));
+        let end = self
+            .kept_alive
+            .add(&back)
+            .map_err(End::from)
+            .and_then(|()| {
+                Connection::start(
+                    neighbor,
+                    epoch,
+                    Arc::clone(&self.replica),
+                    self.peer_digests.clone(),
+                    back,
+                    Instant::now,
+                )
+            });
+        let end = end.and_then(|connection| receive(connection, peer.reader, &stream));
         let end = end.unwrap_or_else(|end| end);
         info!("neighbor {name} gone: {}", end.reason());
         if matches!(end, End::Silent(_)) {
-            reset_at_close(stream);
+            reset_at_close(&stream);
         }
         match end {
             End::Silent(error) | End::Failed(error)
@@ -336,21 +364,22 @@ impl Shared {
 
 /// Runs a neighbor's connection to its end.
 fn receive(
-    mut connection: Connection,
+    mut connection: Connection<Outgoing>,
     mut reader: Reader,
-    to: &mut Outgoing<'_>,
+    stream: &TcpStream,
 ) -> Result<End, End> {
     loop {
-        connection.tick(to)?;
+        connection.tick(Instant::now())?;
         let block = reader.take_block().map_err(End::Failed)?;
         if block.is_empty() {
-            match reader.fill(to.stream) {
+            match reader.fill(stream) {
                 Ok(filled) => connection.note(filled, Instant::now())?,
                 Err(error) if is_timeout(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         } else {
-            connection.apply(block, to)?;
+            connection.apply(block, Instant::now(), Timestamp::now())?;
+            connection.applied(Instant::now());
         }
     }
 }

@@ -1,8 +1,15 @@
 //! The open connections to the peer port, so that a neighbor's newer connection replaces its older
 //! one, and a stop ends all of them.
+//!
+//! A start of a server has a greater epoch than every start of it before. So while a connection of a
+//! later start is open, one of an earlier start can only come from a second server of that name: it
+//! is refused, and both are sent the reason. Otherwise each would throw the other out for ever.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::Arc;
+
+use crate::link::sender::acks::TWINS;
 
 /// A connection that another thread can shut.
 pub(in crate::link) trait Shut {
@@ -10,24 +17,44 @@ pub(in crate::link) trait Shut {
     fn shut(&self, how: Shutdown);
 }
 
-impl Shut for TcpStream {
+impl Shut for Arc<TcpStream> {
     fn shut(&self, how: Shutdown) {
         let _ = self.shutdown(how);
     }
 }
 
-/// Connections by number, in the order in which they were made.
+/// Connections by number, in the order in which they were made. `S` is a connection, `B` its way back
+/// to the neighbor.
 #[derive(Debug)]
-pub(in crate::link) struct Registry<S> {
+pub(in crate::link) struct Registry<S, B> {
     stopping: bool,
     last: u64,
     streams: HashMap<u64, S>,
-    /// The number of each neighbor's connection that counts.
-    by_neighbor: HashMap<String, u64>,
+    /// Each neighbor's connection that counts.
+    by_neighbor: HashMap<String, Current<B>>,
 }
 
-impl<S> Default for Registry<S> {
-    fn default() -> Registry<S> {
+/// A neighbor's connection that counts.
+#[derive(Debug)]
+struct Current<B> {
+    connection: u64,
+    /// The neighbor's start.
+    epoch: u64,
+    from: Option<IpAddr>,
+    back: B,
+}
+
+/// Two servers have one name.
+#[derive(Debug)]
+pub(in crate::link) struct Twins<B> {
+    /// Their addresses and starts, in words.
+    pub(in crate::link) text: String,
+    /// The way back to the one that is connected.
+    pub(in crate::link) connected: B,
+}
+
+impl<S, B> Default for Registry<S, B> {
+    fn default() -> Registry<S, B> {
         Registry {
             stopping: false,
             last: 0,
@@ -37,7 +64,7 @@ impl<S> Default for Registry<S> {
     }
 }
 
-impl<S: Shut> Registry<S> {
+impl<S: Shut, B: Clone> Registry<S, B> {
     /// Adds a connection. Returns its number; `None` once all have been stopped.
     pub(in crate::link) fn add(&mut self, stream: S) -> Option<u64> {
         if self.stopping {
@@ -48,19 +75,45 @@ impl<S: Shut> Registry<S> {
         Some(self.last)
     }
 
-    /// Makes this the neighbor's connection, and shuts an older one.
-    pub(in crate::link) fn replace(&mut self, connection: u64, name: &str) {
-        if let Some(old) = self.by_neighbor.insert(name.to_owned(), connection)
-            && let Some(stream) = self.streams.get(&old)
-        {
-            stream.shut(Shutdown::Both);
+    /// Makes this the connection of the neighbor's start of that epoch, and shuts an older one;
+    /// refuses it while one of a later start is open.
+    pub(in crate::link) fn replace(
+        &mut self,
+        connection: u64,
+        name: &str,
+        (epoch, from): (u64, Option<IpAddr>),
+        back: B,
+    ) -> Result<(), Twins<B>> {
+        if let Some(current) = self.by_neighbor.get(name) {
+            if current.epoch > epoch {
+                let shown = |from: Option<IpAddr>, epoch| match from {
+                    Some(from) => format!("one at {from}, epoch {epoch}"),
+                    None => format!("one of epoch {epoch}"),
+                };
+                let (one, other) = (shown(from, epoch), shown(current.from, current.epoch));
+                return Err(Twins {
+                    text: format!("{TWINS} {name}: {one}, and {other}"),
+                    connected: current.back.clone(),
+                });
+            }
+            if let Some(stream) = self.streams.get(&current.connection) {
+                stream.shut(Shutdown::Both);
+            }
         }
+        let current = Current {
+            connection,
+            epoch,
+            from,
+            back,
+        };
+        self.by_neighbor.insert(name.to_owned(), current);
+        Ok(())
     }
 
     /// Wakes the thread of a neighbor's connection, which can still write.
     pub(in crate::link) fn wake(&self, name: &str) {
-        let connection = self.by_neighbor.get(name);
-        if let Some(stream) = connection.and_then(|number| self.streams.get(number)) {
+        let current = self.by_neighbor.get(name);
+        if let Some(stream) = current.and_then(|current| self.streams.get(&current.connection)) {
             stream.shut(Shutdown::Read);
         }
     }
@@ -69,7 +122,7 @@ impl<S: Shut> Registry<S> {
     pub(in crate::link) fn remove(&mut self, connection: u64) {
         self.streams.remove(&connection);
         self.by_neighbor
-            .retain(|_, &mut current| current != connection);
+            .retain(|_, current| current.connection != connection);
     }
 
     /// Shuts all connections, and refuses any others.

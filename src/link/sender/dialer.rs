@@ -5,12 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{Level, warn};
+use log::Level;
 
 use crate::config::topology::Address;
-use crate::link::handshake::HandshakeError;
-use crate::link::neighbor::Neighbor;
+use crate::link::neighbor::{Neighbor, Refusal};
 use crate::link::refusals::RejectedPeers;
+use crate::link::sender::attempt::DialError;
 use crate::model::time::Timestamp;
 
 /// Time after the start during which a neighbor that does not answer is no reason for a warning:
@@ -19,6 +19,14 @@ const START_GRACE: Duration = Duration::from_secs(2);
 
 /// Shortest and longest pause before dialing again; it doubles with each failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// Life of a link after which the next pause is the shortest again: one that ends earlier would end
+/// again and again, as those of two servers of one name do.
+const LONG_LIFE: Duration = Duration::from_secs(5);
+
+/// Failures in a row of handshakes that end when this server has proved its key, before the neighbor
+/// is said to have another: it may have been stopped, or its peer port be under a flood.
+const WRONG_KEYS: u32 = 3;
 
 /// The state between connections to one neighbor.
 #[derive(Debug)]
@@ -29,6 +37,12 @@ pub(in crate::link) struct Dialer {
     pause: Duration,
     failed_before: bool,
     started: Instant,
+    /// Time of the last connection.
+    connected: Instant,
+    /// Reason for which the last connection was lost.
+    lost: String,
+    /// Failures in a row for a wrong key.
+    wrong_keys: u32,
 }
 
 impl Dialer {
@@ -46,6 +60,9 @@ impl Dialer {
             pause: BACK_OFF.0,
             failed_before: false,
             started: now,
+            connected: now,
+            lost: String::new(),
+            wrong_keys: 0,
         }
     }
 
@@ -55,22 +72,37 @@ impl Dialer {
         &self.address
     }
 
-    /// Takes the loss of a connection.
-    pub(in crate::link) fn lost(&mut self, error: &io::Error, at: Timestamp) {
-        self.neighbor.lost(at, error.to_string());
-        warn!(
-            "connection to neighbor {} lost: {error}",
-            self.neighbor.name()
-        );
+    /// Takes a new connection.
+    pub(in crate::link) fn connected(&mut self, now: Instant) {
+        (self.connected, self.failed_before, self.wrong_keys) = (now, false, 0);
+    }
+
+    /// Takes the loss of a connection. One that was short-lived and ends for the same reason as the
+    /// one before is not worth a second warning.
+    pub(in crate::link) fn lost(&mut self, error: &io::Error, now: Instant, at: Timestamp) {
+        let reason = error.to_string();
+        let was_long = now >= self.connected + LONG_LIFE;
+        let level = if was_long || reason != self.lost {
+            Level::Warn
+        } else {
+            Level::Debug
+        };
+        let name = self.neighbor.name();
+        log::log!(level, "connection to neighbor {name} lost: {reason}");
         if error.kind() == io::ErrorKind::InvalidData {
             self.reject(error);
         }
-        (self.pause, self.failed_before) = (BACK_OFF.0, false);
+        if was_long {
+            self.pause = BACK_OFF.0;
+        }
+        self.neighbor.lost(at, reason.clone(), None);
+        self.lost = reason;
     }
 
     /// Takes the failure to make a connection.
-    pub(in crate::link) fn failed(&mut self, error: &HandshakeError, now: Instant, at: Timestamp) {
-        self.neighbor.lost(at, error.to_string());
+    pub(in crate::link) fn failed(&mut self, error: &DialError, now: Instant, at: Timestamp) {
+        let refusal = self.judge(error.refusal());
+        self.neighbor.lost(at, error.to_string(), refusal);
         let starting = now < self.started + START_GRACE;
         let level = match (self.failed_before, starting) {
             (true, _) => Level::Debug,
@@ -87,6 +119,16 @@ impl Dialer {
         if error.is_suspicious() {
             self.reject(error);
         }
+    }
+
+    /// Returns a refusal, once it has occurred often enough.
+    fn judge(&mut self, refusal: Option<Refusal>) -> Option<Refusal> {
+        if refusal != Some(Refusal::WrongKey) {
+            self.wrong_keys = 0;
+            return refusal;
+        }
+        self.wrong_keys = self.wrong_keys.saturating_add(1);
+        refusal.filter(|_| self.wrong_keys >= WRONG_KEYS)
     }
 
     /// Returns the pause before the next attempt: between a half and all of the back-off, by

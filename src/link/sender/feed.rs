@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use log::{Level, info, log_enabled, warn};
 
 use crate::link::framing::Transport;
+use crate::link::handshake::HandshakeError;
 use crate::link::neighbor::Neighbor;
 use crate::link::sender::orders::{Order, Request};
 use crate::model::digest::DigestKey;
@@ -20,10 +21,17 @@ use crate::model::printable::Printable;
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
-use crate::replica::outbox::{OutboxReceiver, Queued};
+use crate::replica::outbox::{NeighborStart, OutboxReceiver, Queued};
 
 /// Shortest time between two scans of the cache for one neighbor.
 pub(in crate::link) const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Interval at which a sign of life is sent if nothing else was in the meantime. Markers come each
+/// second as a rule, but not while a disk does not answer.
+pub(in crate::link) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Maximum wait for the apply lock before a resync is put off, so that signs of life go on.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
 
 /// Bytes gathered from the queue for one write.
 const WRITE_BYTES: usize = 256 << 10;
@@ -35,10 +43,14 @@ pub(in crate::link) struct Feed {
     key: DigestKey,
     neighbor: Arc<Neighbor>,
     outbox: OutboxReceiver,
+    /// Epoch of the neighbor's start that is connected, or was last.
+    epoch: u64,
     /// The neighbor's vector, while a resync from it is due.
     lacking: Option<Vector>,
     /// When the cache may be scanned for this neighbor again.
     resync_allowed: Instant,
+    /// Nothing has been written since the last sign of life was due.
+    is_quiet: bool,
 }
 
 impl Feed {
@@ -55,8 +67,10 @@ impl Feed {
             key,
             neighbor,
             outbox,
+            epoch: 0,
             lacking: None,
             resync_allowed: now,
+            is_quiet: false,
         }
     }
 
@@ -66,8 +80,10 @@ impl Feed {
         &self.outbox
     }
 
-    /// Begins with a new connection, before anything is written or read.
-    pub(in crate::link) fn connected(&mut self) {
+    /// Begins with a new connection to the neighbor's start of that epoch, before anything is
+    /// written or read.
+    pub(in crate::link) fn connected(&mut self, epoch: u64) {
+        (self.epoch, self.is_quiet) = (epoch, false);
         self.lacking = None;
         self.neighbor.connected();
     }
@@ -79,6 +95,7 @@ impl Feed {
 
     /// Takes the neighbor's vector: a resync is due.
     pub(in crate::link) fn take_vector(&mut self, vector: Vector) {
+        self.neighbor.holds(&vector);
         self.lacking = Some(vector);
     }
 
@@ -94,13 +111,23 @@ impl Feed {
             return Ok(());
         };
         self.neighbor.resyncing();
+        let start = NeighborStart {
+            link: self.neighbor.link(),
+            epoch: self.epoch,
+        };
+        let Some(captured) = self.replica.set_live_within(start, LOCK_WAIT) else {
+            self.lacking = Some(held);
+            self.resync_allowed = to.now() + LOCK_WAIT;
+            return Ok(());
+        };
         // A scan that breaks off counts too: a link that flaps would scan the cache all the time.
         self.resync_allowed = to.now() + RESYNC_INTERVAL;
-        let captured = self.replica.set_live(self.neighbor.link());
         let records = self.send_from_cache(&held, |_| true, to)?;
         let mut marker = Vec::new();
         captured.write_lines("MARKER", &mut marker);
+        self.neighbor.marked(Arc::new(captured));
         to.write(&marker)?;
+        self.is_quiet = false;
         self.neighbor.resynced();
         self.resync_allowed = to.now() + RESYNC_INTERVAL;
         info!(
@@ -113,14 +140,27 @@ impl Feed {
     /// Takes a request of another thread. Before the first resync of a connection a repair is
     /// pointless, and is dropped.
     pub(in crate::link) fn take_request(
-        &self,
+        &mut self,
         request: &Request,
         to: &mut impl Transport,
     ) -> io::Result<()> {
         match request {
             Request::Repair(buckets) if self.neighbor.is_resynced() => self.repair(buckets, to),
-            Request::Repair(_) | Request::Wake => Ok(()),
+            Request::ResyncAll if self.neighbor.is_resynced() => {
+                self.lacking = Some(Vector::default());
+                Ok(())
+            }
+            Request::Repair(_) | Request::ResyncAll | Request::Wake => Ok(()),
         }
+    }
+
+    /// Sends a sign of life, a marker that claims nothing, if nothing was sent since the last call.
+    /// To be called once in each [`KEEPALIVE_INTERVAL`].
+    pub(in crate::link) fn keep_alive(&mut self, to: &mut impl Transport) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_quiet, true) {
+            to.write(b"MARKER 0\n")?;
+        }
+        Ok(())
     }
 
     /// Sends all records of these buckets, among the records that are sent anyway.
@@ -146,6 +186,15 @@ impl Feed {
             self.send_queued(queued, to)?;
         }
         to.write(format!("BYE {}\n", order.reason()).as_bytes())
+    }
+
+    /// Sends the reason for which the neighbor is refused.
+    pub(in crate::link) fn refuse(
+        &self,
+        reason: &HandshakeError,
+        to: &mut impl Transport,
+    ) -> io::Result<()> {
+        to.write(format!("BYE {reason}\n").as_bytes())
     }
 
     /// Writes the records that `held` does not cover and that are wanted straight to the
@@ -192,6 +241,7 @@ impl Feed {
         };
         let mut gathered = Vec::new();
         let mut records = lines.records();
+        let mut marker = lines.marked().cloned();
         while gathered.len() + lines.len() < WRITE_BYTES {
             match self.outbox.try_take() {
                 Ok(Queued::Lines(more)) => {
@@ -200,6 +250,7 @@ impl Feed {
                     }
                     gathered.extend_from_slice(&more);
                     records += more.records();
+                    marker = more.marked().cloned().or(marker);
                 }
                 Ok(Queued::Overflowed) => return self.ask_for_vector(to),
                 Err(_) => break,
@@ -223,6 +274,10 @@ impl Feed {
             }
         }
         self.neighbor.writing(records);
+        if let Some(marker) = marker {
+            self.neighbor.marked(marker);
+        }
+        self.is_quiet = false;
         to.write(block)
     }
 

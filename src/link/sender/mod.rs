@@ -1,36 +1,36 @@
 //! The threads that keep one neighbor fed, and their sockets: a thin shell around the protocol.
 //!
-//! The sender thread dials, shakes hands, and waits for whatever comes first: a batch in the queue,
-//! a message of the neighbor, a request, an order. The reader thread takes the neighbor's messages
-//! meanwhile, so that its silence is noticed even while the sender is blocked in a write; it then
-//! shuts the socket, which ends the write.
+//! The sender thread has the neighbor dialed, and then waits for whatever comes first: a batch in the
+//! queue, a message of the neighbor, a request, an order. The reader thread takes the neighbor's
+//! messages meanwhile, so that its silence is noticed even while the sender is blocked in a write;
+//! it then shuts the socket, which ends the write.
 //!
-//! - [`dialer`] decides when and where to dial.
+//! - [`dialer`] decides when and where to dial, [`attempt`] does it.
 //! - [`feed`] is the protocol of the sending side of a connection, [`acks`] that of the reading side.
 //! - [`orders`] are the messages to the sender thread.
 
 pub(super) mod acks;
+pub(super) mod attempt;
 pub(super) mod dialer;
 pub(super) mod feed;
 pub(super) mod orders;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender as Channel, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender as Channel, bounded, never, select, tick};
 use log::info;
 
 use crate::config::topology::Address;
-use crate::link::framing::{
-    Reader, Transport, Writer, is_timeout, prepare, reset_at_close, wait_until,
-};
-use crate::link::handshake::{self, HANDSHAKE_TIMEOUT, HandshakeError, Hello};
+use crate::link::framing::{Reader, Transport, Writer, is_timeout, reset_at_close, wait_until};
+use crate::link::handshake::Hello;
 use crate::link::keyring::Keyring;
-use crate::link::liveness::SILENCE_LIMIT;
+use crate::link::known::KnownAddresses;
+use crate::link::linked::LinkedKey;
 use crate::link::neighbor::Neighbor;
 use crate::link::refusals::RejectedPeers;
 use crate::model::time::Timestamp;
@@ -38,16 +38,27 @@ use crate::replica::Replica;
 use crate::replica::outbox::{LinkId, OutboxReceiver};
 use crate::thread;
 use acks::{Acks, PeerMessage};
+use attempt::{DialError, Dialed};
 use dialer::Dialer;
-use feed::Feed;
+use feed::{Feed, KEEPALIVE_INTERVAL};
 use orders::{CloseReason, DeadlineWriter, ORDERS, Order, REQUESTS, Request, close_deadline};
 
-/// Maximum time for a connection to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum wait for a neighbor's last acknowledgement and its close, after this side has closed.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Messages of the neighbor over one connection that the sender has yet to take. A neighbor sends
 /// its vector once at first, and once each time that it is asked.
 const PEER_MESSAGES: usize = 4;
+
+/// State that the senders share with the other parts of the links.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) replica: Arc<Replica>,
+    pub(super) keys: Arc<Keyring>,
+    pub(super) rejected: Arc<RejectedPeers>,
+    pub(super) known: KnownAddresses,
+    pub(super) linked: Arc<LinkedKey>,
+}
 
 /// Threads that keep one neighbor fed.
 #[derive(Debug)]
@@ -61,12 +72,10 @@ pub(super) struct Sender {
 impl Sender {
     /// Starts to dial and feed the neighbor of that place in the flood.
     pub(super) fn start(
-        replica: Arc<Replica>,
-        keys: Arc<Keyring>,
+        shared: Shared,
         name: &str,
         address: &Address,
         (link, outbox): (LinkId, OutboxReceiver),
-        rejected: Arc<RejectedPeers>,
     ) -> io::Result<Sender> {
         let (requests, requested) = bounded(REQUESTS);
         let (orders, ordered) = bounded(ORDERS);
@@ -81,15 +90,19 @@ impl Sender {
         let now = Instant::now();
         let sender = SenderThread {
             feed: Feed::new(
-                Arc::clone(&replica),
-                keys.digest_key(),
+                Arc::clone(&shared.replica),
+                shared.keys.digest_key(),
                 Arc::clone(&neighbor),
                 outbox,
                 now,
             ),
-            dialer: Dialer::new(Arc::clone(&neighbor), rejected, address.clone(), now),
-            replica,
-            keys,
+            dialer: Dialer::new(
+                Arc::clone(&neighbor),
+                Arc::clone(&shared.rejected),
+                address.clone(),
+                now,
+            ),
+            shared,
             neighbor: Arc::clone(&neighbor),
             requests: requested,
             reader,
@@ -144,8 +157,8 @@ struct Reading {
 }
 
 impl Reading {
-    /// Takes the neighbor's messages until it falls silent, then shuts the socket, which also
-    /// frees a sender that is blocked in a write.
+    /// Takes the neighbor's messages until it falls silent or closes, then shuts the socket, which
+    /// also frees a sender that is blocked in a write.
     fn run(mut self, neighbor: &Arc<Neighbor>) {
         let mut acks = Acks::new(Arc::clone(neighbor), Instant::now());
         let Err(error) = self.read(&mut acks);
@@ -158,9 +171,10 @@ impl Reading {
     fn read(&mut self, acks: &mut Acks) -> io::Result<Infallible> {
         loop {
             while let Some(line) = self.reader.take_line()? {
-                if let Some(vector) = acks.take_line(line)? {
+                let message = acks.take_line(line, Instant::now(), Timestamp::now())?;
+                if let Some(message) = message {
                     // Where the channel is full, it holds others that the sender has yet to answer.
-                    let _ = self.messages.try_send(PeerMessage::Vector(vector));
+                    let _ = self.messages.try_send(message);
                 }
             }
             let filled = wait_until(&self.stream, acks.deadline())
@@ -208,8 +222,21 @@ impl Connection {
     fn reason(&self) -> Option<io::Error> {
         self.messages.try_iter().find_map(|message| match message {
             PeerMessage::Lost(error) => Some(error),
-            PeerMessage::Vector(_) => None,
+            PeerMessage::Vector(_) | PeerMessage::Refuse(_) => None,
         })
+    }
+
+    /// Closes this side, and waits a moment for the other side to do likewise: until then it may
+    /// acknowledge what was sent last. A socket that is closed with something unread would drop
+    /// what it has yet to send.
+    fn close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + FAREWELL_LIMIT;
+        while let Ok(message) = self.messages.recv_deadline(deadline) {
+            if matches!(message, PeerMessage::Lost(_)) {
+                break;
+            }
+        }
     }
 }
 
@@ -227,8 +254,7 @@ impl From<io::Error> for End {
 
 /// State of the sender thread.
 struct SenderThread {
-    replica: Arc<Replica>,
-    keys: Arc<Keyring>,
+    shared: Shared,
     neighbor: Arc<Neighbor>,
     feed: Feed,
     dialer: Dialer,
@@ -242,22 +268,29 @@ impl SenderThread {
     fn run(mut self) {
         loop {
             match self.dial() {
-                Ok(mut connection) => {
+                Ok(dialed) => {
                     info!("connected to neighbor {}", self.neighbor.name());
-                    let end = self.run_connection(&mut connection);
+                    let end = self.serve(dialed);
                     self.feed.disconnected();
-                    // The reader blocks on the same socket.
-                    let _ = connection.stream.shutdown(Shutdown::Both);
                     match end {
                         End::Ordered(Order::End(_)) => return,
                         End::Ordered(Order::Redial(address)) => {
                             self.dialer.redial(address, false);
                             continue;
                         }
-                        End::Lost(error) => self.dialer.lost(&error, Timestamp::now()),
+                        End::Lost(error) => {
+                            self.dialer.lost(&error, Instant::now(), Timestamp::now());
+                        }
                     }
                 }
-                Err(error) => self.dialer.failed(&error, Instant::now(), Timestamp::now()),
+                Err(Undialed::Failed(error)) => {
+                    self.dialer.failed(&error, Instant::now(), Timestamp::now());
+                }
+                Err(Undialed::Ordered(Order::End(_))) => return,
+                Err(Undialed::Ordered(Order::Redial(address))) => {
+                    self.dialer.redial(address, true);
+                    continue;
+                }
             }
             match self.pause(self.dialer.pause(fastrand::f64())) {
                 Some(Order::End(_)) => return,
@@ -279,7 +312,7 @@ impl SenderThread {
                 recv(self.requests) -> request => match request {
                     Ok(Request::Wake) => return None,
                     // A link that is down can't repair.
-                    Ok(Request::Repair(_)) => {}
+                    Ok(Request::Repair(_) | Request::ResyncAll) => {}
                     Err(_) => return Some(Order::End(CloseReason::Stopping)),
                 },
                 default(until.saturating_duration_since(Instant::now())) => return None,
@@ -287,26 +320,53 @@ impl SenderThread {
         }
     }
 
-    fn dial(&mut self) -> Result<Connection, HandshakeError> {
-        let Address { host, port } = self.dialer.dial();
-        let mut error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-        for address in (host.as_str(), *port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(stream) => return self.shake_hands(stream),
-                Err(failed) => error = failed,
+    /// Has the neighbor dialed, and waits for the outcome, or until there is an order.
+    fn dial(&self) -> Result<Dialed, Undialed> {
+        let keys = self.shared.keys.current();
+        let (herd, replica) = (keys.herd(), Arc::clone(&self.shared.replica));
+        let own = move || Hello::new(herd, replica.name(), replica.epoch(), Timestamp::now());
+        let address = self.dialer.dial();
+        let attempt = attempt::start(
+            self.neighbor.name(),
+            address,
+            keys,
+            self.shared.known.clone(),
+            own,
+        );
+        let attempt = attempt.map_err(DialError::Before)?;
+        select! {
+            recv(attempt) -> outcome => match outcome {
+                Ok(outcome) => Ok(outcome?),
+                Err(_) => Err(DialError::Before(io::Error::other("the attempt has ended")).into()),
+            },
+            recv(self.orders) -> order => {
+                Err(Undialed::Ordered(order.unwrap_or(Order::End(CloseReason::Stopping))))
             }
         }
-        Err(error.into())
     }
 
-    fn shake_hands(&mut self, stream: TcpStream) -> Result<Connection, HandshakeError> {
-        prepare(&stream, SILENCE_LIMIT)?;
-        let (name, epoch) = (self.replica.name(), self.replica.epoch());
-        let keys = self.keys.current();
-        let own = Hello::new(keys.herd(), name, epoch, Timestamp::now());
-        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let peer = handshake::dial(&stream, &keys, &own, self.neighbor.name(), deadline)?;
-        self.feed.connected();
+    /// Feeds the neighbor over a new connection, to its end.
+    fn serve(&mut self, dialed: Dialed) -> End {
+        let mut connection = match self.begin(dialed) {
+            Ok(connection) => connection,
+            Err(error) => return End::Lost(error),
+        };
+        let end = match self.feed(&mut connection) {
+            // A write that fails because the reader has shut the socket does not say why.
+            Err(End::Lost(error)) => End::Lost(connection.reason().unwrap_or(error)),
+            Ok(end) | Err(end) => end,
+        };
+        // The reader blocks on the same socket.
+        let _ = connection.stream.shutdown(Shutdown::Both);
+        end
+    }
+
+    /// Gives the reader its half of a connection.
+    fn begin(&mut self, dialed: Dialed) -> io::Result<Connection> {
+        let Dialed { stream, peer, keys } = dialed;
+        self.shared.linked.remember(&keys);
+        self.dialer.connected(Instant::now());
+        self.feed.connected(peer.hello.epoch);
         let (messages, received) = bounded(PEER_MESSAGES);
         let reading = Reading {
             stream: stream.try_clone()?,
@@ -326,16 +386,9 @@ impl SenderThread {
         })
     }
 
-    fn run_connection(&mut self, connection: &mut Connection) -> End {
-        match self.try_run(connection) {
-            // A write that fails because the reader has shut the socket does not say why.
-            Err(End::Lost(error)) => End::Lost(connection.reason().unwrap_or(error)),
-            Ok(end) | Err(end) => end,
-        }
-    }
-
-    fn try_run(&mut self, connection: &mut Connection) -> Result<End, End> {
+    fn feed(&mut self, connection: &mut Connection) -> Result<End, End> {
         let messages = connection.messages.clone();
+        let keepalive_due = tick(KEEPALIVE_INTERVAL);
         loop {
             let resync_due = self
                 .feed
@@ -351,6 +404,13 @@ impl SenderThread {
                 },
                 recv(messages) -> message => match message {
                     Ok(PeerMessage::Vector(vector)) => self.feed.take_vector(vector),
+                    Ok(PeerMessage::Refuse(reason)) => {
+                        connection.deadline = Some(close_deadline(Instant::now()));
+                        // The connection is closed even if the neighbor can't be sent the reason.
+                        let _ = self.feed.refuse(&reason, connection);
+                        connection.close();
+                        return Ok(End::Lost(io::Error::other(reason.to_string())));
+                    }
                     Ok(PeerMessage::Lost(error)) => return Ok(End::Lost(error)),
                     Err(_) => return Ok(End::Lost(io::Error::other("the reader has ended"))),
                 },
@@ -359,14 +419,28 @@ impl SenderThread {
                     Err(_) => return Ok(End::Ordered(Order::End(CloseReason::Stopping))),
                 },
                 recv(resync_due) -> _ => self.feed.resync(connection)?,
+                recv(keepalive_due) -> _ => self.feed.keep_alive(connection)?,
                 recv(self.orders) -> order => {
                     let order = order.unwrap_or(Order::End(CloseReason::Stopping));
                     connection.deadline = Some(close_deadline(Instant::now()));
-                    // The connection is closed even if the neighbor can't be sent the reason.
-                    let _ = self.feed.close(&order, connection);
+                    if self.feed.close(&order, connection).is_ok() {
+                        connection.close();
+                    }
                     return Ok(End::Ordered(order));
                 }
             }
         }
+    }
+}
+
+/// Outcome of dialing without a connection.
+enum Undialed {
+    Failed(DialError),
+    Ordered(Order),
+}
+
+impl From<DialError> for Undialed {
+    fn from(error: DialError) -> Undialed {
+        Undialed::Failed(error)
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use crate::config::topology::Address;
+use crate::link::framing::is_timeout;
 
 /// Requests that a sender holds; past this they are dropped: a sender with requests waiting is
 /// awake, and a difference is found again.
@@ -23,6 +24,10 @@ pub(super) const ORDERS: usize = 4;
 /// gets the rest from others, or from the cache when it is dialed again; without a limit, a server
 /// with a neighbor that crawls could not stop in time to bring its journal to disk.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Maximum wait of one write before orders are looked at again. A write that makes no progress goes on
+/// as long as the neighbor shows that it is alive: its disk may not answer for half a minute.
+pub(super) const ORDER_POLL: Duration = Duration::from_millis(250);
 
 /// Order of a sender's owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +74,8 @@ impl fmt::Display for CloseReason {
 pub(in crate::link) enum Request {
     /// Dial at once: the neighbor has just connected to this server.
     Wake,
+    /// Send all records, whatever the neighbor's vector covers.
+    ResyncAll,
     /// Send all records of these buckets of the digest, whatever the neighbor's vector covers.
     Repair(Box<[usize]>),
 }
@@ -89,19 +96,24 @@ pub(super) fn close_deadline(now: Instant) -> Instant {
 
 impl io::Write for DeadlineWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.deadline.is_none() && !self.orders.is_empty() {
-            *self.deadline = Some(close_deadline(Instant::now()));
-        }
-        if let Some(deadline) = *self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        // The socket's own time limit for a write is ORDER_POLL.
+        loop {
+            if self.deadline.is_none() && !self.orders.is_empty() {
+                *self.deadline = Some(close_deadline(Instant::now()));
+            }
+            if self
+                .deadline
+                .is_some_and(|deadline| deadline <= Instant::now())
+            {
                 let text = "closed with records unsent, since the neighbor reads too slowly";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
-            self.stream.set_write_timeout(Some(left))?;
+            let mut stream = self.stream;
+            match stream.write(bytes) {
+                Err(error) if is_timeout(&error) => {}
+                result => return result,
+            }
         }
-        let mut stream = self.stream;
-        stream.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

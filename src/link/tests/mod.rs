@@ -14,9 +14,13 @@
 //! | `report SERVER CLIENT SECONDS` | takes a client's report |
 //! | `plant SERVER CLIENT SECONDS` | puts a record of a third server into a cache, past the protocol |
 //! | `connect FROM TO` | dials and shakes hands; replaces TO's older connection of FROM |
-//! | `run` | sends and delivers everything, until nothing is left |
+//! | `restart SERVER` | ends the server at once, without its records; what it has sent stays to be read |
+//! | `run [FROM TO]` | sends and delivers everything, of all or of that connection, until nothing is left |
+//! | `send FROM TO` | sends everything that is queued over that connection, and delivers nothing |
 //! | `cut` | loses whatever is sent over the connections of now, in silence |
 //! | `wait SECONDS` | lets time pass, and does what is due meanwhile |
+//! | `epoch SERVER EPOCH` | has the server identify itself as that start from now on |
+//! | `clock SERVER SECONDS` | sets a server's clock ahead by that |
 //! | `markers SERVER`, `audit SERVER` | sends markers; sends the digest |
 //! | `compare SERVER` | compares the digests that were received, and has differences repaired |
 //! | `dismiss SERVER NEIGHBOR` | removes a neighbor from `servers.txt` |
@@ -25,69 +29,37 @@
 //! | `status SERVER`, `records SERVER` | prints the state of the links; the records |
 
 mod memory;
+mod server;
+mod steps;
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
-
 use self::memory::{Clock, EPOCH, Outgoing, Pipe, peer};
-use super::audit::{Auditor, PeerDigest, PeerDigests};
+use self::server::{FIRST_EPOCH, Server, Settings};
 use super::framing::Reader;
 use super::handshake::{self, HandshakeError, Hello};
-use super::neighbor::Neighbor;
 use super::receiver::connection::Connection;
-use super::receiver::registry::{Registry, Shut};
-use super::refusals::RejectedPeers;
+use super::receiver::pulse::BackChannel;
+use super::receiver::registry::Shut;
 use super::sender::acks::Acks;
-use super::sender::dialer::Dialer;
-use super::sender::feed::Feed;
-use super::sender::orders::{CloseReason, Order, Request};
-use crate::config::keys::{HerdId, KeyFile};
+use super::sender::attempt::DialError;
+use super::sender::orders::{CloseReason, Order};
+use crate::config::keys::KeyFile;
 use crate::model::command::Command;
-use crate::model::digest::DigestKey;
 use crate::model::record::RecordView;
-use crate::replica::Replica;
-use crate::thread::{Stopper, stop_pair};
 
 /// Longest output of a line; the rest is cut off.
 const SHOWN_BYTES: usize = 120;
 
-/// Interval of the scripts' audits, within which no connection falls silent.
-const AUDIT_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A server of a script.
-struct Server {
-    replica: Arc<Replica>,
-    keys: KeyFile,
-    herd: HerdId,
-    versions: Option<u64>,
-    queue: usize,
-    links: BTreeMap<String, Link>,
-    registry: Registry<Pipe>,
-    auditor: Auditor,
-    peer_digests: PeerDigests,
-    received: Receiver<PeerDigest>,
-    _stopper: Stopper,
-}
-
-/// A server's link to one neighbor.
-struct Link {
-    neighbor: Arc<Neighbor>,
-    feed: Feed,
-    requests: Receiver<Request>,
-    dialer: Dialer,
-}
-
 /// One end of a connection.
-struct End<P> {
+struct End<P, O> {
     protocol: P,
     reader: Reader,
-    out: Outgoing,
+    out: O,
 }
 
 /// A connection from its dialer to another server; an end is `None` once it has closed.
@@ -95,8 +67,10 @@ struct Dialed {
     from: String,
     to: String,
     number: u64,
-    dialer: Option<End<Acks>>,
-    acceptor: Option<End<Connection>>,
+    /// The pipe of the acceptor's end.
+    far: Pipe,
+    dialer: Option<End<Acks, Outgoing>>,
+    acceptor: Option<End<Connection<Outgoing>, Arc<BackChannel<Outgoing>>>>,
 }
 
 /// A script while it runs.
@@ -148,7 +122,14 @@ impl Script {
                 self.servers[server].replica.restore(&record);
             }
             ["connect", from, to] => self.connect(from, to),
-            ["run"] => while self.step() {},
+            ["restart", server] => self.restart(server),
+            ["run"] => while self.step(|_| true) {},
+            ["run", from, to] => while self.step(|c| c.from == from && c.to == to) {},
+            ["send", from, to] => {
+                let is_it = |c: &Dialed| c.from == from && c.to == to && c.dialer.is_some();
+                let index = self.connections.iter().position(is_it).unwrap();
+                while self.send(index) {}
+            }
             ["cut"] => {
                 for end in self.connections.iter().filter_map(|c| c.dialer.as_ref()) {
                     end.out.pipe.cut();
@@ -157,8 +138,15 @@ impl Script {
             ["wait", seconds] => {
                 for _ in 0..seconds.parse().unwrap() {
                     self.clock.pass(Duration::from_secs(1));
+                    self.pulse();
                     self.tick();
                 }
+            }
+            ["epoch", server, epoch] => {
+                self.servers.get_mut(server).unwrap().epoch = epoch.parse().unwrap();
+            }
+            ["clock", server, seconds] => {
+                self.servers.get_mut(server).unwrap().ahead = seconds.parse().unwrap();
             }
             ["markers", server] => self.servers[server].replica.send_markers(),
             ["audit", server] => self.servers[server].auditor.send(self.clock.wall()),
@@ -224,60 +212,49 @@ impl Script {
     fn add(&mut self, name: &str, settings: &[&str]) {
         let setting = |key: &str| settings.iter().find_map(|text| text.strip_prefix(key));
         let other = KeyFile::generate().unwrap();
-        let keys = if setting("key=").is_some() {
-            &other
-        } else {
-            &self.keys
-        };
-        let herd = if setting("herd=").is_some() {
-            &other
-        } else {
-            &self.keys
-        };
-        let (stopper, stop) = stop_pair();
-        let (peer_digests, received) = PeerDigests::new();
-        let replica = Arc::new(Replica::new(name, 7, 1_000));
-        let key = DigestKey::new(b"a herd");
-        let server = Server {
-            keys: keys.clone(),
-            herd: herd.herd(),
+        let or_other = |setting: Option<&str>| setting.map_or(&self.keys, |_| &other);
+        let settings = Settings {
+            keys: or_other(setting("key=")).clone(),
+            herd: or_other(setting("herd=")).herd(),
             versions: setting("versions=").map(|text| text.parse().unwrap()),
             queue: setting("queue=").map_or(100, |text| text.parse().unwrap()),
-            links: BTreeMap::new(),
-            registry: Registry::default(),
-            auditor: Auditor::new(Arc::clone(&replica), key, AUDIT_INTERVAL, stop),
-            peer_digests,
-            received,
-            replica,
-            _stopper: stopper,
         };
         let now = self.clock.now();
-        let others: Vec<_> = self.servers.keys().cloned().collect();
-        self.servers.insert(name.to_owned(), server);
-        let pairs = others
-            .iter()
-            .flat_map(|other| [(name, &**other), (other, name)]);
-        for (server, neighbor) in pairs {
-            let server = self.servers.get_mut(server).unwrap();
-            let (id, outbox) = server.replica.add_link_bounded(server.queue);
-            let (requests, requested) = bounded(8);
-            let state = Arc::new(Neighbor::new(neighbor, id, outbox.gauge(), requests));
-            let rejected = Arc::<RejectedPeers>::default();
-            let replica = Arc::clone(&server.replica);
-            let link = Link {
-                feed: Feed::new(replica, key, Arc::clone(&state), outbox, now),
-                dialer: Dialer::new(Arc::clone(&state), rejected, peer(1), now),
-                requests: requested,
-                neighbor: state,
-            };
-            server.links.insert(neighbor.to_owned(), link);
+        let mut server = Server::new(name, FIRST_EPOCH, settings);
+        for (other, neighbor) in &mut self.servers {
+            neighbor.add_link(name, now);
+            server.add_link(other, now);
         }
+        self.servers.insert(name.to_owned(), server);
+    }
+
+    /// Ends a server, and starts it without its records. The other ends of its connections stay as
+    /// they are, with what they have yet to read.
+    fn restart(&mut self, name: &str) {
+        for connection in &mut self.connections {
+            if connection.from == name
+                && let Some(end) = connection.dialer.take()
+            {
+                end.out.pipe.shut(Shutdown::Both);
+            }
+            if connection.to == name && connection.acceptor.take().is_some() {
+                connection.far.shut(Shutdown::Both);
+            }
+        }
+        let now = self.clock.now();
+        let old = self.servers.remove(name).unwrap();
+        let mut server = Server::new(name, old.replica.epoch() + 1, old.settings);
+        for other in old.links.keys() {
+            server.add_link(other, now);
+        }
+        self.servers.insert(name.to_owned(), server);
     }
 
     fn hello(&self, name: &str) -> Hello {
         let server = &self.servers[name];
-        let mut hello = Hello::new(server.herd, name, 7, self.clock.wall());
-        if let Some(version) = server.versions {
+        let epoch = server.epoch;
+        let mut hello = Hello::new(server.settings.herd, name, epoch, server.clock(&self.clock));
+        if let Some(version) = server.settings.versions {
             hello.versions = (version, version);
         }
         hello
@@ -288,7 +265,11 @@ impl Script {
         self.say(&format!("{from} dials {to} at {dialed}"));
         let [near, far] = Pipe::pair();
         let (own, other) = (self.hello(from), self.hello(to));
-        let (keys, other_keys) = (&self.servers[from].keys, &self.servers[to].keys);
+        let other_version = other.versions.1;
+        let (keys, other_keys) = (
+            &self.servers[from].settings.keys,
+            &self.servers[to].settings.keys,
+        );
         let links = &self.servers[to].links;
         let knows = |name: &str| {
             links
@@ -325,40 +306,69 @@ impl Script {
             .unwrap();
         let (dialer, acceptor) = match (dialer, acceptor) {
             (Ok(dialer), Ok(acceptor)) => (dialer, acceptor),
-            (Err(error), _) => return link.dialer.failed(&error, now, wall),
+            (Err(error), _) => {
+                let error = DialError::Addresses(vec![(None, error)]);
+                return link.dialer.failed(&error, now, wall);
+            }
             (Ok(_), Err(error)) => panic!("{error}"),
         };
-        link.feed.connected();
+        let version = own.versions.1.min(other_version);
+        link.dialer.connected(now);
+        link.feed.connected(dialer.hello.epoch);
         let acks = Acks::new(Arc::clone(&link.neighbor), now);
-        let server = self.servers.get_mut(to).unwrap();
-        let number = server.registry.add(far.clone()).unwrap();
-        server.registry.replace(number, from);
-        let neighbor = Arc::clone(&server.links[from].neighbor);
-        neighbor.wake_sender();
         let outgoing = |writer, pipe| Outgoing {
             writer,
             pipe,
             clock: clock.clone(),
         };
-        let mut out = outgoing(acceptor.writer, far);
-        let replica = Arc::clone(&server.replica);
-        let digests = server.peer_digests.clone();
-        let protocol = Connection::start(neighbor, replica, digests, &mut out).unwrap();
-        self.connections.push(Dialed {
+        let mut connection = Dialed {
             from: from.to_owned(),
             to: to.to_owned(),
-            number,
+            number: 0,
+            far: far.clone(),
             dialer: Some(End {
                 protocol: acks,
                 reader: dialer.reader,
                 out: outgoing(dialer.writer, near),
             }),
-            acceptor: Some(End {
-                protocol,
-                reader: acceptor.reader,
-                out,
-            }),
-        });
+            acceptor: None,
+        };
+        let server = self.servers.get_mut(to).unwrap();
+        connection.number = server.registry.add(far.clone()).unwrap();
+        let neighbor = Arc::clone(&server.links[from].neighbor);
+        let back = Arc::new(BackChannel::new(
+            outgoing(acceptor.writer, far.clone()),
+            version,
+        ));
+        let start = (acceptor.hello.epoch, None);
+        let replaced = server
+            .registry
+            .replace(connection.number, from, start, Arc::clone(&back));
+        match replaced {
+            Ok(()) => {
+                neighbor.wake_sender();
+                back.pong(server.clock(&self.clock)).unwrap();
+                let (replica, digests) = (Arc::clone(&server.replica), server.peer_digests.clone());
+                let (epoch, kept) = (acceptor.hello.epoch, Arc::clone(&back));
+                let protocol =
+                    Connection::start(neighbor, epoch, replica, digests, kept, || now).unwrap();
+                connection.acceptor = Some(End {
+                    protocol,
+                    reader: acceptor.reader,
+                    out: back,
+                });
+            }
+            Err(twins) => {
+                neighbor.report_twin(now, &twins.text);
+                back.write(format!("BYE {}\n", twins.text).as_bytes())
+                    .unwrap();
+                twins.connected.report_twin(&twins.text).unwrap();
+                far.shut(Shutdown::Both);
+                server.registry.remove(connection.number);
+                self.say(&format!("{to}: refuses {from}: {}", twins.text));
+            }
+        }
+        self.connections.push(connection);
     }
 
     /// Gives an order to a sender, whether it is connected or not.
@@ -381,180 +391,6 @@ impl Script {
         if let Order::Redial(address) = order {
             link.dialer.redial(address.clone(), !is_connected);
         }
-    }
-
-    /// Does what is due by the clock at both ends of all connections.
-    fn tick(&mut self) {
-        for index in 0..self.connections.len() {
-            let now = self.clock.now();
-            let connection = &mut self.connections[index];
-            if let Some(end) = &connection.dialer
-                && now >= end.protocol.deadline()
-            {
-                let error = end.protocol.silence(now);
-                self.lose(index, &error);
-            }
-            let connection = &mut self.connections[index];
-            if let Some(end) = &mut connection.acceptor
-                && let Err(reason) = end.protocol.tick(&mut end.out)
-            {
-                self.gone(index, &reason.reason());
-            }
-        }
-    }
-
-    /// Sends what is due and takes what has come over each connection; whether there was anything.
-    fn step(&mut self) -> bool {
-        self.tick();
-        let mut any = false;
-        for index in 0..self.connections.len() {
-            any |= self.send(index);
-            any |= self.receive(index);
-            any |= self.hear(index);
-        }
-        any
-    }
-
-    /// Does what the sender thread does.
-    fn send(&mut self, index: usize) -> bool {
-        let Dialed {
-            from, to, dialer, ..
-        } = &mut self.connections[index];
-        let Some(end) = dialer else {
-            return false;
-        };
-        let link = self
-            .servers
-            .get_mut(from)
-            .unwrap()
-            .links
-            .get_mut(to)
-            .unwrap();
-        let now = self.clock.now();
-        let result = if let Ok(request) = link.requests.try_recv() {
-            link.feed.take_request(&request, &mut end.out)
-        } else if link.feed.resync_due().is_some_and(|due| due <= now) {
-            link.feed.resync(&mut end.out)
-        } else if let Ok(queued) = link.feed.outbox().try_take() {
-            link.feed.send_queued(queued, &mut end.out)
-        } else {
-            return false;
-        };
-        // The end of the connection is heard by the reader.
-        let _ = result;
-        true
-    }
-
-    /// Does what the receiver thread does.
-    fn receive(&mut self, index: usize) -> bool {
-        let now = self.clock.now();
-        let connection = &mut self.connections[index];
-        let Some(end) = &mut connection.acceptor else {
-            return false;
-        };
-        let mut lines = String::new();
-        let result = match end.reader.fill(&end.out.pipe) {
-            Ok(filled) => end.protocol.note(filled, now).and_then(|()| {
-                let block = end.reader.take_block().unwrap();
-                lines = String::from_utf8_lossy(block).into_owned();
-                end.protocol.apply(block, &mut end.out)
-            }),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(error) => Err(error.into()),
-        };
-        let heading = format!("{} > {}", connection.from, connection.to);
-        // A scan of the cache shows records in no particular order.
-        let mut lines: Vec<_> = lines.lines().collect();
-        let are_records =
-            |one: &&str, other: &&str| [one, other].iter().all(|l| l.starts_with("RECORD"));
-        lines
-            .chunk_by_mut(are_records)
-            .for_each(<[_]>::sort_unstable);
-        for line in lines {
-            self.say(&format!("{heading}: {line}"));
-        }
-        if let Err(reason) = result {
-            self.gone(index, &reason.reason());
-        }
-        true
-    }
-
-    /// Does what the sender's reader thread does.
-    fn hear(&mut self, index: usize) -> bool {
-        let now = self.clock.now();
-        let Dialed {
-            from, to, dialer, ..
-        } = &mut self.connections[index];
-        let Some(end) = dialer else {
-            return false;
-        };
-        let heading = format!("{to} > {from}");
-        let link = self
-            .servers
-            .get_mut(from)
-            .unwrap()
-            .links
-            .get_mut(to)
-            .unwrap();
-        let mut lines = Vec::new();
-        let mut result = match end.reader.fill(&end.out.pipe) {
-            Ok(filled) => end.protocol.note(filled, now),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(error) => Err(error),
-        };
-        while let Ok(()) = result
-            && let Some(line) = end.reader.take_line().unwrap()
-        {
-            lines.push(format!("{heading}: {}", String::from_utf8_lossy(line)));
-            result = match end.protocol.take_line(line) {
-                Ok(Some(vector)) => {
-                    link.feed.take_vector(vector);
-                    Ok(())
-                }
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            };
-        }
-        lines.iter().for_each(|line| self.say(line));
-        if let Err(error) = result {
-            self.lose(index, &error);
-        }
-        true
-    }
-
-    /// Ends the dialer's end.
-    fn lose(&mut self, index: usize, error: &io::Error) {
-        let wall = self.clock.wall();
-        let Dialed {
-            from, to, dialer, ..
-        } = &mut self.connections[index];
-        dialer.take().unwrap().out.pipe.shut(Shutdown::Both);
-        let text = format!("{from}: connection to {to} lost: {error}");
-        let link = self
-            .servers
-            .get_mut(from)
-            .unwrap()
-            .links
-            .get_mut(to)
-            .unwrap();
-        link.feed.disconnected();
-        link.dialer.lost(error, wall);
-        self.say(&text);
-    }
-
-    /// Ends the other end.
-    fn gone(&mut self, index: usize, reason: &str) {
-        let Dialed {
-            from,
-            to,
-            number,
-            acceptor,
-            ..
-        } = &mut self.connections[index];
-        acceptor.take().unwrap().out.pipe.shut(Shutdown::Both);
-        let text = format!("{to}: neighbor {from} gone: {reason}");
-        self.servers.get_mut(to).unwrap().registry.remove(*number);
-        self.say(&text);
     }
 }
 

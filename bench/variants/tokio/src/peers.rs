@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BytesMut};
-use herd::replica::outbox::{LinkId, OutboxReceiver, Queued};
+use herd::replica::outbox::{LinkId, NeighborStart, OutboxReceiver, Queued};
 use herd::model::record::{MAX_LINE_BYTES, RecordView};
 use herd::config::topology::Address;
 use herd::model::vector::Vector;
@@ -105,7 +105,7 @@ async fn send(
 ) -> io::Result<()> {
     loop {
         // From here on the queue gets what the copy may miss.
-        shared.herd.set_live(link.id);
+        shared.herd.set_live(start(link.id));
         copy(shared, writer).await?;
         let mut lines = Vec::new();
         let mut complete = true;
@@ -182,7 +182,7 @@ pub(crate) async fn receive(mut stream: TcpStream, shared: &Shared) -> Result<()
 }
 
 /// The link of the neighbor that has dialed.
-fn greet(line: &[u8], shared: &Shared) -> Result<LinkId> {
+fn greet(line: &[u8], shared: &Shared) -> Result<NeighborStart> {
     let name = line.strip_prefix(b"HELLO ").context("no HELLO")?;
     let link = shared
         .links
@@ -190,5 +190,10 @@ fn greet(line: &[u8], shared: &Shared) -> Result<LinkId> {
         .find(|link| link.name.as_bytes() == name)
         .context("not a neighbor")?;
     info!("heard from {}", link.name);
-    Ok(link.id)
+    Ok(start(link.id))
+}
+
+/// These links know no epochs: every start of a neighbor is the same.
+fn start(link: LinkId) -> NeighborStart {
+    NeighborStart { link, epoch: 0 }
 }
