@@ -15,7 +15,7 @@ use crate::support::{Client, report};
 const MOUNT: &str = r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#;
 
 /// Words to put before a command for a mount namespace of its own, if this process may make one.
-fn own_mounts() -> Option<Vec<&'static str>> {
+pub(super) fn own_mounts() -> Option<Vec<&'static str>> {
     let ways: [&[&str]; 2] = [
         &["unshare", "--mount"],
         &["unshare", "--user", "--map-root-user", "--mount"],
@@ -219,21 +219,27 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// strace attached to a running server, which changes the result of its syncs.
-struct Tracer {
+pub(super) struct Tracer {
     child: Child,
     calls: PathBuf,
 }
 
 impl Tracer {
-    /// Attaches to every thread. Without strace or permission it prints that the test is skipped.
-    fn attach(fault: &str, fleet: &Fleet, server: usize, inject: &str) -> Option<Tracer> {
+    /// Attaches to every thread, and injects into the traced calls. Without strace or permission it
+    /// prints that the test is skipped.
+    pub(super) fn attach(
+        fault: &str,
+        fleet: &Fleet,
+        server: usize,
+        (trace, inject): (&str, &str),
+    ) -> Option<Tracer> {
         if !has_tool(fault, "strace") {
             return None;
         }
         let calls = fleet.directory.0.join("calls");
         let process = fleet.process(server);
         let child = Command::new("strace")
-            .args(["-f", "-q", "-e", "trace=fsync,fdatasync", "-e", inject])
+            .args(["-f", "-q", "-e", &format!("trace={trace}"), "-e", inject])
             .arg("-o")
             .arg(&calls)
             .args(["-p", &process.pid().to_string()])
@@ -255,7 +261,7 @@ impl Tracer {
     }
 
     /// Detaches from the server, which keeps running.
-    fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "INT", &pid]).status();
         assert!(sent.unwrap().success());
@@ -289,7 +295,9 @@ fn a_failed_sync_ends_the_server_and_is_never_repeated() {
         let kept = fleet.client(0).ask(&report(&client, "+1+1"));
         assert!(kept.starts_with("AT "), "{kept}");
         let inject = "inject=fsync,fdatasync:error=EIO";
-        let Some(mut tracer) = Tracer::attach("failed sync", &fleet, 0, inject) else {
+        let Some(mut tracer) =
+            Tracer::attach("failed sync", &fleet, 0, ("fsync,fdatasync", inject))
+        else {
             return;
         };
         // Several clients wait for the same sync, and no report is acknowledged.
@@ -348,7 +356,8 @@ fn a_slow_disk_costs_only_latency() {
         quick.push(ended.quantile(0.5));
     }
     let inject = "inject=fsync,fdatasync:delay_exit=300000";
-    let Some(mut tracer) = Tracer::attach("slow disk", &fleet, 0, inject) else {
+    let Some(mut tracer) = Tracer::attach("slow disk", &fleet, 0, ("fsync,fdatasync", inject))
+    else {
         return;
     };
     let slow = loads(addresses(), "slow", pace);

@@ -255,7 +255,7 @@ fn flapping_links_cost_at_most_one_scan_a_second_and_no_report() {
 }
 
 /// Path of the library that changes a process's clock.
-fn faketime() -> Option<PathBuf> {
+pub(super) fn faketime() -> Option<PathBuf> {
     let mut folders = vec![PathBuf::from("/usr/lib"), PathBuf::from("/usr/lib64")];
     if let Ok(entries) = std::fs::read_dir("/usr/lib") {
         folders.extend(entries.flatten().map(|entry| entry.path()));

@@ -8,8 +8,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use herd::config::keys::KeyFile;
-use herd::link::neighbor::LinkStatus;
+use herd::link::neighbor::{LinkPhase, LinkStatus};
 use herd::link::status::{ServerStatus, ask_over};
+use herd::link::watch::State;
 use herd::model::time::Timestamp;
 use socket2::{Domain, Socket, Type};
 
@@ -119,6 +120,26 @@ impl Fleet {
             }
             std::fs::write(self.directory.0.join(servers_file(reader.name)), text).unwrap();
         }
+    }
+
+    /// The `servers.txt` that a server reads.
+    pub fn servers_path(&self, reader: usize) -> PathBuf {
+        self.directory.0.join(servers_file(self.name(reader)))
+    }
+
+    pub fn servers_text(&self, reader: usize) -> String {
+        std::fs::read_to_string(self.servers_path(reader)).unwrap()
+    }
+
+    /// Replaces the line of a server in the `servers.txt` that `reader` reads.
+    pub fn replace_line(&self, reader: usize, server: usize, line: &str) {
+        let name = format!("{} ", self.name(server));
+        let text: String = self
+            .servers_text(reader)
+            .split_inclusive('\n')
+            .map(|old| if old.starts_with(&name) { line } else { old })
+            .collect();
+        std::fs::write(self.servers_path(reader), text).unwrap();
     }
 
     /// The proxy between a server and a neighbor that it dials.
@@ -250,6 +271,29 @@ impl Fleet {
             .unwrap();
         let (until, deadline) = (Timestamp::now(), Instant::now() + PATIENCE);
         ask_over(&socket.into(), self.name(server), &keys, until, deadline).unwrap()
+    }
+
+    /// The conditions under which a server is not well, with their reasons.
+    #[track_caller]
+    pub fn problems(&self, server: usize) -> Vec<(State, String)> {
+        let problems = self.status(server).problems;
+        let shown = problems
+            .into_iter()
+            .map(|problem| (problem.state, problem.reason));
+        shown.collect()
+    }
+
+    /// Returns whether all servers hold the same records.
+    #[track_caller]
+    pub fn is_equal(&self) -> bool {
+        let digest = |server| self.status(server).digest.map(|digest| digest.total());
+        (1..self.len()).all(|server| digest(server) == digest(0))
+    }
+
+    /// Returns whether a server's link to a neighbor is live.
+    #[track_caller]
+    pub fn is_live(&self, server: usize, neighbor: usize) -> bool {
+        self.link_status(server, neighbor).phase == LinkPhase::Live
     }
 
     /// Status of a server's link to a neighbor, as `herd status` shows it.

@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -24,6 +25,8 @@ struct Settings {
     held: [AtomicBool; 2],
     /// Bytes a second each way; 0 is no limit.
     rate: AtomicUsize,
+    /// Milliseconds from one end to the other, for connections made from now on.
+    delay: AtomicUsize,
     /// True while new connections are reset at once.
     reset: AtomicBool,
     /// True while the dialer's bytes are recorded.
@@ -75,6 +78,12 @@ impl Proxy {
     /// Sets the bytes a second, each way; 0 is no limit.
     pub fn slow_down(&self, rate: usize) {
         self.settings.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// Sets the time that bytes take each way, for connections made from now on.
+    pub fn delay(&self, time: Duration) {
+        let milliseconds = usize::try_from(time.as_millis()).unwrap();
+        self.settings.delay.store(milliseconds, Ordering::Relaxed);
     }
 
     /// Sets whether new connections are reset at once.
@@ -161,6 +170,13 @@ fn connect(dialer: TcpStream, to: SocketAddr, settings: &Arc<Settings>) {
 /// Copies from one socket to the other until either ends.
 fn pass(mut from: TcpStream, mut to: TcpStream, way: usize, connection: usize, set: &Settings) {
     let mut part = [0; 16_384];
+    let delay = Duration::from_millis(set.delay.load(Ordering::Relaxed) as u64);
+    let late = (!delay.is_zero()).then(|| {
+        let (late, parts) = channel();
+        let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        std::thread::spawn(move || pass_late(&parts, &from, &to));
+        late
+    });
     loop {
         let rate = set.rate.load(Ordering::Relaxed);
         // A slow network is slow in small steps.
@@ -183,7 +199,30 @@ fn pass(mut from: TcpStream, mut to: TcpStream, way: usize, connection: usize, s
             part[at] ^= 1;
             flip.store(NONE, Ordering::Relaxed);
         }
-        if to.write_all(&part[..bytes]).is_err() {
+        if let Some(late) = &late {
+            let due = Instant::now() + delay;
+            if late.send((due, part[..bytes].to_vec())).is_err() {
+                break;
+            }
+        } else if to.write_all(&part[..bytes]).is_err() {
+            break;
+        }
+    }
+    if let Some(late) = late {
+        // The end takes as long as the bytes do.
+        let _ = late.send((Instant::now() + delay, Vec::new()));
+        return;
+    }
+    for stream in [from, to] {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Writes parts when they are due, and closes both sockets with an empty one.
+fn pass_late(parts: &Receiver<(Instant, Vec<u8>)>, from: &TcpStream, mut to: &TcpStream) {
+    for (due, part) in parts {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if part.is_empty() || to.write_all(&part).is_err() {
             break;
         }
     }
