@@ -16,6 +16,7 @@ mod support;
 mod faults {
     mod clients;
     mod crash;
+    mod descriptors;
     mod disk;
     mod flood;
     mod form;

@@ -29,7 +29,7 @@ const SERVER_FULL: &[u8] = b"? server full\n";
 const REJECTED_LINGER: Duration = Duration::from_secs(1);
 
 /// Rejected clients whose connections are still open; past this the oldest is closed at once.
-const MAX_LINGERING: usize = 64;
+pub(crate) const MAX_LINGERING: usize = 64;
 
 /// Time between two warnings that clients are rejected; rejections between are counted.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -41,12 +41,14 @@ const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Bounds the replies that wait in the kernel for each client of a listener. By itself the kernel
 /// lets them grow to megabytes, and a thousand clients that send and never read are then a load of
 /// gigabytes before the last of them has to wait.
-pub(crate) fn bound_replies(listener: &TcpListener) -> io::Result<()> {
-    SockRef::from(listener).set_send_buffer_size(SEND_BUFFER_BYTES)
+pub(crate) fn bound_replies(listeners: &[TcpListener]) -> io::Result<()> {
+    listeners
+        .iter()
+        .try_for_each(|listener| SockRef::from(listener).set_send_buffer_size(SEND_BUFFER_BYTES))
 }
 
-/// Admits clients and hands them to the pool.
-#[derive(Debug)]
+/// Admits clients and hands them to the pool. Clones admit as many together as one does.
+#[derive(Clone, Debug)]
 pub(crate) struct Clients {
     /// The pool.
     pub dispatcher: Dispatcher,

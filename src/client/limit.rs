@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) struct ConnectionLimit {
     /// Number of clients that are connected, kept up to date.
     pub(crate) connected: Arc<AtomicUsize>,
-    max_clients: usize,
+    max_clients: Arc<AtomicUsize>,
 }
 
 impl ConnectionLimit {
@@ -16,13 +16,19 @@ impl ConnectionLimit {
     pub(crate) fn new(max_clients: usize) -> ConnectionLimit {
         ConnectionLimit {
             connected: Arc::default(),
-            max_clients,
+            max_clients: Arc::new(AtomicUsize::new(max_clients)),
         }
+    }
+
+    /// Changes the maximum number of clients. Those that are connected stay.
+    pub(crate) fn set_max_clients(&self, max_clients: usize) {
+        self.max_clients.store(max_clients, Ordering::Relaxed);
     }
 
     /// Admits one more client, or returns `None` at capacity.
     pub(crate) fn admit(&self) -> Option<Permit> {
-        if self.connected.fetch_add(1, Ordering::Relaxed) < self.max_clients {
+        let max_clients = self.max_clients.load(Ordering::Relaxed);
+        if self.connected.fetch_add(1, Ordering::Relaxed) < max_clients {
             Some(Permit(Arc::clone(&self.connected)))
         } else {
             self.connected.fetch_sub(1, Ordering::Relaxed);
@@ -52,6 +58,12 @@ mod tests {
         assert!(first.is_some() && second.is_some() && limit.admit().is_none());
         assert_eq!(limit.connected.load(Ordering::Relaxed), 2);
         drop(first);
+        let third = limit.admit();
+        assert!(third.is_some());
+        limit.clone().set_max_clients(1);
+        drop(second);
+        assert!(limit.admit().is_none());
+        drop(third);
         assert!(limit.admit().is_some());
     }
 }

@@ -63,6 +63,15 @@ use sender::orders::CloseReason;
 use status::{ServerStatus, StatusSource};
 use watch::Watch;
 
+/// Descriptors of each neighbor: its connections to this server, the one to it with the reader's
+/// handle on it, an attempt to dial it that was given up, and its handshakes.
+pub(crate) const DESCRIPTORS_PER_NEIGHBOR: usize =
+    receiver::CONNECTIONS_PER_NEIGHBOR + 3 + door::DESCRIPTORS_PER_NEIGHBOR;
+
+/// Descriptors of the links whatever the number of neighbors is: for peers at the door, and for
+/// observers.
+pub(crate) const DESCRIPTORS: usize = door::DESCRIPTORS + receiver::OBSERVERS;
+
 /// All links of one server.
 #[derive(Debug)]
 pub struct Links {

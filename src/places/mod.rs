@@ -85,6 +85,14 @@ impl Places {
         }
     }
 
+    /// Returns the number of descriptors that the provider takes at most.
+    pub(crate) fn descriptors(&self) -> usize {
+        match self {
+            Places::Atlas(_) => 0,
+            Places::Remote(remote) => remote.descriptors(),
+        }
+    }
+
     /// Aborts the calls in flight, answers all waiting requests and joins the threads.
     pub(crate) fn stop(&self) {
         if let Places::Remote(remote) = self {

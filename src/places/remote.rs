@@ -149,6 +149,12 @@ impl Remote {
         }
     }
 
+    /// Returns the number of descriptors that the calls take at most: each thread has a connection
+    /// or looks up a name, and as many connections may be idle.
+    pub(super) fn descriptors(&self) -> usize {
+        2 * self.workers.lock().len()
+    }
+
     /// Aborts the calls in flight, answers all waiting requests and joins the threads.
     pub(super) fn stop(&self) {
         self.queue.lock().take();

@@ -17,12 +17,7 @@ pub enum StartError {
     /// It cannot listen on an address. The first field says for which peers: `clients` or `peers`.
     Bind(&'static str, SocketAddr, io::Error),
     /// The limit of open files is too low.
-    Descriptors {
-        /// The limit.
-        limit: usize,
-        /// Descriptors that are not for clients.
-        reserved: usize,
-    },
+    Descriptors(TooFewDescriptors),
     /// The journal cannot be opened.
     Journal(JournalError),
     /// A limit of the system on threads is too low.
@@ -43,18 +38,9 @@ impl fmt::Display for StartError {
             StartError::Resolve(address, error) => write!(f, "cannot resolve {address}: {error}"),
             StartError::Bind(audience, address, error) => {
                 write!(f, "cannot listen for {audience} on {address}: ")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => f.write_str("another program has that port"),
-                    io::ErrorKind::AddrNotAvailable => {
-                        f.write_str("this machine has no such address (see --bind)")
-                    }
-                    _ => write!(f, "{error}"),
-                }
+                f.write_str(&bind_reason(error))
             }
-            StartError::Descriptors { limit, reserved } => write!(
-                f,
-                "the limit of {limit} open files leaves none for clients; raise it (ulimit -n) above {reserved}"
-            ),
+            StartError::Descriptors(error) => write!(f, "{error}"),
             StartError::Journal(error) => write!(f, "{error}"),
             StartError::Threads(error) => write!(f, "{error}"),
             StartError::Resources(error) => write!(f, "insufficient system resources: {error}"),
@@ -64,6 +50,45 @@ impl fmt::Display for StartError {
 
 // No `source`: the text contains the cause.
 impl std::error::Error for StartError {}
+
+/// Returns why a server cannot listen on an address.
+pub(super) fn bind_reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has that port".to_owned(),
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address (see --bind)".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The error of a limit of open files that leaves none for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFewDescriptors {
+    /// The limit.
+    pub limit: usize,
+    /// Descriptors that are not for clients.
+    pub reserved: usize,
+    /// Number of neighbors that some of those are for.
+    pub neighbors: usize,
+}
+
+impl fmt::Display for TooFewDescriptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TooFewDescriptors {
+            limit,
+            reserved,
+            neighbors,
+        } = self;
+        write!(
+            f,
+            "the limit of {limit} open files leaves none for clients: the server needs {reserved} itself \
+             beside {neighbors} neighbors; raise it (ulimit -n) above that"
+        )
+    }
+}
+
+impl std::error::Error for TooFewDescriptors {}
 
 /// Errors of reloading the configuration. Except for the last one, nothing has been changed.
 #[derive(Debug)]
@@ -75,6 +100,8 @@ pub enum ReloadError {
     OwnAddress(Box<[[Address; 2]; 2]>),
     /// The key file belongs to another herd.
     AnotherHerd(AnotherHerd),
+    /// The limit of open files is too low for so many neighbors.
+    Descriptors(TooFewDescriptors),
     /// No thread can be started for a new neighbor. All possible changes have been made; the next
     /// reload tries the rest again.
     Threads(io::Error),
@@ -96,6 +123,7 @@ impl fmt::Display for ReloadError {
                 )
             }
             ReloadError::AnotherHerd(error) => write!(f, "{error}"),
+            ReloadError::Descriptors(error) => write!(f, "{error}"),
             ReloadError::Threads(error) => {
                 write!(f, "cannot start a thread for a new neighbor: {error}")
             }

@@ -1,8 +1,10 @@
 //! Binds, wires and stops one server. Every thread belongs to an owner here, and is joined by it.
 //!
 //! `error` has the errors of starting and reloading, `reload` adopts a new configuration, `timer`
-//! runs the periodic jobs. Nothing of a protocol or of a record is decided here.
+//! runs the periodic jobs, `descriptors` divides the open files between links and clients. Nothing
+//! of a protocol or of a record is decided here.
 
+mod descriptors;
 mod error;
 mod reload;
 #[cfg(test)]
@@ -11,63 +13,65 @@ mod timer;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use log::{info, warn};
+use parking_lot::Mutex;
 
 use crate::client::accept::{self, Clients, RejectedClients};
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Pool;
 use crate::client::services::Services;
 use crate::config::Config;
-use crate::config::limits::{check_threads, raise_descriptor_limit};
+use crate::config::limits::check_threads;
 use crate::config::topology::{Address, ServerEntry};
 use crate::link::keyring::Keyring;
 use crate::link::linked::LinkedKey;
 use crate::link::neighbor::LinkStatus;
 use crate::link::{self, Links};
-use crate::listener::{self, Listener};
+use crate::listener::{Bound, Listener};
 use crate::model::time::{COARSE_STEP, CoarseClock};
 use crate::places::Places;
 use crate::replica::Replica;
 use crate::replica::upkeep::{MARKER_INTERVAL, Upkeep};
 
-pub use error::{ReloadError, StartError};
+pub use error::{ReloadError, StartError, TooFewDescriptors};
 
+use descriptors::Descriptors;
+use error::bind_reason;
 use timer::{Job, Timer};
 
 /// Interval at which all connections are checked for deadlines that have passed.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Descriptors that are not for clients: links, listeners, files.
-const RESERVED_DESCRIPTORS: usize = 256;
-
 /// Threads whose number does not depend on the settings, rounded up: five for peers that are not
-/// neighbors, two listeners, two for the upkeep of the replica, the timer, the audit, the log, and those for
-/// signals.
+/// neighbors, a listener for each address, two for the upkeep of the replica, the timer, the audit, the
+/// log, and those for signals, the start and the last words.
 const OTHER_THREADS: usize = 32;
 
-/// A server's two sockets, bound.
+/// A server's two ports, bound.
 #[derive(Debug)]
 pub struct Sockets {
     /// For clients.
-    pub clients: TcpListener,
+    pub clients: Bound,
     /// For neighbors.
-    pub peers: TcpListener,
+    pub peers: Bound,
 }
 
 impl Sockets {
-    /// Binds a server's own two addresses, or their ports on another local address.
+    /// Binds a server's own two addresses, or their ports on another local address. A host name is
+    /// looked up, which can take half a minute, and stands for all of its addresses.
     pub fn bind(entry: &ServerEntry, on: Option<IpAddr>) -> Result<Sockets, StartError> {
         let bind = |audience, address: &Address| {
             let resolved = match on {
-                Some(ip) => SocketAddr::new(ip, address.port),
+                Some(ip) => vec![SocketAddr::new(ip, address.port)],
                 None => resolve(address)?,
             };
-            listener::bind(resolved).map_err(|error| StartError::Bind(audience, resolved, error))
+            Bound::bind(&resolved)
+                .map_err(|(address, error)| StartError::Bind(audience, address, error))
         };
         Ok(Sockets {
             clients: bind("clients", &entry.client)?,
@@ -76,15 +80,40 @@ impl Sockets {
     }
 }
 
-fn resolve(address: &Address) -> Result<SocketAddr, StartError> {
-    (address.host.as_str(), address.port)
-        .to_socket_addrs()
-        .and_then(|mut addresses| {
-            addresses
-                .next()
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))
-        })
-        .map_err(|error| StartError::Resolve(address.clone(), error))
+fn resolve(address: &Address) -> Result<Vec<SocketAddr>, StartError> {
+    let resolved = (address.host.as_str(), address.port).to_socket_addrs();
+    let resolved = resolved.map(Iterator::collect::<Vec<_>>);
+    match resolved {
+        Ok(addresses) if addresses.is_empty() => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the host has no address",
+        )),
+        resolved => resolved,
+    }
+    .map_err(|error| StartError::Resolve(address.clone(), error))
+}
+
+/// Warns of the addresses that a port was to have and has not.
+fn warn_of_left_out(audience: &str, bound: &Bound) {
+    for (address, error) in &bound.left_out {
+        let reason = bind_reason(error);
+        warn!("not listening for {audience} on {address}: {reason}");
+    }
+}
+
+/// The part of a server whose end a stop waits for.
+#[derive(Clone, Debug)]
+pub struct StopStage(Arc<Mutex<&'static str>>);
+
+impl StopStage {
+    fn set(&self, part: &'static str) {
+        *self.0.lock() = part;
+    }
+
+    /// Returns the part, in words.
+    pub fn part(&self) -> &'static str {
+        *self.0.lock()
+    }
 }
 
 /// A running server.
@@ -99,12 +128,21 @@ pub struct Server {
     links: Links,
     upkeep: Upkeep,
     timer: Timer,
+    descriptors: Descriptors,
+    limit: ConnectionLimit,
+    stage: StopStage,
 }
 
 impl Server {
     /// Starts all threads; when it returns, clients are served.
     pub fn start(config: &Config, sockets: Sockets, places: Places) -> Result<Server, StartError> {
-        let max_clients = max_clients(config.max_clients)?;
+        warn_of_left_out("clients", &sockets.clients);
+        warn_of_left_out("peers", &sockets.peers);
+        let neighbors = link::neighbors(&config.topology, &config.server.name);
+        let descriptors = Descriptors::new(config, &sockets, &places);
+        let max_clients = descriptors
+            .clients(neighbors.len())
+            .map_err(StartError::Descriptors)?;
         check_threads(threads(config)).map_err(StartError::Threads)?;
         let (replica, syncer) = Replica::open(config).map_err(StartError::Journal)?;
         let name = &config.server.name;
@@ -117,7 +155,7 @@ impl Server {
         let folder = config.data_dir.as_ref().map(|folder| folder.join(name));
         let linked = LinkedKey::open(folder.as_deref());
         let mut links = Links::start(Arc::clone(&replica), keys, connected, interval, linked)?;
-        links.set_neighbors(&link::neighbors(&config.topology, name))?;
+        links.set_neighbors(&neighbors)?;
 
         let services = Arc::new(Services {
             replica: Arc::clone(&replica),
@@ -133,16 +171,16 @@ impl Server {
         let peers = Listener::start("peer-listener", sockets.peers, links.acceptor())?;
         let clients = Clients {
             dispatcher: pool.dispatcher(),
-            limit,
+            limit: limit.clone(),
             rejected,
             clock,
         };
-        accept::bound_replies(&sockets.clients)?;
+        accept::bound_replies(sockets.clients.listeners())?;
         let clients = Listener::start("client-listener", sockets.clients, clients)?;
         info!(
             "{name} serves clients on {} and peers on {}, {} workers, {:?}, at most {max_clients} clients",
-            clients.address(),
-            peers.address(),
+            clients.addresses(),
+            peers.addresses(),
             config.workers,
             config.pool,
         );
@@ -155,15 +193,18 @@ impl Server {
             links,
             upkeep,
             timer,
+            descriptors,
+            limit,
+            stage: StopStage(Arc::new(Mutex::new("no part"))),
         })
     }
 
-    /// Returns the address for clients.
+    /// Returns the first address for clients.
     pub fn client_address(&self) -> SocketAddr {
         self.clients.address()
     }
 
-    /// Returns the address for neighbors.
+    /// Returns the first address for neighbors.
     pub fn peer_address(&self) -> SocketAddr {
         self.peers.address()
     }
@@ -184,17 +225,26 @@ impl Server {
         self.links.refused()
     }
 
+    /// Returns which part [`stop`](Self::stop) waits for, from then on.
+    pub fn stop_stage(&self) -> StopStage {
+        self.stage.clone()
+    }
+
     /// Stops accepting, finishes the requests that were read, sends the queues to the neighbors,
     /// brings the journal to disk, and joins every thread.
     pub fn stop(self) {
         info!("stopping");
+        self.stage.set("the listeners");
         self.clients.stop();
         self.peers.stop();
+        self.stage.set("the places provider");
         self.pool.begin_stop();
         // Connections that wait for a places provider are answered at once, and the workers end.
         self.services.places.stop();
+        self.stage.set("the workers and their clients");
         self.pool.join();
         // No report is applied from here on, but for those of neighbors.
+        self.stage.set("the links to the neighbors");
         self.services.replica.send_markers();
         let unconfirmed = self.links.stop();
         if unconfirmed > 0 {
@@ -202,7 +252,9 @@ impl Server {
                 "{unconfirmed} records are confirmed by no neighbor; they are in the journal alone"
             );
         }
+        self.stage.set("the journal");
         self.upkeep.stop();
+        self.stage.set("the timer");
         self.timer.stop();
         info!("stopped");
     }
@@ -237,24 +289,4 @@ fn jobs(
 /// and an attempt to dial for each neighbor, and the others.
 fn threads(config: &Config) -> usize {
     config.workers + 5 * config.server.neighbors.len() + OTHER_THREADS
-}
-
-/// Raises the descriptor limit as far as possible, and returns the number of clients that it allows.
-fn max_clients(requested: Option<usize>) -> Result<usize, StartError> {
-    let limit = raise_descriptor_limit();
-    let allowed = limit.saturating_sub(RESERVED_DESCRIPTORS);
-    match requested {
-        _ if allowed == 0 => Err(StartError::Descriptors {
-            limit,
-            reserved: RESERVED_DESCRIPTORS,
-        }),
-        Some(requested) if requested > allowed => {
-            warn!(
-                "--max-clients {requested} is more than {limit} open files allow; using {allowed}"
-            );
-            Ok(allowed)
-        }
-        Some(requested) => Ok(requested),
-        None => Ok(allowed),
-    }
 }

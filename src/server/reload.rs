@@ -23,13 +23,16 @@ impl Server {
         if old != new {
             return Err(ReloadError::OwnAddress(Box::new([old, new])));
         }
+        let neighbors = link::neighbors(topology, name);
+        let clients = self.descriptors.clients(neighbors.len());
+        let clients = clients.map_err(ReloadError::Descriptors)?;
         let changed = self.links.replace_keys(keys);
         let keys = if changed.map_err(ReloadError::AnotherHerd)? {
             "changed"
         } else {
             "the same as before"
         };
-        let neighbors = link::neighbors(topology, name);
+        self.limit.set_max_clients(clients);
         let changes = self.links.set_neighbors(&neighbors);
         let changes = changes.map_err(ReloadError::Threads)?;
         Ok(format!("neighbors: {changes}; keys: {keys}"))

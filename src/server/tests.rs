@@ -6,6 +6,7 @@ use super::*;
 use crate::config::keys::KeyFile;
 use crate::config::topology::Topology;
 use crate::config::{Ack, DEFAULT_DIGEST_INTERVAL, PoolKind};
+use crate::listener;
 use crate::model::vector::Vector;
 use crate::places::atlas::Atlas;
 
@@ -13,8 +14,8 @@ use crate::places::atlas::Atlas;
 fn start_in_memory() -> Server {
     let bind = || listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let sockets = Sockets {
-        clients: bind(),
-        peers: bind(),
+        clients: bind().into(),
+        peers: bind().into(),
     };
     let topology = Topology::parse(b"Ball 127.0.0.1:1 127.0.0.1:2\n").expect("a topology");
     let config = Config {

@@ -13,6 +13,7 @@ use crate::support::{
 use herd::config::keys::KeyFile;
 use herd::config::topology::Topology;
 use herd::link::handshake::{self, Hello, Peer};
+use herd::listener::Bound;
 use herd::model::record::RecordView;
 use herd::model::time::Timestamp;
 use herd::server::{Server, Sockets};
@@ -97,10 +98,10 @@ impl Pair {
     fn start() -> Pair {
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let [ball, welsh] = [0, 1].map(|_| Sockets {
-            clients: bind(),
-            peers: bind(),
+            clients: bind().into(),
+            peers: bind().into(),
         });
-        let address = |listener: &TcpListener| listener.local_addr().unwrap();
+        let address = |listener: &Bound| listener.local_addr().unwrap();
         let proxy = Proxy::start(address(&welsh.peers));
         let text = |welsh_peers: SocketAddr| {
             format!(
@@ -282,6 +283,7 @@ impl FakeNeighbor {
             peers.local_addr().unwrap(),
             welsh.local_addr().unwrap(),
         );
+        let [clients, peers] = [clients, peers].map(Bound::from);
         let sockets = Sockets { clients, peers };
         let ball = Server::start(&config(&text, "Ball"), sockets, atlas()).unwrap();
         FakeNeighbor { ball, welsh }

@@ -53,8 +53,8 @@ pub fn free_ring() -> (String, Vec<Sockets>) {
     let sockets: Vec<_> = RING
         .iter()
         .map(|_| Sockets {
-            clients: bind(),
-            peers: bind(),
+            clients: bind().into(),
+            peers: bind().into(),
         })
         .collect();
     let mut text = String::new();

@@ -31,6 +31,10 @@ const PROVED_SLOTS: usize = 16;
 /// keeps its slot for a round trip of up to two seconds.
 const PROVED_SLOTS_PER_NEIGHBOR: usize = 2;
 
+/// Slots of all classes without neighbors, and at most as many more for each.
+pub(super) const CAPACITY: usize = 2 * UNPROVED_SLOTS + 2 * PROVED_SLOTS;
+pub(super) const CAPACITY_PER_NEIGHBOR: usize = 2 * PROVED_SLOTS_PER_NEIGHBOR;
+
 impl Class {
     /// Returns the number of slots in a server with that many neighbors.
     fn capacity(self, neighbors: usize) -> usize {

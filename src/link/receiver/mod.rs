@@ -44,7 +44,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Connections of one neighbor that are served at a time: the one that counts, and an older one
 /// that has yet to end. Past this a connection is closed, and the neighbor dials again.
-const CONNECTIONS_PER_NEIGHBOR: usize = 2;
+pub(super) const CONNECTIONS_PER_NEIGHBOR: usize = 2;
 
 /// Threads that answer observers. An observer that is slow holds one until its time is over.
 const OBSERVER_THREADS: usize = 4;
@@ -54,6 +54,9 @@ const OBSERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Observers that wait for one of those threads; past this a connection is closed.
 const WAITING_OBSERVERS: usize = 16;
+
+/// Observers that are connected at a time.
+pub(super) const OBSERVERS: usize = OBSERVER_THREADS + WAITING_OBSERVERS;
 
 /// State that the receiver threads share.
 #[derive(Debug)]

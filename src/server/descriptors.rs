@@ -1,0 +1,109 @@
+//! The share of the open files that clients may take, so that links and files never lack one.
+
+use log::warn;
+
+use super::Sockets;
+use super::error::TooFewDescriptors;
+use crate::client::accept::MAX_LINGERING;
+use crate::config::limits::raise_descriptor_limit;
+use crate::config::{Config, PoolKind};
+use crate::link;
+use crate::places::Places;
+
+/// Descriptors of the files of the journal and the log, of the pool, of standard streams and signals,
+/// and of what libraries open for a moment, rounded up.
+const FILES: usize = 48;
+
+/// Descriptors of a socket that listens: itself, the handle that stops it, and one in reserve.
+const PER_LISTENER: usize = 3;
+
+/// Number of clients below which the limit of open files is reported as short.
+const FEW_CLIENTS: usize = 1_000;
+
+/// The limit of open files, and what a server needs of it.
+#[derive(Debug)]
+pub(super) struct Descriptors {
+    limit: usize,
+    /// What does not depend on the neighbors.
+    fixed: usize,
+    /// Maximum number of clients by the configuration.
+    requested: Option<usize>,
+}
+
+impl Descriptors {
+    /// Raises the limit as far as possible, and counts what this server needs.
+    pub(super) fn new(config: &Config, sockets: &Sockets, places: &Places) -> Descriptors {
+        let listeners = sockets.clients.listeners().len() + sockets.peers.listeners().len();
+        // A dedicated worker has a second handle on its client's socket.
+        let workers = match config.pool {
+            PoolKind::Dedicated => config.workers,
+            PoolKind::Shared => 0,
+        };
+        Descriptors {
+            limit: raise_descriptor_limit(),
+            fixed: FILES
+                + PER_LISTENER * listeners
+                + MAX_LINGERING
+                + link::DESCRIPTORS
+                + workers
+                + places.descriptors(),
+            requested: config.max_clients,
+        }
+    }
+
+    /// Returns the maximum number of clients beside that number of neighbors, and warns if it is
+    /// low, or lower than requested.
+    pub(super) fn clients(&self, neighbors: usize) -> Result<usize, TooFewDescriptors> {
+        let limit = self.limit;
+        let reserved = self.fixed + link::DESCRIPTORS_PER_NEIGHBOR * neighbors;
+        let allowed = limit.saturating_sub(reserved);
+        if allowed == 0 {
+            return Err(TooFewDescriptors {
+                limit,
+                reserved,
+                neighbors,
+            });
+        }
+        let own = format!("the server needs {reserved} itself beside {neighbors} neighbors");
+        match self.requested {
+            Some(requested) if requested > allowed => {
+                warn!(
+                    "--max-clients {requested} is more than {limit} open files allow; using {allowed} ({own})"
+                );
+            }
+            Some(requested) => return Ok(requested),
+            None if allowed < FEW_CLIENTS => {
+                warn!(
+                    "the limit of {limit} open files leaves {allowed} for clients ({own}); raise it (ulimit -n)"
+                );
+            }
+            None => {}
+        }
+        Ok(allowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_neighbor_takes_its_share_from_the_clients() {
+        let descriptors = |requested| Descriptors {
+            limit: 1_000,
+            fixed: 400,
+            requested,
+        };
+        let each = link::DESCRIPTORS_PER_NEIGHBOR;
+        assert_eq!(descriptors(None).clients(0), Ok(600));
+        assert_eq!(descriptors(None).clients(75), Ok(600 - 75 * each));
+        assert_eq!(descriptors(Some(7)).clients(75), Ok(7));
+        assert_eq!(descriptors(Some(600)).clients(75), Ok(600 - 75 * each));
+        let short = descriptors(Some(7)).clients(600).unwrap_err();
+        assert_eq!(
+            short.to_string(),
+            "the limit of 1000 open files leaves none for clients: the server needs 3400 itself \
+             beside 600 neighbors; raise it (ulimit -n) above that"
+        );
+    }
+}
