@@ -1,27 +1,38 @@
 //! The `herd` program: subcommands, exit codes, and the texts that the user sees.
 //!
-//! Exit codes: 0 success, 1 failure, 2 bad usage or bad configuration.
+//! Exit codes: 0 success, 1 failure, 2 bad usage or bad configuration. A server that is stopped by
+//! SIGTERM or SIGINT exits with 0, also before it is ready. The reason for any other end is the last
+//! line on standard error, and in the log if there is one.
 
 mod cli;
 
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use argh::EarlyExit;
 use cli::{ServeArguments, Subcommand};
+use crossbeam_channel::{Receiver, bounded, select, unbounded};
 use herd::config::keys::KeyErrorKind;
+use herd::logging::LogWriter;
 use herd::server::{Server, Sockets};
 use log::{error, info};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Time limit for a stop, after which the process exits with a failure.
+/// Time limit for a stop, after which the process exits with a failure. It takes up to 5 s where
+/// clients do not take their replies, and 3 s more where neighbors do not answer.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
+
+/// Time that the start has to end if the server is to stop meanwhile. Clients are served from its
+/// last moment on, and a stop keeps what they have reported; before that nothing is lost by an exit.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of stack of the thread that starts the server, as the main thread has.
+const START_STACK_BYTES: usize = 8 << 20;
 
 /// Failures of a subcommand, which determine the exit code.
 enum Failure {
@@ -44,12 +55,32 @@ fn usage(error: impl Display) -> Failure {
 }
 
 fn main() -> ExitCode {
-    let result = match cli::parse(std::env::args_os()) {
+    let mut log = None;
+    let result = catch_unwind(AssertUnwindSafe(|| dispatch(&mut log)));
+    let result = result.unwrap_or_else(|panic| {
+        let reason = herd::thread::message(&*panic);
+        Err(Failure::Other(format!(
+            "the main thread has panicked: {reason}"
+        )))
+    });
+    let (text, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Other(text)) => (text, 1),
+        Err(Failure::Reported) => return ExitCode::FAILURE,
+    };
+    herd::exit::report(&text);
+    ExitCode::from(code)
+}
+
+/// Runs the subcommand of the command line. A server's log is put into `log`.
+fn dispatch(log: &mut Option<LogWriter>) -> Result<(), Failure> {
+    match cli::parse(std::env::args_os()) {
         Ok(arguments) if arguments.version => {
             print(&format!("herd {}\n", env!("CARGO_PKG_VERSION")))
         }
         Ok(arguments) => match arguments.subcommand {
-            Some(Subcommand::Serve(serve)) => run(&serve),
+            Some(Subcommand::Serve(serve)) => run(&serve, log),
             Some(Subcommand::Check(check)) => check
                 .report()
                 .map_err(usage)
@@ -69,16 +100,7 @@ fn main() -> ExitCode {
             Ok(()) => print(&(output.trim_end().to_owned() + "\n")),
             Err(()) => Err(usage(output.trim_end())),
         },
-    };
-    let (text, code) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Usage(text)) => (text, 2),
-        Err(Failure::Other(text)) => (text, 1),
-        Err(Failure::Reported) => return ExitCode::FAILURE,
-    };
-    // Without standard error there is nowhere left to report to.
-    let _ = writeln!(io::stderr(), "herd: {text}");
-    ExitCode::from(code)
+    }
 }
 
 fn print(text: &str) -> Result<(), Failure> {
@@ -95,28 +117,113 @@ fn reload(serve: &ServeArguments, server: &mut Server) -> Result<String, Box<dyn
     Ok(server.reload(&topology, keys)?)
 }
 
-fn run(serve: &ServeArguments) -> Result<(), Failure> {
+/// The signals that this process has been sent, in their order, apart from those that end it at once.
+struct SignalQueue {
+    received: Receiver<i32>,
+    /// SIGHUP came during the start.
+    reload_due: bool,
+    /// SIGTERM or SIGINT did.
+    stop_due: bool,
+}
+
+impl SignalQueue {
+    /// Starts the thread that takes signals. A second SIGTERM or SIGINT ends the process at once.
+    fn start() -> io::Result<SignalQueue> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let (queue, received) = unbounded();
+        // Not joined: it ends with the process.
+        herd::thread::spawn("signals", move || {
+            let mut is_stopping = false;
+            for signal in signals.forever() {
+                let is_stop = signal != SIGHUP;
+                if is_stop && is_stopping {
+                    herd::exit::fail(format_args!(
+                        "signal {signal}, the second: not waiting for the end of the stop"
+                    ));
+                }
+                is_stopping |= is_stop;
+                // The queue is gone when the process is about to end.
+                let _ = queue.send(signal);
+            }
+        })?;
+        Ok(SignalQueue {
+            received,
+            reload_due: false,
+            stop_due: false,
+        })
+    }
+
+    /// Does a part of the start on a thread of its own, since looking up a name can't be
+    /// interrupted, and reading a damaged journal takes seconds. If the server is to stop meanwhile,
+    /// the part has `patience` to end; `None` means that it has not, and nothing waits for it.
+    fn during<T: Send + 'static>(
+        &mut self,
+        patience: Duration,
+        part: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Option<T>> {
+        let (done, result) = bounded(1);
+        let run = move || drop(done.send(part()));
+        herd::thread::spawn_with_stack("start", START_STACK_BYTES, run)?;
+        loop {
+            select! {
+                recv(result) -> result => return Ok(result.ok()),
+                recv(self.received) -> signal => match signal {
+                    Ok(SIGHUP) => self.reload_due = true,
+                    _ => {
+                        self.stop_due = true;
+                        return Ok(result.recv_timeout(patience).ok());
+                    }
+                },
+            }
+        }
+    }
+
+    /// Waits for the next signal. Those that came during the start are the first.
+    fn next(&mut self) -> i32 {
+        if self.stop_due {
+            return SIGTERM;
+        }
+        if std::mem::take(&mut self.reload_due) {
+            return SIGHUP;
+        }
+        self.received.recv().unwrap_or(SIGTERM)
+    }
+}
+
+fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failure> {
     let config = serve.config().map_err(usage)?;
-    let name = &config.server.name;
+    let name = config.server.name.clone();
     let of_server = |error: &dyn Display| Failure::Other(format!("{name}: {error}"));
     let upstream = serve.upstream().map_err(usage)?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let sockets = Sockets::bind(&config.server, config.bind).map_err(|error| of_server(&error))?;
-    let _log = herd::logging::start(&serve.log_dir, name, serve.log_level()).map_err(|error| {
+    let mut signals = SignalQueue::start()?;
+    let (entry, bind) = (config.server.clone(), config.bind);
+    let bound = signals.during(Duration::ZERO, move || Sockets::bind(&entry, bind))?;
+    let Some(bound) = bound else {
+        return Ok(());
+    };
+    let sockets = bound.map_err(|error| of_server(&error))?;
+    let started = herd::logging::start(&serve.log_dir, &name, serve.log_level());
+    *log = Some(started.map_err(|error| {
         Failure::Other(format!(
             "cannot log to {}: {error}",
             serve.log_dir.display()
         ))
-    })?;
+    })?);
     let places = serve.places(upstream).map_err(|error| of_server(&error))?;
-    let mut server = Server::start(&config, sockets, places).map_err(|error| of_server(&error))?;
+    let start = move || Server::start(&config, sockets, places);
+    let Some(started) = signals.during(START_PATIENCE, start)? else {
+        info!("stopped before the start was complete");
+        return Ok(());
+    };
+    let mut server = started.map_err(|error| of_server(&error))?;
     print(&format!(
         "{name} is ready: clients {}, peers {}\n",
         server.client_address(),
         server.peer_address()
     ))?;
 
-    for signal in signals.forever() {
+    loop {
+        let signal = signals.next();
         info!("signal {signal}");
         if signal != SIGHUP {
             break;
@@ -129,19 +236,23 @@ fn run(serve: &ServeArguments) -> Result<(), Failure> {
             ),
         }
     }
-    // A second signal ends the process at once.
-    let at_once = Arc::new(AtomicBool::new(true));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&at_once))?;
-    }
+    stop(server, log)
+}
+
+/// Stops the server and then the log, or ends the process with a failure.
+fn stop(server: Server, log: &mut Option<LogWriter>) -> Result<(), Failure> {
+    let stage = server.stop_stage();
     let (stopper, stopped) = herd::thread::stop_pair();
     let watch = herd::thread::spawn("stop-watch", move || {
         if !stopped.wait(STOP_LIMIT) {
-            error!("not stopped after {} s; giving up", STOP_LIMIT.as_secs());
-            std::process::exit(1);
+            let (seconds, part) = (STOP_LIMIT.as_secs(), stage.part());
+            herd::exit::fail(format_args!(
+                "not stopped after {seconds} s, still waiting for {part}: giving up"
+            ));
         }
     });
     server.stop();
+    drop(log.take());
     stopper.stop();
     if let Ok(watch) = watch {
         let _ = watch.join();

@@ -4,10 +4,16 @@
 //! of [`stop_pair`] stays with the owner, its [`Stop`] goes to the threads. Stopping drops the only
 //! sender of a channel that never carries a value, so a thread can wait for the signal beside its
 //! queue in a `select!`, or let it cut a pause short. Threads that end when their queue closes or
-//! their socket is shut down need no signal. Joining is left to the owners: how a panic of a thread
-//! is logged differs.
+//! their socket is shut down need no signal.
+//!
+//! A panic of such a thread ends the process with exit code 1: a server that goes on without its
+//! timer or without a link looks well and is not, and what starts it again does not know. Panics of
+//! sessions are caught by their connections and end those alone. A [helper](spawn_helper) only
+//! computes a result for somebody who waits for it; its panic is the waiter's error.
 
+use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -15,10 +21,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
+use crate::exit;
+
 /// Bytes of stack of every thread. Large buffers are on the heap.
 pub const STACK_BYTES: usize = 256 << 10;
 
 /// Starts a named thread with a stack of [`STACK_BYTES`]. Fails if the system has no thread left.
+/// A panic of the thread ends the process.
 pub fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     run: impl FnOnce() -> T + Send + 'static,
@@ -26,16 +35,79 @@ pub fn spawn<T: Send + 'static>(
     spawn_with_stack(name, STACK_BYTES, run)
 }
 
-/// Starts a named thread whose stack has `stack_bytes`.
-pub(crate) fn spawn_with_stack<T: Send + 'static>(
+/// Starts a named thread whose stack has `stack_bytes`. A panic of the thread ends the process.
+pub fn spawn_with_stack<T: Send + 'static>(
     name: impl Into<String>,
     stack_bytes: usize,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    thread::Builder::new()
-        .name(name.into())
-        .stack_size(stack_bytes)
-        .spawn(run)
+    let name = name.into();
+    let of_thread = name.clone();
+    let run = move || {
+        let run = || {
+            #[cfg(debug_assertions)]
+            fault::strike(&of_thread);
+            run()
+        };
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let reason = message(&*panic);
+            exit::fail(format_args!("thread {of_thread} has panicked: {reason}"))
+        })
+    };
+    build(name, stack_bytes, run)
+}
+
+/// Starts a named thread that computes something for somebody who waits for it, and that nothing
+/// joins. A panic of the thread drops what it holds, which ends the wait, and is logged.
+pub fn spawn_helper(
+    name: impl Into<String>,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    build(name.into(), STACK_BYTES, run).map(drop)
+}
+
+fn build<T: Send + 'static>(
+    name: String,
+    stack_bytes: usize,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let builder = thread::Builder::new().name(name);
+    builder.stack_size(stack_bytes).spawn(run)
+}
+
+/// Returns the text of a panic.
+pub fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message")
+}
+
+/// Faults of threads for tests, in builds with debug assertions only. The environment variable
+/// `HERD_THREAD_FAULT` names a thread and what happens to it: `NAME:panic:MILLISECONDS` after its
+/// start, or `NAME:stall` for ever.
+#[cfg(debug_assertions)]
+mod fault {
+    use std::time::Duration;
+
+    /// Panics or stalls if this thread is to.
+    pub(super) fn strike(name: &str) {
+        let Ok(fault) = std::env::var("HERD_THREAD_FAULT") else {
+            return;
+        };
+        let mut parts = fault.split(':');
+        if parts.next() != Some(name) {
+            return;
+        }
+        match (parts.next(), parts.next().map(str::parse)) {
+            (Some("panic"), Some(Ok(milliseconds))) => {
+                std::thread::sleep(Duration::from_millis(milliseconds));
+                panic!("a fault for a test");
+            }
+            _ => loop {
+                std::thread::park();
+            },
+        }
+    }
 }
 
 /// The owner's end of a stop signal. Dropping all its clones stops the threads too.

@@ -21,6 +21,7 @@ mod faults {
     mod flood;
     mod form;
     mod links;
+    mod names;
     mod neighbors;
     mod partition;
     mod store;

@@ -14,6 +14,7 @@ mod it {
     mod audit;
     #[cfg(target_os = "linux")]
     mod door;
+    mod ends;
     mod flood;
     mod links;
     mod places;

@@ -16,13 +16,15 @@ mod time_prefix;
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::LevelFilter;
 use simplelog::{CombinedLogger, ConfigBuilder, LevelPadding, SharedLogger, WriteLogger};
 
+use crate::exit;
 use crate::thread::{self, Stop, Stopper};
 use file::{FILE_BYTES, RotatingFile};
 use line::LineWriter;
@@ -36,6 +38,12 @@ const GROUP_BYTES: usize = 8 << 10;
 
 /// Longest time that a line stays in memory.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Maximum wait for the log thread to write what was logged, before the process ends for a failure.
+const LAST_FLUSH: Duration = Duration::from_millis(500);
+
+/// Requests to write what was logged; each is answered once that is done.
+static FLUSHES: OnceLock<Sender<Sender<()>>> = OnceLock::new();
 
 /// The log thread. Dropping it writes the queued lines and ends the thread.
 #[derive(Debug)]
@@ -65,15 +73,19 @@ pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<Log
     let to_file = LineWriter::new(&lines, GROUP_BYTES, Some(TimePrefix::default()));
     // Notices on a terminal have no time.
     let to_terminal = LineWriter::new(&notices, 0, None);
+    // The last words are written there by `exit` itself.
+    let for_terminal = format().add_filter_ignore_str(exit::TARGET).build();
     let loggers: Vec<Box<dyn SharedLogger>> = vec![
-        WriteLogger::new(level, format(), to_file),
-        WriteLogger::new(LevelFilter::Warn.min(level), format(), to_terminal),
+        WriteLogger::new(level, format().build(), to_file),
+        WriteLogger::new(LevelFilter::Warn.min(level), for_terminal, to_terminal),
     ];
     CombinedLogger::init(loggers).map_err(io::Error::other)?;
     log_panics();
     let (stopper, stop) = thread::stop_pair();
+    let (flush, flushes) = bounded(1);
     let writer = Writer {
         woken,
+        flushes,
         stop,
         prefix: format!("{name}: "),
         lines,
@@ -83,26 +95,40 @@ pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<Log
         write_error: None,
     };
     let thread = thread::spawn("log-writer", move || writer.run())?;
+    // The logger above was the first, and so is this.
+    let _ = FLUSHES.set(flush);
+    exit::set_log(name, write_now);
     Ok(LogWriter {
         stopper,
         thread: Some(thread),
     })
 }
 
+/// Has the log thread write what was logged, and waits until that is done, for [`LAST_FLUSH`] at most.
+fn write_now() {
+    let (done, written) = bounded(1);
+    let flushes = FLUSHES.get();
+    // A log thread that has ended takes no request.
+    if flushes.is_some_and(|flushes| flushes.send_timeout(done, LAST_FLUSH).is_ok()) {
+        let _ = written.recv_timeout(LAST_FLUSH);
+    }
+}
+
 /// Returns the format of a line: its level and its text.
-fn format() -> simplelog::Config {
-    ConfigBuilder::new()
+fn format() -> ConfigBuilder {
+    let mut config = ConfigBuilder::new();
+    config
         .set_time_level(LevelFilter::Off)
         .set_level_padding(LevelPadding::Right)
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
-        .add_filter_allow_str("herd")
-        .build()
+        .add_filter_allow_str("herd");
+    config
 }
 
-/// Makes every panic be logged with its location, at `error`: it ends one session and not the
-/// server, so it would go unnoticed otherwise. [`start`] calls this.
+/// Makes every panic be logged with its location, at `error`: one that ends a session and not the
+/// server would go unnoticed otherwise. [`start`] calls this.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic
@@ -119,6 +145,7 @@ pub fn log_panics() {
 /// State of the log thread.
 struct Writer {
     woken: Receiver<()>,
+    flushes: Receiver<Sender<()>>,
     stop: Stop,
     /// The server's name, put before each notice: several servers share a terminal.
     prefix: String,
@@ -135,15 +162,20 @@ impl Writer {
     fn run(mut self) {
         let (mut spare_lines, mut spare_notices) = (Vec::new(), Vec::new());
         loop {
-            let last = crossbeam_channel::select! {
-                recv(self.woken) -> _ => false,
-                recv(self.stop.channel()) -> _ => true,
-                default(FLUSH_INTERVAL) => false,
-            };
+            let (mut last, mut request) = (false, None);
+            crossbeam_channel::select! {
+                recv(self.woken) -> _ => {}
+                recv(self.flushes) -> flush => request = flush.ok(),
+                recv(self.stop.channel()) -> _ => last = true,
+                default(FLUSH_INTERVAL) => {}
+            }
             // Queues the lines in the loggers' buffers.
             log::logger().flush();
             spare_notices = self.write_notices(spare_notices);
             spare_lines = self.write_lines(spare_lines);
+            if let Some(written) = request {
+                let _ = written.send(());
+            }
             if last {
                 return;
             }

@@ -7,7 +7,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::{debug, error};
+use log::debug;
 
 use crate::model::time::COARSE_STEP;
 use crate::thread::{self, Stop, Stopper};
@@ -53,9 +53,7 @@ impl Timer {
     /// Ends and joins the thread.
     pub(super) fn stop(self) {
         self.stopper.stop();
-        if self.thread.join().is_err() {
-            error!("the timer ended in a panic");
-        }
+        let _ = self.thread.join();
     }
 }
 

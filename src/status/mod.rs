@@ -135,7 +135,7 @@ fn ask_all(servers: &[&ServerEntry], keys: &Arc<KeyFile>) -> Vec<Answer> {
         };
         // Not joined: to resolve a name can take longer than the limit, and can't be interrupted. The
         // process ends with the answers that came in time.
-        drop(thread::spawn(format!("ask-{}", server.name), ask));
+        drop(thread::spawn_helper(format!("ask-{}", server.name), ask));
     }
     drop(answered);
     let late = reason(HandshakeError::TimedOut);

@@ -105,7 +105,7 @@ pub(super) fn start(
 ) -> io::Result<Receiver<Result<Dialed, DialError>>> {
     let (outcome, received) = bounded(1);
     let (neighbor, address) = (neighbor.to_owned(), address.clone());
-    thread::spawn(format!("link-dial-{neighbor}"), move || {
+    thread::spawn_helper(format!("link-dial-{neighbor}"), move || {
         // Where nobody waits for it any more, the connection is closed.
         let _ = outcome.send(dial(&neighbor, &address, &keys, &known, own));
     })?;
