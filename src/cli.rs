@@ -94,8 +94,8 @@ pub(crate) struct ServeArguments {
     #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"logs\")")]
     pub(crate) log_dir: PathBuf,
 
-    /// file with the herd's key, created if it is missing (default: herd.key beside the servers
-    /// file)
+    /// file with the herd's key; created if it is missing and all servers have loopback addresses
+    /// (default: herd.key beside the servers file)
     #[argh(option, arg_name = "FILE")]
     key_file: Option<PathBuf>,
 
@@ -144,7 +144,7 @@ pub(crate) struct ServeArguments {
     #[argh(option, arg_name = "IP")]
     bind: Option<IpAddr>,
 
-    /// maximum number of clients at a time (default: the limit of open files minus 256)
+    /// maximum number of clients at a time (default: as many as the limit of open files allows)
     #[argh(option, arg_name = "N", from_str_fn(positive))]
     max_clients: Option<usize>,
 
@@ -353,7 +353,12 @@ impl ServeArguments {
         if self.pool == PoolKind::Shared && !cfg!(target_os = "linux") {
             return Err("--pool shared needs Linux; use --pool dedicated".into());
         }
-        let keys = KeyFile::load_or_create(&key_file(self.key_file.as_deref(), &self.servers))?;
+        let path = key_file(self.key_file.as_deref(), &self.servers);
+        let keys = if topology.is_on_one_machine() {
+            KeyFile::load_or_create(&path)?
+        } else {
+            existing_key(&path)?
+        };
         Ok(Config {
             server: server.clone(),
             keys,
@@ -368,6 +373,24 @@ impl ServeArguments {
             digest_interval: DEFAULT_DIGEST_INTERVAL,
             topology,
         })
+    }
+}
+
+/// Reads the key file of a herd on several machines. Each of them would create a key of its own.
+fn existing_key(path: &Path) -> Result<KeyFile, Box<dyn Error>> {
+    match KeyFile::load(path) {
+        Err(KeyError {
+            path,
+            kind: KeyErrorKind::Missing,
+        }) => {
+            let path = path.display();
+            Err(format!(
+                "{path}: there is no such file, and no key is created for a herd whose addresses are not all \
+                 loopback: run herd key new --key-file {path} on one machine, and copy the file to the others, mode 600"
+            )
+            .into())
+        }
+        loaded => Ok(loaded?),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::Fault;
@@ -36,6 +37,15 @@ pub struct Address {
 }
 
 impl Address {
+    /// Returns whether only this machine can connect to it: an address of the loopback block, or the
+    /// name `localhost`. Another name may have any address.
+    fn is_loopback(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => self.host.eq_ignore_ascii_case("localhost"),
+        }
+    }
+
     fn parse(text: &str) -> Result<Address, String> {
         let fault = |reason: &str| format!("{text:?} is not an address: {reason}");
         let (host, port) = match text.strip_prefix('[') {
@@ -151,6 +161,13 @@ impl Topology {
     /// Returns the server with that name, matched exactly.
     pub fn server(&self, name: &str) -> Option<&ServerEntry> {
         self.servers.iter().find(|server| server.name == name)
+    }
+
+    /// Returns whether all servers are on this machine, by their addresses, and so use one key file.
+    pub fn is_on_one_machine(&self) -> bool {
+        self.servers
+            .iter()
+            .all(|server| server.client.is_loopback() && server.peer.is_loopback())
     }
 
     /// Returns the servers that no flood from the first server reaches. A partitioned topology is
@@ -310,6 +327,33 @@ mod tests {
         let text = "A h:1 h:2 B\nB h:3 h:4 A\nC h:5 h:6 D\nD h:7 h:8 C\n";
         let topology = Topology::parse(text.as_bytes()).expect("a good file");
         assert_eq!(topology.unreachable(), ["C", "D"]);
+    }
+
+    #[test]
+    fn a_herd_on_one_machine_has_loopback_addresses_only() {
+        let is_on_one_machine = |text: &str| {
+            let topology = Topology::parse(text.as_bytes()).expect("a good file");
+            topology.is_on_one_machine()
+        };
+        assert!(is_on_one_machine(
+            "A 127.0.0.1:1 127.9.9.9:1\nB [::1]:1 LocalHost:1"
+        ));
+        for other in [
+            "10.0.0.1",
+            "0.0.0.0",
+            "host.example",
+            "[::]",
+            "[2001:db8::1]",
+        ] {
+            assert!(
+                !is_on_one_machine(&format!("A 127.0.0.1:1 {other}:2")),
+                "{other}"
+            );
+            assert!(
+                !is_on_one_machine(&format!("A {other}:1 127.0.0.1:2")),
+                "{other}"
+            );
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use crate::support::process::{Directory, free_addresses, herd, signal, start, wait};
+use crate::support::process::{Directory, free_addresses, herd, signal, start, start_named, wait};
 use crate::support::{Client, report};
 
 #[track_caller]
@@ -270,6 +270,27 @@ fn the_key_file_is_created_beside_the_servers_file_for_its_owner_only() {
         .unwrap();
     assert_eq!(secret.len(), 64);
     assert!(!log(&directory.0).contains(secret));
+}
+
+#[test]
+fn no_key_is_created_for_a_herd_on_several_machines() {
+    let directory = Directory::new("key-missing");
+    let [client, peer] = free_addresses();
+    let key = directory.0.join("herd.key");
+    for other in ["host.example", "10.0.0.1", "[2001:db8::1]"] {
+        directory.servers(&format!(
+            "Ball {client} {peer} Welsh\nWelsh {other}:1 {other}:2 Ball\n"
+        ));
+        let output = herd(&directory, &["serve", "Ball"]).output().unwrap();
+        let advice = "run herd key new --key-file herd.key on one machine, and copy the file to the others, mode 600";
+        check(&output, 2, "", advice);
+        assert!(!key.exists());
+    }
+    let made = herd(&directory, &["key", "new"]).output().unwrap();
+    check(&made, 0, "herd.key: a key for a new herd.", "");
+    let (mut server, _) = start_named(&directory, "Ball", &[]);
+    signal(&server, "TERM");
+    assert_eq!(wait(&mut server), Some(0));
 }
 
 #[test]
