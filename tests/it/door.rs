@@ -33,7 +33,10 @@ fn start() -> Server {
         peers.local_addr().unwrap(),
         welsh.local_addr().unwrap(),
     );
-    let sockets = Sockets { clients, peers };
+    let sockets = Sockets {
+        clients: clients.into(),
+        peers: peers.into(),
+    };
     Server::start(&config(&text, "Ball"), sockets, atlas()).unwrap()
 }
 
