@@ -60,6 +60,14 @@ pub fn report(reason: &str) {
     }
 }
 
+/// Waits for the end of the process, which another thread has begun: a thread that panics drops its
+/// ends of channels before it says why.
+pub fn wait() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
 /// Ends the process with exit code 1, for that reason.
 pub fn fail(reason: impl Display) -> ! {
     let reason = match LOG.get() {

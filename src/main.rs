@@ -166,13 +166,17 @@ impl SignalQueue {
         herd::thread::spawn_with_stack("start", START_STACK_BYTES, run)?;
         loop {
             select! {
-                recv(result) -> result => return Ok(result.ok()),
+                recv(result) -> result => match result {
+                    Ok(result) => return Ok(Some(result)),
+                    Err(_) => herd::exit::wait(),
+                },
                 recv(self.received) -> signal => match signal {
                     Ok(SIGHUP) => self.reload_due = true,
-                    _ => {
+                    Ok(_) => {
                         self.stop_due = true;
                         return Ok(result.recv_timeout(patience).ok());
                     }
+                    Err(_) => herd::exit::wait(),
                 },
             }
         }
@@ -186,7 +190,10 @@ impl SignalQueue {
         if std::mem::take(&mut self.reload_due) {
             return SIGHUP;
         }
-        self.received.recv().unwrap_or(SIGTERM)
+        match self.received.recv() {
+            Ok(signal) => signal,
+            Err(_) => herd::exit::wait(),
+        }
     }
 }
 

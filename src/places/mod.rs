@@ -93,7 +93,8 @@ impl Places {
         }
     }
 
-    /// Aborts the calls in flight, answers all waiting requests and joins the threads.
+    /// Aborts the calls in flight, and answers all waiting requests. Waits for no name that is being
+    /// looked up.
     pub(crate) fn stop(&self) {
         if let Places::Remote(remote) = self {
             remote.stop();

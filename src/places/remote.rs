@@ -155,13 +155,20 @@ impl Remote {
         2 * self.workers.lock().len()
     }
 
-    /// Aborts the calls in flight, answers all waiting requests and joins the threads.
+    /// Aborts the calls in flight, and answers all waiting requests. The threads end as soon as they
+    /// can, and those that have not are not joined: a call may be looking up a name, for seconds.
     pub(super) fn stop(&self) {
         self.queue.lock().take();
         self.shared.upstream.abort();
+        let requests: Vec<_> = self.shared.in_flight.lock().keys().cloned().collect();
+        for request in requests {
+            self.shared.complete(&request, Err(Failure::Stopped));
+        }
         let workers = std::mem::take(&mut *self.workers.lock());
         for worker in workers {
-            let _ = worker.join();
+            if worker.is_finished() {
+                let _ = worker.join();
+            }
         }
     }
 }

@@ -75,8 +75,8 @@ fn neighbors_take_descriptors_from_clients_and_never_the_other_way_round() {
         .map(|index| stranger((index % 2 * 8 + 1) as u8))
         .collect();
 
-    let start = Instant::now();
     (1..=neighbors).for_each(|server| fleet.start(server));
+    let start = Instant::now();
     let is_live = |fleet: &Fleet, from, to| fleet.link_status(from, to).phase == LinkPhase::Live;
     wait_for("all links are live both ways", limit(10), || {
         (1..=neighbors).all(|other| is_live(&fleet, 0, other) && is_live(&fleet, other, 0))
@@ -126,7 +126,7 @@ fn neighbors_take_descriptors_from_clients_and_never_the_other_way_round() {
     figure(
         FAULT,
         format!(
-            "{} beside {neighbors} neighbors, all linked {:.2} s after their start at a full server",
+            "{} beside {neighbors} neighbors, all linked {:.2} s after the last one's start at a full server",
             needed + CLIENTS,
             took.as_secs_f64(),
         ),

@@ -183,6 +183,8 @@ fn dead_name_servers_delay_no_stop_with_a_search_for_places() {
     asking.send("WHATSAT kiwi 10 5\n");
     names.await_question();
     let took = stop(&mut server);
+    // What is in flight is answered at once.
+    assert!(asking.rest().ends_with(b"}\n\n"));
     figure(
         fault,
         format!("{:.2} s from SIGTERM to the end", took.as_secs_f64()),
