@@ -102,6 +102,8 @@ pub enum ReloadError {
     AnotherHerd(AnotherHerd),
     /// The limit of open files is too low for so many neighbors.
     Descriptors(TooFewDescriptors),
+    /// A limit of the system on threads is too low for so many neighbors.
+    TooManyThreads(TooManyThreads),
     /// No thread can be started for a new neighbor. All possible changes have been made; the next
     /// reload tries the rest again.
     Threads(io::Error),
@@ -124,6 +126,7 @@ impl fmt::Display for ReloadError {
             }
             ReloadError::AnotherHerd(error) => write!(f, "{error}"),
             ReloadError::Descriptors(error) => write!(f, "{error}"),
+            ReloadError::TooManyThreads(error) => write!(f, "{error}"),
             ReloadError::Threads(error) => {
                 write!(f, "cannot start a thread for a new neighbor: {error}")
             }

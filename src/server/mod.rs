@@ -52,6 +52,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// log, and those for signals, the start and the last words.
 const OTHER_THREADS: usize = 32;
 
+/// Threads of each neighbor: a sender, a reader, two receivers, and an attempt to dial.
+const THREADS_PER_NEIGHBOR: usize = 5;
+
 /// A server's two ports, bound.
 #[derive(Debug)]
 pub struct Sockets {
@@ -285,8 +288,7 @@ fn jobs(
     ]
 }
 
-/// Returns the number of threads that a server needs: the pool's, a sender, a reader, two receivers
-/// and an attempt to dial for each neighbor, and the others.
+/// Returns the number of threads that a server needs: the pool's, each neighbor's, and the others.
 fn threads(config: &Config) -> usize {
-    config.workers + 5 * config.server.neighbors.len() + OTHER_THREADS
+    config.workers + THREADS_PER_NEIGHBOR * config.server.neighbors.len() + OTHER_THREADS
 }

@@ -1,8 +1,9 @@
 //! Reloads `servers.txt` and the key file into a running server.
 
-use super::Server;
 use super::error::ReloadError;
+use super::{Server, THREADS_PER_NEIGHBOR};
 use crate::config::keys::KeyFile;
+use crate::config::limits::check_threads;
 use crate::config::topology::{ServerEntry, Topology};
 use crate::link;
 
@@ -26,6 +27,8 @@ impl Server {
         let neighbors = link::neighbors(topology, name);
         let clients = self.descriptors.clients(neighbors.len());
         let clients = clients.map_err(ReloadError::Descriptors)?;
+        let added = neighbors.len().saturating_sub(self.links.status().len());
+        check_threads(THREADS_PER_NEIGHBOR * added).map_err(ReloadError::TooManyThreads)?;
         let changed = self.links.replace_keys(keys);
         let keys = if changed.map_err(ReloadError::AnotherHerd)? {
             "changed"

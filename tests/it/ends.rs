@@ -4,6 +4,7 @@
 //! assertions have.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -58,7 +59,6 @@ fn end(server: &mut Running, limit: Duration) -> (Option<i32>, Duration) {
 }
 
 #[test]
-#[cfg(debug_assertions)]
 fn a_panic_of_any_thread_ends_the_process_with_its_reason() {
     let names = [
         "client-listener",
@@ -98,7 +98,6 @@ fn a_panic_of_any_thread_ends_the_process_with_its_reason() {
 }
 
 #[test]
-#[cfg(debug_assertions)]
 fn a_stop_that_hangs_says_which_part_did_not_end() {
     let directory = Directory::new("hangs");
     let (mut server, _) = spawn(command(&directory, "timer:stall"));
@@ -112,7 +111,6 @@ fn a_stop_that_hangs_says_which_part_did_not_end() {
 }
 
 #[test]
-#[cfg(debug_assertions)]
 fn a_second_signal_ends_the_process_at_once_with_a_reason() {
     let directory = Directory::new("second");
     let (mut server, _) = spawn(command(&directory, "timer:stall"));
@@ -130,7 +128,6 @@ fn a_second_signal_ends_the_process_at_once_with_a_reason() {
 }
 
 #[test]
-#[cfg(debug_assertions)]
 fn a_signal_ends_a_start_that_hangs() {
     for name in ["TERM", "INT"] {
         let directory = Directory::new("start");
@@ -165,4 +162,27 @@ fn a_start_that_fails_says_why_in_the_log_too() {
     let reason = notices.trim_end().strip_prefix("herd: ").unwrap();
     assert!(reason.starts_with("Alone: "), "{reason}");
     assert_said(&directory, "logs/Alone.log", reason);
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_keeps_no_process_alive() {
+    for fault in ["timer:panic:500", "timer:stall"] {
+        let directory = Directory::new("pipe");
+        let (_unread, mut full) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&full, true).unwrap();
+        while full.write(&[b'x'; 512]).is_ok() {}
+        rustix::io::ioctl_fionbio(&full, false).unwrap();
+        let mut command = command(&directory, fault);
+        command.stderr(full);
+        let mut server = if fault.ends_with("stall") {
+            let (server, _) = spawn(command);
+            signal(&server, "TERM");
+            server
+        } else {
+            Running(command.spawn().unwrap())
+        };
+        // The stop watch needs 9 s, and the last words are given a second.
+        let (code, _) = end(&mut server, 2 * PATIENCE);
+        assert_eq!(code, Some(1), "{fault}");
+    }
 }
