@@ -188,6 +188,11 @@ refuses_bad_configuration() {
     run_herd bad-run --detach --servers none.txt
     same 'a missing servers.txt is refused: exit code 2' 2 "$?"
     matches 'the refusal names the file' 'none.txt: cannot be read' "$(output)"
+    mkdir "$work/far"
+    printf 'Far 192.0.2.1:1 192.0.2.1:2\n' >"$work/far/servers.txt"
+    run_herd bad-run --detach --servers far/servers.txt
+    same 'a herd on other machines without a key file is refused: exit code 2' 2 "$?"
+    matches 'the refusal says how to make one' 'run herd key new --key-file .*far/herd.key' "$(output)"
     run_herd bad-run --no-such-option
     same 'an unknown option is refused: exit code 2' 2 "$?"
     herd start Nobody --detach

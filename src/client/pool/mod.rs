@@ -17,8 +17,6 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use log::error;
-
 use crate::client::connection::Connection;
 use crate::client::services::Services;
 use crate::config::PoolKind;
@@ -115,9 +113,7 @@ impl Pool {
     /// closed, so those that wait for something must be answered.
     pub(crate) fn join(self) {
         for worker in self.workers {
-            if worker.join().is_err() {
-                error!("a worker panicked");
-            }
+            let _ = worker.join();
         }
     }
 }
