@@ -15,11 +15,12 @@
 //! - [`places`]: providers of nearby places: the compiled-in atlas, Google and Overpass
 //! - [`config`]: settings, `servers.txt`, the key file, and limits of the system
 //! - [`model`]: values and their grammar: commands, records, version vectors, digests, times
-//! - [`logging`], [`mod@thread`] and [`sync`]: the log, starting and stopping threads, and the
-//!   primitives that a test's scheduler replaces
+//! - [`logging`], [`mod@thread`], [`disk`] and [`sync`]: the log, starting and stopping threads,
+//!   permissions of files, and the primitives that a test's scheduler replaces
 
 pub(crate) mod client;
 pub mod config;
+pub mod disk;
 pub mod link;
 pub mod listener;
 pub mod logging;

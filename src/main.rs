@@ -100,6 +100,10 @@ fn run(serve: &ServeArguments) -> Result<(), Failure> {
     let name = &config.server.name;
     let of_server = |error: &dyn Display| Failure::Other(format!("{name}: {error}"));
     let upstream = serve.upstream().map_err(usage)?;
+    // A write beyond the limit on the size of files fails like one on a full disk; by default the
+    // signal would end the process.
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let sockets = Sockets::bind(&config.server, config.bind).map_err(|error| of_server(&error))?;
     let _log = herd::logging::start(&serve.log_dir, name, serve.log_level()).map_err(|error| {
@@ -141,10 +145,17 @@ fn run(serve: &ServeArguments) -> Result<(), Failure> {
             std::process::exit(1);
         }
     });
-    server.stop();
+    let lost = server.finish();
     stopper.stop();
     if let Ok(watch) = watch {
         let _ = watch.join();
+    }
+    if lost > 0 {
+        let text = format!(
+            "{name}: the journal can't be written: {lost} acknowledged reports are lost, but for those that the neighbors have"
+        );
+        error!("{text}");
+        return Err(Failure::Other(text));
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ mod faults {
     mod disk;
     mod flood;
     mod form;
+    mod journal;
     mod neighbors;
     mod partition;
     mod store;

@@ -20,12 +20,13 @@
 #[path = "../src"]
 mod server {
     pub mod config;
+    pub mod disk;
     pub mod model;
     pub mod replica;
     pub mod store;
     pub mod thread;
 }
-use server::{config, model, replica, store, thread};
+use server::{config, disk, model, replica, store, thread};
 
 #[path = "interleavings/broken.rs"]
 mod broken;

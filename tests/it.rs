@@ -12,6 +12,7 @@ mod support;
 
 mod it {
     mod audit;
+    mod durability;
     mod flood;
     mod links;
     mod places;

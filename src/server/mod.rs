@@ -181,9 +181,15 @@ impl Server {
         self.links.refused()
     }
 
-    /// Stops accepting, finishes the requests that were read, sends the queues to the neighbors,
-    /// brings the journal to disk, and joins every thread.
+    /// [`finish`](Self::finish), for callers that need no count.
     pub fn stop(self) {
+        self.finish();
+    }
+
+    /// Stops accepting, finishes the requests that were read, sends the queues to the neighbors,
+    /// brings the journal to disk, and joins every thread. Returns the number of acknowledged reports that are
+    /// lost, since the journal can't be written.
+    pub fn finish(self) -> u64 {
         info!("stopping");
         self.clients.stop();
         self.peers.stop();
@@ -194,9 +200,10 @@ impl Server {
         // No report is applied from here on, but for those of neighbors.
         self.services.replica.send_markers();
         self.links.stop();
-        self.upkeep.stop();
+        let lost = self.upkeep.stop();
         self.timer.stop();
         info!("stopped");
+        lost
     }
 }
 

@@ -15,7 +15,7 @@ use crate::support::{Client, report};
 const MOUNT: &str = r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#;
 
 /// Words to put before a command for a mount namespace of its own, if this process may make one.
-fn own_mounts() -> Option<Vec<&'static str>> {
+pub(super) fn own_mounts() -> Option<Vec<&'static str>> {
     let ways: [&[&str]; 2] = [
         &["unshare", "--mount"],
         &["unshare", "--user", "--map-root-user", "--mount"],
@@ -201,7 +201,7 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
 }
 
 /// Writes until the disk is full.
-fn fill(path: &Path) {
+pub(super) fn fill(path: &Path) {
     let mut bytes = vec![0; 4_096];
     let mut file = fs::File::create(path).unwrap();
     while !bytes.is_empty() {
@@ -210,7 +210,7 @@ fn fill(path: &Path) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -219,14 +219,19 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// strace attached to a running server, which changes the result of its syncs.
-struct Tracer {
-    child: Child,
-    calls: PathBuf,
+pub(super) struct Tracer {
+    pub(super) child: Child,
+    pub(super) calls: PathBuf,
 }
 
 impl Tracer {
     /// Attaches to every thread. Without strace or permission it prints that the test is skipped.
-    fn attach(fault: &str, fleet: &Fleet, server: usize, inject: &str) -> Option<Tracer> {
+    pub(super) fn attach(
+        fault: &str,
+        fleet: &Fleet,
+        server: usize,
+        inject: &str,
+    ) -> Option<Tracer> {
         if !has_tool(fault, "strace") {
             return None;
         }
