@@ -25,7 +25,7 @@ fn a_journal_that_is_deleted_is_a_problem_that_can_be_seen_and_is_written_again(
     wait_until("a new journal", || folder.join("journal-2.log").exists());
     server.stop();
     let server = alone(|config| config.data_dir = Some(data.clone()));
-    assert_eq!(server.records(), 1);
+    assert_eq!(server.replica().len(), 1);
     assert_eq!(server.replica().journal_problem(), None);
     server.stop();
 }
@@ -43,6 +43,6 @@ fn a_journal_that_is_deleted_just_before_a_stop_is_written_again() {
     fs::remove_dir_all(&data).unwrap();
     server.stop();
     let server = alone(|config| config.data_dir = Some(data.clone()));
-    assert_eq!(server.records(), 1);
+    assert_eq!(server.replica().len(), 1);
     server.stop();
 }
