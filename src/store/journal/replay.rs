@@ -19,8 +19,11 @@ use crate::model::vector::Vector;
 /// Bytes per read.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Bytes whose checksum a search may compute for each byte that it goes forward.
-const CHECKED_PER_BYTE: u64 = 8;
+/// Bytes whose checksum a search may compute for each byte that lies behind it.
+const CHECKED_PER_BYTE: u64 = 4;
+
+/// Bytes that a check costs beside those whose checksum it computes.
+const CHECK_COST: u64 = 256;
 
 /// Bytes whose checksum a search may compute at once, and so the most that it saves up. Several
 /// frames, since the first thing behind damage may be the last thing in the file.
@@ -77,6 +80,7 @@ pub(super) fn replay(
                 contents.add_hole(at, after);
             }
             contents.end = after;
+            blocks.advance((after - at) as usize);
             at = after;
         } else {
             let Some(next) = blocks.search(seal, at + 1)? else {
@@ -156,6 +160,8 @@ struct Blocks<'a> {
     /// Offset of `bytes` in the file.
     start: u64,
     bytes: Vec<u8>,
+    /// Bytes whose checksum searches may compute now.
+    allowed: u64,
 }
 
 impl<'a> Blocks<'a> {
@@ -165,6 +171,7 @@ impl<'a> Blocks<'a> {
             limit,
             start: 0,
             bytes: Vec::new(),
+            allowed: CHECKED_AT_ONCE,
         }
     }
 
@@ -180,9 +187,13 @@ impl<'a> Blocks<'a> {
             .flatten())
     }
 
+    /// Allows a later search more, for so many bytes that lie behind.
+    fn advance(&mut self, bytes: usize) {
+        self.allowed = CHECKED_AT_ONCE.min(self.allowed + CHECKED_PER_BYTE * bytes as u64);
+    }
+
     /// Returns the offset of the first intact frame from `at` on that is found.
     fn search(&mut self, seal: Seal, mut at: u64) -> io::Result<Option<u64>> {
-        let mut allowed = CHECKED_AT_ONCE;
         while at + (FRAME_BYTES as u64) < self.limit {
             let block = self.read(at, SEARCH_BYTES)?;
             let (candidate, skipped) = match Seal::find_start(block) {
@@ -191,20 +202,20 @@ impl<'a> Blocks<'a> {
                 None => (false, block.len() - (FRAME_BYTES - 1)),
             };
             at += skipped as u64;
-            allowed = CHECKED_AT_ONCE.min(allowed + CHECKED_PER_BYTE * skipped as u64);
+            self.advance(skipped);
             if !candidate {
                 continue;
             }
             let start = self.read(at, FRAME_BYTES)?;
             let whole = Seal::payload_bytes(start).map_or(0, |bytes| (FRAME_BYTES + bytes) as u64);
-            if whole <= allowed && whole <= self.limit - at {
+            if whole + CHECK_COST <= self.allowed && whole <= self.limit - at {
                 if self.frame(seal, at)?.is_some() {
                     return Ok(Some(at));
                 }
-                allowed -= whole;
+                self.allowed -= whole + CHECK_COST;
             }
             at += 1;
-            allowed += CHECKED_PER_BYTE;
+            self.advance(1);
         }
         Ok(None)
     }

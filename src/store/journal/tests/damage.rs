@@ -159,9 +159,8 @@ fn garbage_is_searched_in_a_time_that_grows_with_its_length_only() {
         taken.push(start.elapsed());
         assert!(ids == ever && recovered.damage.len() == 1);
     }
-    // Checksums are 50 times slower without optimization.
-    let limit = std::time::Duration::from_millis(if cfg!(debug_assertions) { 8_000 } else { 40 });
-    assert!(taken[1] < limit, "{taken:?}");
+    // A search without a bound took half a second a MiB; the machine may be busy.
+    assert!(taken[1].as_secs_f64() < 2.0, "{taken:?}");
     // What follows such garbage is found again, but for a little at its edge.
     let mut bytes = whole.clone();
     let middle = at + (whole.len() - at) / 2;
