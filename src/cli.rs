@@ -16,6 +16,7 @@ use herd::config::{
     Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
     DEFAULT_WORKERS, MAX_WORKERS, PoolKind,
 };
+use herd::disk::Readers;
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::places::google::Google;
@@ -89,6 +90,10 @@ pub(crate) struct ServeArguments {
     /// power)
     #[argh(option, arg_name = "memory|journal|disk", default = "Ack::Journal")]
     ack: Ack,
+
+    /// let the group read the data folder too (modes 640 and 750 instead of 600 and 700)
+    #[argh(switch)]
+    group_readable: bool,
 
     /// directory of the log, NAME.log (default: logs)
     #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"logs\")")]
@@ -370,6 +375,11 @@ impl ServeArguments {
             idle_timeout: self.idle_timeout,
             data_dir: Some(self.data_dir.clone()),
             ack: self.ack,
+            readers: if self.group_readable {
+                Readers::Group
+            } else {
+                Readers::Owner
+            },
             digest_interval: DEFAULT_DIGEST_INTERVAL,
             topology,
         })

@@ -15,11 +15,13 @@
 //! - [`places`]: providers of nearby places: the compiled-in atlas, Google and Overpass
 //! - [`config`]: settings, `servers.txt`, the key file, and limits of the system
 //! - [`model`]: values and their grammar: commands, records, version vectors, digests, times
-//! - [`logging`], [`mod@thread`], [`exit`] and [`sync`]: the log, starting and stopping threads, the
-//!   end of the process for a failure, and the primitives that a test's scheduler replaces
+//! - [`logging`], [`mod@thread`], [`exit`], [`disk`] and [`sync`]: the log, starting and stopping
+//!   threads, the end of the process for a failure, permissions of files, and the primitives that a
+//!   test's scheduler replaces
 
 pub(crate) mod client;
 pub mod config;
+pub mod disk;
 pub mod exit;
 pub mod link;
 pub mod listener;

@@ -202,6 +202,10 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
     let name = config.server.name.clone();
     let of_server = |error: &dyn Display| Failure::Other(format!("{name}: {error}"));
     let upstream = serve.upstream().map_err(usage)?;
+    // A write beyond the limit on the size of files fails like one on a full disk; by default the
+    // signal would end the process.
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default())?;
     let mut signals = SignalQueue::start()?;
     let (entry, bind) = (config.server.clone(), config.bind);
     let bound = signals.during(Duration::ZERO, move || Sockets::bind(&entry, bind))?;
@@ -243,11 +247,19 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
             ),
         }
     }
-    stop(server, log)
+    let lost = stop(server);
+    if lost > 0 {
+        return Err(Failure::Other(format!(
+            "{name}: the journal can't be written: {lost} acknowledged reports are lost, but for those that the neighbors have"
+        )));
+    }
+    drop(log.take());
+    Ok(())
 }
 
-/// Stops the server and then the log, or ends the process with a failure.
-fn stop(server: Server, log: &mut Option<LogWriter>) -> Result<(), Failure> {
+/// Stops the server, or ends the process with a failure. Returns the number of acknowledged reports
+/// that are lost.
+fn stop(server: Server) -> u64 {
     let stage = server.stop_stage();
     let (stopper, stopped) = herd::thread::stop_pair();
     let watch = herd::thread::spawn("stop-watch", move || {
@@ -258,11 +270,10 @@ fn stop(server: Server, log: &mut Option<LogWriter>) -> Result<(), Failure> {
             ));
         }
     });
-    server.stop();
-    drop(log.take());
+    let lost = server.finish();
     stopper.stop();
     if let Ok(watch) = watch {
         let _ = watch.join();
     }
-    Ok(())
+    lost
 }

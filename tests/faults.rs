@@ -20,6 +20,7 @@ mod faults {
     mod disk;
     mod flood;
     mod form;
+    mod journal;
     mod links;
     mod names;
     mod neighbors;

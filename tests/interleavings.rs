@@ -20,13 +20,14 @@
 #[path = "../src"]
 mod server {
     pub mod config;
+    pub mod disk;
     pub mod exit;
     pub mod model;
     pub mod replica;
     pub mod store;
     pub mod thread;
 }
-use server::{config, exit, model, replica, store, thread};
+use server::{config, disk, exit, model, replica, store, thread};
 
 #[path = "interleavings/broken.rs"]
 mod broken;

@@ -14,6 +14,7 @@ mod it {
     mod audit;
     #[cfg(target_os = "linux")]
     mod door;
+    mod durability;
     #[cfg(all(target_os = "linux", debug_assertions))]
     mod ends;
     mod flood;

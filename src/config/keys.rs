@@ -20,13 +20,15 @@
 //! again at a reload.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 
 use super::Fault;
+use crate::disk::{Readers, link_target, parent, sync_folder};
 
 /// Length of a key in bytes.
 pub(crate) const KEY_BYTES: usize = 32;
@@ -36,6 +38,10 @@ pub(crate) const HERD_ID_BYTES: usize = 16;
 
 /// Maximum length of a key file in bytes; a longer file is refused.
 const MAX_FILE_BYTES: usize = 4096;
+
+/// Time for which a process waits for another that is creating the key, on a file system where they
+/// must take turns.
+const CREATION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// First lines of a key file, for a reader.
 const HEADING: &str = "# The key of a herd. Any program that has it can act as one of its servers.\n\
@@ -128,6 +134,8 @@ pub struct KeyError {
 pub enum KeyErrorKind {
     /// The file does not exist.
     Missing,
+    /// The path is a symbolic link to this path, where there is no file.
+    Dangling(PathBuf),
     /// The file that should be created exists.
     Exists,
     /// The file cannot be read.
@@ -136,7 +144,7 @@ pub enum KeyErrorKind {
     Write(io::Error),
     /// The path is a directory, a pipe or another kind of file.
     NotAFile,
-    /// Other users than its owner have access; its permission bits.
+    /// Other users have access than its owner or, if that is root, its group; its permission bits.
     Exposed(u32),
     /// The text is not that of a key file. The fault does not quote it: it may be a key.
     Malformed(Fault),
@@ -151,6 +159,11 @@ impl fmt::Display for KeyError {
             KeyErrorKind::Missing => {
                 write!(f, "{path}: there is no such file; herd key new creates one")
             }
+            KeyErrorKind::Dangling(target) => write!(
+                f,
+                "{path}: a symbolic link to {}, which does not exist; if a key is to be created there, name that file",
+                target.display()
+            ),
             KeyErrorKind::Exists => write!(
                 f,
                 "{path}: there is a key already, and it is not overwritten; herd key rotate changes it"
@@ -160,7 +173,7 @@ impl fmt::Display for KeyError {
             KeyErrorKind::NotAFile => write!(f, "{path}: not a regular file"),
             KeyErrorKind::Exposed(mode) => write!(
                 f,
-                "{path}: other users than its owner have access (mode {mode:04o}); chmod 600 it, and if another user may have read it, create a new key"
+                "{path}: other users than its owner have access (mode {mode:04o}); chmod 600 it (or 640 if root owns it and the server only reads it), and if another user may have read it, create a new key"
             ),
             KeyErrorKind::Malformed(fault) => write!(f, "{path}{fault}"),
             KeyErrorKind::Busy => write!(f, "{path}: another process is changing it"),
@@ -297,10 +310,13 @@ impl KeyFile {
     ///
     /// Returns [`KeyErrorKind::Exists`] if there is a file.
     pub fn create(path: &Path) -> Result<KeyFile, KeyError> {
+        if let Some(target) = missing_target(path) {
+            return Err(at(path, KeyErrorKind::Dangling(target)));
+        }
         let create = || {
             let keys = KeyFile::generate()?;
-            write_temporary(path, &keys)?.persist_noclobber(path)?;
-            sync_directory(path)?;
+            put_new(path, &keys)?;
+            sync_folder(parent(path))?;
             Ok(keys)
         };
         create().map_err(|error: io::Error| match error.kind() {
@@ -323,7 +339,8 @@ impl KeyFile {
     }
 
     /// Replaces the file by one that is one step further in a rotation, and returns the new state.
-    /// A reader gets either the old file or the new one.
+    /// A reader gets either the old file or the new one. Where the path is a symbolic link, the file
+    /// that it leads to is replaced; the new one has its owner, group and mode.
     ///
     /// # Errors
     ///
@@ -342,8 +359,11 @@ impl KeyFile {
             }
             let replace = || {
                 let keys = keys.rotated()?;
-                write_temporary(path, &keys)?.persist(path)?;
-                sync_directory(path)?;
+                let target = link_target(path);
+                let temporary = write_temporary(&target, &keys)?;
+                copy_access(&file, temporary.as_file())?;
+                temporary.persist(&target)?;
+                sync_folder(parent(&target))?;
                 Ok(keys.rotation)
             };
             replace().map_err(KeyErrorKind::Write)
@@ -373,8 +393,8 @@ fn at(path: &Path, kind: KeyErrorKind) -> KeyError {
     }
 }
 
-/// Opens a regular file that only its owner can read. The checks are made on the open file, so it
-/// cannot be exchanged in between.
+/// Opens a regular file that only its owner can read, or only root and the group of root's file. The
+/// checks are made on the open file, so it cannot be exchanged in between.
 fn open(path: &Path) -> Result<File, KeyErrorKind> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -385,7 +405,10 @@ fn open(path: &Path) -> Result<File, KeyErrorKind> {
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     }
     let file = options.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => KeyErrorKind::Missing,
+        io::ErrorKind::NotFound => match missing_target(path) {
+            Some(target) => KeyErrorKind::Dangling(target),
+            None => KeyErrorKind::Missing,
+        },
         _ => KeyErrorKind::Read(error),
     })?;
     let metadata = file.metadata().map_err(KeyErrorKind::Read)?;
@@ -394,13 +417,107 @@ fn open(path: &Path) -> Result<File, KeyErrorKind> {
     }
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = metadata.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        use std::os::unix::fs::MetadataExt;
+        let mode = metadata.mode() & 0o7777;
+        if is_exposed(mode, metadata.uid() == 0) {
             return Err(KeyErrorKind::Exposed(mode));
         }
     }
     Ok(file)
+}
+
+/// Whether users have access that should not. The file of a service is often root's, so that the
+/// service can't change it, and readable by the group that the service runs as.
+#[cfg(unix)]
+fn is_exposed(mode: u32, is_roots: bool) -> bool {
+    let others = if is_roots { 0o037 } else { 0o077 };
+    mode & others != 0
+}
+
+/// Where a symbolic link leads to, if there is nothing.
+fn missing_target(path: &Path) -> Option<PathBuf> {
+    let is_link = path.is_symlink() && !path.exists();
+    let target = is_link.then(|| link_target(path))?;
+    // A circle of links leads nowhere at all.
+    (!target.is_symlink()).then_some(target)
+}
+
+/// Puts a key file in a place that is free. A reader of `path` finds either no file or a complete
+/// one, and of several processes one succeeds.
+fn put_new(path: &Path, keys: &KeyFile) -> io::Result<()> {
+    // A rename that replaces nothing or, on an older kernel, a link.
+    let persisted = write_temporary(path, keys)?.persist_noclobber(path);
+    match persisted.map_err(|error| error.error) {
+        Err(error) if lacks_links(&error) => put_new_without_links(path, keys),
+        persisted => persisted.map(drop),
+    }
+}
+
+/// Whether the file system has neither: as vfat, some network file systems and sandboxes.
+fn lacks_links(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::TooManyLinks
+    )
+}
+
+/// [`put_new`] by means that every file system has: one process at a time has the temporary name,
+/// and replaces nothing.
+fn put_new_without_links(path: &Path, keys: &KeyFile) -> io::Result<()> {
+    let mut temporary = path.to_owned().into_os_string();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let mut options = OpenOptions::new();
+    let start = Instant::now();
+    let mut file = loop {
+        let options = Readers::Owner.limit(options.write(true).create_new(true));
+        match options.open(&temporary) {
+            // Another process is just creating the key, or died over it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if path.exists() {
+                    return Err(error);
+                }
+                if start.elapsed() > CREATION_PATIENCE {
+                    let text = format!(
+                        "{} is left from an earlier attempt; remove it",
+                        temporary.display()
+                    );
+                    return Err(io::Error::other(text));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => break opened?,
+        }
+    };
+    let mut put = || {
+        if path.exists() || path.is_symlink() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        file.write_all(keys.to_text().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    put().inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+/// Gives a file that is to replace another that one's owner, group and mode.
+#[cfg(unix)]
+fn copy_access(from: &File, to: &File) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let (old, new) = (from.metadata()?, to.metadata()?);
+    if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+        std::os::unix::fs::fchown(to, Some(old.uid()), Some(old.gid()))?;
+    }
+    to.set_permissions(old.permissions())
+}
+
+/// Other systems pass the folder's access on.
+#[cfg(not(unix))]
+fn copy_access(_from: &File, _to: &File) -> io::Result<()> {
+    Ok(())
 }
 
 /// Writes a key file under a temporary name in the same directory, so that a reader of `path` finds
@@ -411,26 +528,11 @@ fn write_temporary(path: &Path, keys: &KeyFile) -> io::Result<NamedTempFile> {
     // On Unix, its mode is 600.
     let mut file = tempfile::Builder::new()
         .prefix(&prefix)
-        .tempfile_in(directory_of(path))?;
+        .tempfile_in(parent(path))?;
     file.write_all(keys.to_text().as_bytes())?;
     // A server that lost its key in a power cut would create another herd.
     file.as_file().sync_all()?;
     Ok(file)
-}
-
-/// Makes the new name of a file durable.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    if !cfg!(unix) {
-        return Ok(());
-    }
-    File::open(directory_of(path))?.sync_all()
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    }
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {

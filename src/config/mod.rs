@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::config::keys::KeyFile;
 use crate::config::topology::{ServerEntry, Topology};
+use crate::disk::Readers;
 
 /// Settings of one server.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// When a report is acknowledged.
     pub ack: Ack,
+    /// The users that may read the files in that directory.
+    pub readers: Readers,
     /// Interval at which digests of the records are compared with the neighbors'.
     pub digest_interval: Duration,
 }

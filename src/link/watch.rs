@@ -145,7 +145,7 @@ impl Watch {
             let text = "this server's clock differs from that of every neighbor";
             found.push((State::Clock, format!("{text} ({})", reasons.join("; "))));
         }
-        if let Some(reason) = self.stall(now) {
+        if let Some(reason) = self.stall(now).or_else(|| self.replica.journal_problem()) {
             found.push((State::JournalFailing, reason));
         }
         found.sort_by_key(|(state, _)| *state);

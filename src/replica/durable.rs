@@ -1,15 +1,16 @@
 //! The journal under the apply lock: appends, compaction, and when a failure is logged.
 //!
 //! What must be atomic with the cache and the numbering is here. The threads that bring the journal
-//! to disk, flush it and start compactions are in `upkeep`; opening it is in `open`.
+//! to disk, flush it, watch it and start compactions are in `upkeep`; opening it is in `open`.
 
-use log::{error, warn};
+use log::{error, info, warn};
 
 use super::{Apply, Replica};
 use crate::config::Ack;
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
-use crate::store::journal::{Journal, JournalError, SyncPosition};
+use crate::store::journal::{Journal, JournalError, SyncPosition, Tampering};
+use crate::sync::Mutex;
 
 /// The journal, and whether it can be written.
 #[derive(Debug)]
@@ -18,6 +19,15 @@ pub(super) struct Durable {
     ack: Ack,
     /// Whether the last append failed, so that a failure is logged once and not for each report.
     failing: bool,
+}
+
+/// The journal's problems, as an operator should see them.
+#[derive(Debug, Default)]
+pub(super) struct JournalState {
+    /// Why reports are refused.
+    failing: Option<String>,
+    /// What was done to its files; kept for a while after the journal has been written again.
+    tampered: Option<String>,
 }
 
 /// A change of whether the journal can be written, to be logged once no lock is held.
@@ -34,7 +44,7 @@ pub(super) enum Change {
 
 impl Durable {
     /// Sets how appends to `journal` are made; with [`Ack::Memory`] they gather until a flush.
-    fn new(mut journal: Journal, ack: Ack) -> Durable {
+    fn new(mut journal: Journal, ack: Ack, failing: bool) -> Durable {
         match ack {
             Ack::Memory => {
                 journal.set_lazy();
@@ -46,14 +56,25 @@ impl Durable {
         Durable {
             journal,
             ack,
-            failing: false,
+            failing,
         }
     }
 
     /// Appends reports that this server has just numbered; returns whether that succeeded.
-    pub(super) fn append_own(&mut self, records: &[RecordView<'_>]) -> (bool, Change) {
-        let result = self.journal.append_own(records);
-        (result.is_ok(), self.change(result))
+    ///
+    /// After a failure they are not gathered, even with [`Ack::Memory`], until a compaction has shown
+    /// that there is room again: each group is written at once, or refused.
+    pub(super) fn append_own(
+        &mut self,
+        records: &[RecordView<'_>],
+        state: &Mutex<JournalState>,
+    ) -> (bool, Change) {
+        let mut result = self.journal.append_own(records);
+        let gathers = self.ack == Ack::Memory && !self.failing && !self.journal.is_frozen();
+        if self.ack == Ack::Memory && !gathers && result.is_ok() {
+            result = self.journal.flush_or_refuse(records.len());
+        }
+        (result.is_ok(), self.change(result, state))
     }
 
     /// Appends records that a neighbor sent.
@@ -61,15 +82,22 @@ impl Durable {
     /// A journal that can't be written refuses reports, but records that other servers have
     /// accepted are kept in the cache all the same: the journal claims none of them until it has
     /// been compacted.
-    pub(super) fn append_adopted(&mut self, records: &[RecordView<'_>]) -> Change {
-        let result = self.journal.append_adopted(records);
-        self.change(result)
+    pub(super) fn append_adopted(
+        &mut self,
+        records: &[RecordView<'_>],
+        state: &Mutex<JournalState>,
+    ) -> Change {
+        match self.journal.append_adopted(records) {
+            // It proves nothing: it may only have been gathered.
+            Ok(()) if self.ack == Ack::Memory => Change::Same,
+            result => self.change(result, state),
+        }
     }
 
     /// Appends a neighbor's marker.
-    pub(super) fn append_marker(&mut self, marker: &Vector) -> Change {
+    pub(super) fn append_marker(&mut self, marker: &Vector, state: &Mutex<JournalState>) -> Change {
         match self.journal.append_marker(marker) {
-            Err(error) => self.change(Err(error)),
+            Err(error) => self.change(Err(error), state),
             // That proves nothing: a frozen journal leaves markers out.
             Ok(()) => Change::Same,
         }
@@ -81,10 +109,13 @@ impl Durable {
         (self.ack == Ack::Disk).then(|| self.journal.position())
     }
 
-    fn change(&mut self, result: Result<(), JournalError>) -> Change {
+    fn change(&mut self, result: Result<(), JournalError>, state: &Mutex<JournalState>) -> Change {
         let failed = result.is_err();
         let changed = failed != self.failing;
         self.failing = failed;
+        if changed {
+            state.lock().failing = result.as_ref().err().map(ToString::to_string);
+        }
         match result {
             Err(error) if changed => Change::Failed(error),
             Ok(()) if changed => Change::Recovered,
@@ -108,8 +139,20 @@ impl Change {
 
 impl Replica {
     /// Appends to this journal from now on. It must hold all records that have been restored.
-    pub(super) fn attach(&self, journal: Journal, ack: Ack) {
-        self.apply.lock().durable = Some(Durable::new(journal, ack));
+    /// `failure` says why it can't be written yet.
+    pub(super) fn attach(&self, journal: Journal, ack: Ack, failure: Option<String>) {
+        let mut apply = self.apply.lock();
+        apply.durable = Some(Durable::new(journal, ack, failure.is_some()));
+        self.journal_state.lock().failing = failure;
+    }
+
+    /// Returns what is wrong with the journal, for `herd status`; `None` if nothing is. Waits for no
+    /// disk.
+    pub fn journal_problem(&self) -> Option<String> {
+        let state = self.journal_state.lock();
+        let tampered = state.tampered.clone();
+        let failing = state.failing.as_ref();
+        tampered.or_else(|| failing.map(|error| format!("the journal can't be written: {error}")))
     }
 
     /// With [`Ack::Memory`], writes the appends that have gathered; called several times a second,
@@ -119,12 +162,88 @@ impl Replica {
         let change = match &mut apply.durable {
             Some(durable) if durable.journal.is_behind() => {
                 let result = durable.journal.flush();
-                durable.change(result)
+                durable.change(result, &self.journal_state)
             }
             _ => Change::Same,
         };
         drop(apply);
         change.log();
+    }
+
+    /// Checks that the journal's files are still those in the folder, and goes on in a new one if
+    /// not: the next compaction brings all live records there. Returns whether it did.
+    ///
+    /// `logged` is the problem that was logged last; each is logged once.
+    pub(super) fn check_journal(&self, logged: &mut Option<String>) -> bool {
+        let Some(watched) = self
+            .apply
+            .lock()
+            .durable
+            .as_ref()
+            .map(|durable| durable.journal.watched())
+        else {
+            return false;
+        };
+        // Looking at files waits for the disk, so it is done without the lock.
+        let tampering = watched.check();
+        drop(watched);
+        let (text, result, is_records) = match tampering {
+            None => {
+                *logged = None;
+                return false;
+            }
+            Some(Tampering::Records(text)) => {
+                let mut apply = self.apply.lock();
+                let Some(durable) = &mut apply.durable else {
+                    return false;
+                };
+                let is_new = durable.journal.has_file();
+                let result = durable.journal.begin_anew();
+                if is_new {
+                    let text = format!("{text} while the server ran");
+                    self.journal_state.lock().tampered = Some(text);
+                }
+                (text, result, true)
+            }
+            Some(Tampering::Lock(text)) => {
+                let mut apply = self.apply.lock();
+                let Some(durable) = &mut apply.durable else {
+                    return false;
+                };
+                (text, durable.journal.restore_lock(), false)
+            }
+        };
+        let begun = is_records && result.is_ok();
+        let problem = match &result {
+            Ok(()) => text.clone(),
+            Err(error) => format!("{text}: {error}"),
+        };
+        if logged.as_ref() != Some(&problem) {
+            match result {
+                Ok(()) if begun => {
+                    error!("{text}; all records are written from memory to a new journal");
+                }
+                Ok(()) => warn!("{text}; it has been made again"),
+                Err(error) => error!("{text}; it can't be made again: {error}"),
+            }
+        }
+        *logged = Some(problem);
+        begun
+    }
+
+    /// Forgets what was done to the journal's files, once it has been written again for a while.
+    pub(super) fn forget_tampering(&self) {
+        if self.journal_state.lock().tampered.take().is_some() {
+            info!("the journal has been whole since");
+        }
+    }
+
+    /// Returns the number of acknowledged reports that the journal lacks, since it could not be
+    /// written: they are lost when the process ends. Only with [`Ack::Memory`] are there any.
+    pub(super) fn missing_reports(&self) -> u64 {
+        let apply = self.apply.lock();
+        let durable = apply.durable.as_ref();
+        durable.map_or(0, |durable| durable.journal.missing_own())
     }
 
     /// Compacts the journal if it has grown to twice the size of the live records, or has failed
@@ -164,6 +283,12 @@ impl Replica {
         let (compaction, result) = state;
         result?;
         compaction.finish(with_journal)?;
+        // It has written more than any report needs.
+        let change = match &mut self.apply.lock().durable {
+            Some(durable) => durable.change(Ok(()), &self.journal_state),
+            None => Change::Same,
+        };
+        change.log();
         Ok(true)
     }
 }

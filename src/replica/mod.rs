@@ -33,7 +33,7 @@ use crate::replica::flood::Flood;
 use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_GROUPS};
 use crate::store::journal::SyncPosition;
 use crate::sync::{self as atomic, AtomicBool, Mutex};
-use durable::{Change, Durable};
+use durable::{Change, Durable, JournalState};
 
 /// Outcome of a client's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct Replica {
     /// `locations` are locked, lines are queued and the journal is appended to while it is held. It
     /// is held for a group of reports, not for each.
     apply: Mutex<Apply>,
+    /// Changes only under the apply lock, but is read without it.
+    journal_state: Mutex<JournalState>,
 }
 
 /// The state that changes only under the apply lock.
@@ -119,6 +121,7 @@ impl Replica {
                 flood: Flood::default(),
                 durable: None,
             }),
+            journal_state: Mutex::new(JournalState::default()),
         }
     }
 
@@ -212,7 +215,9 @@ impl Replica {
         }
         let apply = &mut *apply_guard;
         let (appended, change) = match &mut apply.durable {
-            Some(durable) if !winners.records.is_empty() => durable.append_own(&winners.records),
+            Some(durable) if !winners.records.is_empty() => {
+                durable.append_own(&winners.records, &self.journal_state)
+            }
             _ => (true, Change::Same),
         };
         if !appended {
@@ -255,7 +260,7 @@ impl Replica {
         }
         let durable = apply.durable.as_mut();
         let change = durable.map_or(Change::Same, |durable| {
-            durable.append_adopted(&winners.records)
+            durable.append_adopted(&winners.records, &self.journal_state)
         });
         self.commit(&mut apply, &winners, Some(from));
         drop(apply);
@@ -367,7 +372,9 @@ impl Replica {
         }
         apply.vector.merge(&marker);
         let durable = apply.durable.as_mut();
-        let change = durable.map_or(Change::Same, |durable| durable.append_marker(&marker));
+        let change = durable.map_or(Change::Same, |durable| {
+            durable.append_marker(&marker, &self.journal_state)
+        });
         drop(apply);
         change.log();
     }

@@ -27,7 +27,17 @@ impl Replica {
         };
         let folder = data.join(name);
         let start = Instant::now();
-        let (mut journal, recovered) = Journal::open(&folder, |record| replica.restore(record))?;
+        let opened = Journal::open(&folder, config.readers, |record| replica.restore(record));
+        let (mut journal, recovered) = opened?;
+        for (path, mode, error) in &recovered.exposed {
+            let path = path.display();
+            match error {
+                None => info!("{path} could be read by others (mode {mode:03o}), and now can't"),
+                Some(error) => warn!(
+                    "{path} can be read by others (mode {mode:03o}), and that can't be changed: {error}"
+                ),
+            }
+        }
         for damage in &recovered.damage {
             error!(
                 "journal: {damage}; all readable records are kept, and the neighbors are asked for the rest"
@@ -42,7 +52,16 @@ impl Replica {
         replica.restore_vector(&recovered.vector);
         // A folder that was deleted or rolled back must not make an epoch occur twice.
         replica.epoch = now.max(recovered.epoch.saturating_add(1));
-        journal.start_epoch(replica.epoch)?;
+        let mut full = recovered.full;
+        match journal.start_epoch(replica.epoch) {
+            // It is appended before the first record.
+            Err(error) if error.is_full() || full.is_some() => full = full.or(Some(error)),
+            started => started.inspect_err(|error| error!("{error}"))?,
+        }
+        let failure = full.map(|error| error.to_string());
+        if let Some(error) = &failure {
+            error!("the journal can't be written, and reports are refused until it can: {error}");
+        }
         info!(
             "{} clients from {} in {:.3} s",
             replica.len(),
@@ -50,7 +69,7 @@ impl Replica {
             start.elapsed().as_secs_f64()
         );
         let syncer = journal.syncer();
-        replica.attach(journal, config.ack);
+        replica.attach(journal, config.ack, failure);
         Ok((Arc::new(replica), Some(syncer)))
     }
 

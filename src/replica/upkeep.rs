@@ -1,12 +1,12 @@
 //! The threads that look after a replica while others report to it: one brings the journal to disk,
-//! for all callers that wait for that at once; one compacts the journal when it has grown, and
-//! prunes the version vector, with or without a journal.
+//! for all callers that wait for that at once; one watches the journal's files, compacts the journal
+//! when it has grown, and prunes the version vector, with or without a journal.
 //!
 //! With `--ack disk` a client's replies wait until its reports are on disk. No worker blocks for
 //! that: it leaves a callback with a position in the journal, and one sync serves all callers
 //! before it. What must be done under the apply lock is in `durable` and `prune`.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{Level, error, info};
 
 use super::Replica;
-use crate::store::journal::{SyncPosition, Syncer};
+use crate::store::journal::{JournalError, SyncPosition, Syncer};
 use crate::thread::{self, Stop, Stopper};
 
 /// Callbacks that may wait for the disk; past this their callers block until the next sync.
@@ -24,8 +24,17 @@ const QUEUE_WAITERS: usize = 65_536;
 /// Maximum time that the journal is behind the cache with `--ack memory`.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Interval of the checks whether the journal has grown too large, or has failed.
-const COMPACTION_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval of the checks whether the journal's files are still there, and whether it has grown too
+/// large or has failed.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longest pause after a compaction that failed. It may have written most of the records by then,
+/// and would use up the disk if it were repeated all the time.
+const MAX_COMPACTION_PAUSE: Duration = Duration::from_secs(60);
+
+/// Time for which the status shows that the journal's files were deleted or changed, once it has
+/// been written again: long enough for somebody to see it.
+const TAMPERING_SHOWN: Duration = Duration::from_secs(300);
 
 /// Interval at which epochs without a live record are pruned from the vector.
 const PRUNING_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
@@ -64,6 +73,7 @@ impl Durability {
 /// The threads of a replica's upkeep.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
+    replica: Arc<Replica>,
     stopper: Stopper,
     /// `None` without a journal.
     durability: Option<Durability>,
@@ -75,6 +85,7 @@ impl Upkeep {
     pub(crate) fn start(replica: &Arc<Replica>, syncer: Option<Syncer>) -> io::Result<Upkeep> {
         let (stopper, stop) = thread::stop_pair();
         let mut upkeep = Upkeep {
+            replica: Arc::clone(replica),
             stopper,
             durability: None,
             threads: Vec::new(),
@@ -97,14 +108,28 @@ impl Upkeep {
         self.durability.clone()
     }
 
-    /// Brings everything to disk, and joins the threads. Sessions must have ended.
-    pub(crate) fn stop(self) {
+    /// Brings everything to disk, and joins the threads. Sessions must have ended. Returns the number
+    /// of acknowledged reports that are lost, since the journal can't be written: those that waited
+    /// in memory, with [`Ack::Memory`](crate::config::Ack::Memory), or all if its files are gone.
+    pub(crate) fn stop(self) -> u64 {
         self.stopper.stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 error!("an upkeep thread ended in a panic");
             }
         }
+        // The files may have been deleted since the last check.
+        let is_lost = self.replica.check_journal(&mut None);
+        if (is_lost || self.replica.missing_reports() > 0)
+            && let Err(error) = self.replica.compact_journal()
+        {
+            end_if_unsynced(&error);
+            error!("journal not compacted: {error}");
+            if is_lost {
+                return self.replica.len() as u64;
+            }
+        }
+        self.replica.missing_reports()
     }
 }
 
@@ -136,45 +161,93 @@ fn sync_for(replica: &Replica, syncer: &Syncer, waiters: &Receiver<Waiter>, stop
     }
 }
 
-/// Compacts the journal and prunes the vector when that is due.
+/// Watches and compacts the journal, and prunes the vector when that is due.
 fn keep_up(replica: &Replica, stop: &Stop) {
-    let mut failed_before = false;
     let mut pruned = Instant::now();
-    while !stop.wait(COMPACTION_INTERVAL) {
+    let mut logged = None;
+    let mut tampered: Option<Instant> = None;
+    let mut retry = Retry::default();
+    while !stop.wait(CHECK_INTERVAL) {
         if pruned.elapsed() >= PRUNING_INTERVAL {
             replica.prune_vector();
             pruned = Instant::now();
         }
-        match replica.compact_journal() {
-            Ok(true) => {
-                info!("journal compacted");
-                failed_before = false;
+        if replica.check_journal(&mut logged) {
+            tampered = Some(Instant::now());
+            retry = Retry::default();
+        }
+        if retry.is_due() {
+            match replica.compact_journal() {
+                Ok(true) => {
+                    info!("journal compacted");
+                    retry = Retry::default();
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    end_if_unsynced(&error);
+                    retry.failed(&error);
+                }
             }
-            Ok(false) => {}
-            Err(error) => {
-                let level = if failed_before {
-                    Level::Debug
-                } else {
-                    Level::Warn
-                };
-                log::log!(level, "journal not compacted: {error}");
-                failed_before = true;
-            }
+        }
+        if tampered.is_some_and(|since| since.elapsed() >= TAMPERING_SHOWN) {
+            replica.forget_tampering();
+            tampered = None;
         }
     }
 }
 
-/// A failed sync is never retried: the kernel may have dropped the bytes that it could not write,
-/// and would report the next sync as a success.
+/// When to try a compaction again that failed.
+#[derive(Default)]
+struct Retry {
+    pause: Duration,
+    next: Option<Instant>,
+    failed: bool,
+}
+
+impl Retry {
+    fn is_due(&self) -> bool {
+        self.next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    fn failed(&mut self, error: &JournalError) {
+        let level = if self.failed {
+            Level::Debug
+        } else {
+            Level::Warn
+        };
+        log::log!(level, "journal not compacted: {error}");
+        self.failed = true;
+        // Asking for the free space writes nothing, and an append that failed meanwhile says that
+        // there may be room by now.
+        let wrote = !matches!(error, JournalError::NoRoom { .. });
+        self.pause = match wrote {
+            true => (2 * self.pause).clamp(CHECK_INTERVAL, MAX_COMPACTION_PAUSE),
+            false => Duration::ZERO,
+        };
+        self.next = Some(Instant::now() + self.pause);
+    }
+}
+
+/// Returns once everything that was appended before is on disk.
 fn sync(syncer: &Syncer) -> SyncPosition {
     match syncer.sync() {
         Ok(position) => position,
-        Err(error) => {
-            error!("{error}; exiting at once");
-            log::logger().flush();
-            // The log thread may not get to write it.
-            let _ = writeln!(io::stderr(), "{error}; exiting at once");
-            std::process::exit(1);
-        }
+        Err(error) => end(&error),
     }
+}
+
+/// Ends the process if `error` is that of a sync.
+///
+/// A failed sync is never retried: the kernel may have dropped the bytes that it could not write,
+/// and would report the next sync as a success. A compaction that went on would take what was lost
+/// for written.
+fn end_if_unsynced(error: &JournalError) {
+    if matches!(error, JournalError::Sync(_)) {
+        end(error);
+    }
+}
+
+/// The one way out for every failed sync.
+fn end(error: &JournalError) -> ! {
+    crate::exit::fail(format_args!("{error}; exiting at once"))
 }

@@ -228,14 +228,20 @@ impl Server {
         self.links.refused()
     }
 
-    /// Returns which part [`stop`](Self::stop) waits for, from then on.
+    /// Returns which part [`finish`](Self::finish) waits for, from then on.
     pub fn stop_stage(&self) -> StopStage {
         self.stage.clone()
     }
 
-    /// Stops accepting, finishes the requests that were read, sends the queues to the neighbors,
-    /// brings the journal to disk, and joins every thread.
+    /// [`finish`](Self::finish), for callers that need no count.
     pub fn stop(self) {
+        self.finish();
+    }
+
+    /// Stops accepting, finishes the requests that were read, sends the queues to the neighbors,
+    /// brings the journal to disk, and joins every thread. Returns the number of acknowledged reports that are
+    /// lost, since the journal can't be written.
+    pub fn finish(self) -> u64 {
         info!("stopping");
         self.stage.set("the listeners");
         self.clients.stop();
@@ -256,10 +262,11 @@ impl Server {
             );
         }
         self.stage.set("the journal");
-        self.upkeep.stop();
+        let lost = self.upkeep.stop();
         self.stage.set("the timer");
         self.timer.stop();
         info!("stopped");
+        lost
     }
 }
 

@@ -30,6 +30,7 @@ fn start_in_memory() -> Server {
         idle_timeout: Duration::from_secs(60),
         data_dir: None,
         ack: Ack::Memory,
+        readers: crate::disk::Readers::Owner,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
     };
     Server::start(&config, sockets, Places::Atlas(Atlas)).expect("a server")

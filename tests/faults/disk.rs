@@ -201,7 +201,7 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
 }
 
 /// Writes until the disk is full.
-fn fill(path: &Path) {
+pub(super) fn fill(path: &Path) {
     let mut bytes = vec![0; 4_096];
     let mut file = fs::File::create(path).unwrap();
     while !bytes.is_empty() {
@@ -210,7 +210,7 @@ fn fill(path: &Path) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -220,8 +220,8 @@ fn copy(from: &Path, to: &Path) {
 
 /// strace attached to a running server, which changes the result of its syncs.
 pub(super) struct Tracer {
-    child: Child,
-    calls: PathBuf,
+    pub(super) child: Child,
+    pub(super) calls: PathBuf,
 }
 
 impl Tracer {

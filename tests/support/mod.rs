@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use herd::config::keys::KeyFile;
 use herd::config::topology::Topology;
 use herd::config::{Ack, Config, DEFAULT_DIGEST_INTERVAL, PoolKind};
+use herd::disk::Readers;
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::server::{Server, Sockets};
@@ -81,6 +82,7 @@ pub fn config(servers: &str, name: &str) -> Config {
         idle_timeout: Duration::from_secs(600),
         data_dir: None,
         ack: Ack::Journal,
+        readers: Readers::Owner,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
     }
 }

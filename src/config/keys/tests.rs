@@ -132,9 +132,9 @@ fn unsafe_files_and_other_kinds_of_files_are_refused() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
     let good = KeyFile::generate().unwrap().to_text();
-    for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610] {
+    for mode in [0o644, 0o660, 0o604, 0o620, 0o602, 0o610] {
         let expected = format!(
-            "f: other users than its owner have access (mode {mode:04o}); chmod 600 it, and if another user may have read it, create a new key"
+            "f: other users than its owner have access (mode {mode:04o}); chmod 600 it (or 640 if root owns it and the server only reads it), and if another user may have read it, create a new key"
         );
         check_file(|path| put(path, &good, mode), &expected);
     }
@@ -206,4 +206,93 @@ fn creation_keeps_an_existing_file_and_rotation_replaces_it() {
     }
     assert_ne!(KeyFile::load(&path).unwrap(), created);
     assert_eq!(names(&directory), ["herd.key"]);
+}
+
+#[test]
+fn only_the_group_of_a_file_of_root_may_read_it() {
+    for (mode, by_owner, by_root) in [
+        (0o600, false, false),
+        (0o400, false, false),
+        (0o640, true, false),
+        (0o440, true, false),
+        (0o660, true, true),
+        (0o650, true, true),
+        (0o644, true, true),
+        (0o601, true, true),
+    ] {
+        assert_eq!(is_exposed(mode, false), by_owner, "{mode:o}");
+        assert_eq!(is_exposed(mode, true), by_root, "{mode:o}");
+    }
+}
+
+#[test]
+fn rotation_changes_the_target_of_a_link_and_keeps_its_mode() {
+    let (directory, path) = directory();
+    let secrets = directory.path().join("secrets");
+    fs::create_dir(&secrets).unwrap();
+    let target = secrets.join("key");
+    let created = KeyFile::create(&target).unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o400)).unwrap();
+    symlink("middle", &path).unwrap();
+    symlink("secrets/key", directory.path().join("middle")).unwrap();
+    let rotation = KeyFile::rotate(&path).unwrap();
+    assert!(matches!(rotation, Rotation::NextAccepted(_)));
+    assert!(path.is_symlink());
+    let rotated = KeyFile::load(&target).unwrap();
+    assert_eq!(rotated.dialed(), created.dialed());
+    assert!(matches!(rotated.rotation, Rotation::NextAccepted(_)));
+    let mode = fs::metadata(&target).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o400);
+    assert_eq!(fs::read_dir(&secrets).unwrap().count(), 1);
+}
+
+#[test]
+fn a_link_to_nowhere_is_an_error_that_names_the_missing_file() {
+    let (directory, path) = directory();
+    symlink("secrets/key", &path).unwrap();
+    let target = directory.path().join("secrets/key");
+    let expected = format!(
+        "{}: a symbolic link to {}, which does not exist; if a key is to be created there, name that file",
+        path.display(),
+        target.display()
+    );
+    let errors = [
+        KeyFile::load(&path).unwrap_err(),
+        KeyFile::load_or_create(&path).unwrap_err(),
+        KeyFile::create(&path).unwrap_err(),
+        KeyFile::rotate(&path).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.to_string(), expected);
+    }
+    assert_eq!(names(&directory), ["herd.key"]);
+}
+
+#[test]
+fn without_links_one_of_several_servers_creates_the_key() {
+    let (directory, path) = directory();
+    let created: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let keys = KeyFile::generate().unwrap();
+                    put_new_without_links(&path, &keys).map(|()| keys)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let winners: Vec<_> = created.iter().flatten().collect();
+    assert_eq!(winners.len(), 1);
+    assert_eq!(KeyFile::load(&path).unwrap(), *winners[0]);
+    for error in created.iter().filter_map(|created| created.as_ref().err()) {
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    }
+    assert_eq!(names(&directory), ["herd.key"]);
+
+    // What a crash left behind is named, and nothing is overwritten.
+    fs::remove_file(&path).unwrap();
+    fs::write(directory.path().join("herd.key.new"), "").unwrap();
+    let error = put_new_without_links(&path, winners[0]).unwrap_err();
+    assert!(error.to_string().ends_with("remove it"), "{error}");
 }

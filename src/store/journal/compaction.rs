@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use super::error::io_error;
-use super::files::retire;
-use super::format::{Kind, MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES};
+use super::files::{Closed, retire};
+use super::format::{HEADER_BYTES, Kind, MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES};
 use super::{Journal, JournalError};
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
@@ -16,6 +16,10 @@ const FRAMES_PER_WRITE: usize = 4;
 /// Bytes that must stay free on the disk beside those that a compaction needs. A compaction that
 /// fills the disk would stop the reports too.
 const SPARE_BYTES: u64 = 1 << 20;
+
+/// Files beyond which a compaction begins no further one because the last has reached the limit on
+/// the size of files: the live records may be more than that limit allows.
+const MAX_OUTGROWN: usize = 4;
 
 /// A compaction under way: [`push`](Self::push) every live record and [`write`](Self::write)
 /// now and then, then [`finish`](Self::finish).
@@ -56,7 +60,10 @@ impl Journal {
         }
         // If there are older files, the newest was begun for a compaction that did not finish;
         // going on in it keeps the number of files down.
-        if self.files.older.is_empty() {
+        // So does going on in one that is still empty.
+        let goes_on = !self.files.older.is_empty() || self.writer.end() == HEADER_BYTES;
+        let is_outgrown = self.writer.is_outgrown() && self.files.older.len() < MAX_OUTGROWN;
+        if !goes_on || is_outgrown {
             self.begin_file()?;
         }
         Ok(Compaction {
@@ -115,7 +122,7 @@ impl Compaction {
         // The mark is written only once everything before it is on disk, or a loss of power could
         // leave the mark without the records that it stands for.
         syncer.sync()?;
-        let mut superfluous = Vec::new();
+        let mut superfluous: Vec<Closed> = Vec::new();
         let mut damaged = false;
         let mut directory = None;
         with(&mut |journal| {
@@ -127,16 +134,16 @@ impl Compaction {
             superfluous = std::mem::take(&mut files.older);
             damaged = std::mem::take(&mut files.older_damaged);
             directory = Some(files.directory.clone());
-            files.older_bytes = 0;
+            journal.missing_own = 0;
             journal.compacted_bytes = self.written;
             journal.writer.thaw();
             journal.claimed.merge(&self.vector);
             Ok(())
         })?;
         syncer.sync()?;
-        for number in superfluous {
+        for closed in superfluous {
             if let Some(directory) = &directory {
-                retire(directory, number, damaged)?;
+                retire(directory, closed.number, damaged)?;
             }
         }
         Ok(())

@@ -35,6 +35,17 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// Whether there may be room later.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            JournalError::Io { source, .. } => crate::disk::is_full(source),
+            JournalError::NoRoom { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,10 +1,10 @@
-//! Owns the files of a journal's folder: their names and numbers, the lock on the folder, which of
-//! them are still needed, and how a file is created and retired.
+//! Owns the files of a journal's folder: their names and numbers, which of them are still needed,
+//! and how a file is created and retired.
 //!
 //! The bytes within a file belong to `format`, appending to the newest file to `writer`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,24 +12,36 @@ use std::path::{Path, PathBuf};
 use super::JournalError;
 use super::error::io_error;
 use super::format::{HEADER_BYTES, Header, WrongVersion};
+use super::lock::Lock;
+use crate::disk::Readers;
 
 /// Suffix of the name of a file that was damaged and is kept.
 const DAMAGED: &str = ".damaged";
+
+/// Highest number of a file; those beyond are not the journal's.
+const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// The files that a journal consists of.
 #[derive(Debug)]
 pub(super) struct Files {
     pub directory: PathBuf,
+    /// The users that may read its files.
+    pub readers: Readers,
     /// Header of the newest file, the one that is appended to.
     pub newest: Header,
-    /// Numbers of the files before it that are still needed, oldest first.
-    pub older: Vec<u64>,
-    /// Bytes of those files.
-    pub older_bytes: u64,
+    /// The files before it that are still needed, oldest first.
+    pub older: Vec<Closed>,
     /// Whether any of those files was damaged.
     pub older_damaged: bool,
     /// Held for as long as the journal is open.
-    pub _lock: Lock,
+    pub lock: Lock,
+}
+
+/// A file that is no longer appended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closed {
+    pub number: u64,
+    pub bytes: u64,
 }
 
 impl Files {
@@ -40,14 +52,57 @@ impl Files {
             number: self.newest.number + 1,
             salt: salt(),
             previous_bytes: end,
-            first: *self.older.first().unwrap_or(&self.newest.number),
+            first: self.first(),
             ..self.newest
         };
-        let file = create(&self.directory, &header)?;
-        self.older.push(self.newest.number);
-        self.older_bytes += end;
+        let file = create(&self.directory, &header, self.readers)?;
+        self.older.push(Closed {
+            number: self.newest.number,
+            bytes: end,
+        });
         self.newest = header;
         Ok(file)
+    }
+
+    /// Creates the next file in place of those that were deleted or changed by hand; `end` is where
+    /// the newest of them should end. Whatever is in the folder now is kept as damaged once it is
+    /// superfluous.
+    pub(super) fn begin_anew(&mut self, end: u64) -> Result<File, JournalError> {
+        crate::disk::create_folder(&self.directory, self.readers)
+            .map_err(io_error("creating", &self.directory))?;
+        self.lock.lock_file(&self.directory, self.readers)?;
+        let listing = find(&self.directory)?;
+        let last = listing.files.keys().next_back().copied().unwrap_or(0);
+        let number = last.max(listing.highest_damaged).max(self.newest.number) + 1;
+        let header = Header {
+            number,
+            salt: salt(),
+            previous_bytes: end,
+            // A start before all live records are in the new file must notice what is gone.
+            first: self.first().max(1),
+            ..self.newest
+        };
+        let file = create(&self.directory, &header, self.readers)?;
+        let closed = listing.files.iter().map(|(&number, found)| Closed {
+            number,
+            bytes: found.length,
+        });
+        self.older = closed.collect();
+        self.older_damaged = true;
+        self.newest = header;
+        Ok(file)
+    }
+
+    /// Number of the oldest file that is needed.
+    fn first(&self) -> u64 {
+        self.older
+            .first()
+            .map_or(self.newest.number, |closed| closed.number)
+    }
+
+    /// Bytes of the older files.
+    pub(super) fn older_bytes(&self) -> u64 {
+        self.older.iter().map(|closed| closed.bytes).sum()
     }
 }
 
@@ -61,7 +116,7 @@ pub(super) struct Found {
 }
 
 /// The files of a folder.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Listing {
     /// The journal's files by number.
     pub files: BTreeMap<u64, Found>,
@@ -71,10 +126,7 @@ pub(super) struct Listing {
 
 /// Lists the journal's files in a folder and opens them.
 pub(super) fn find(directory: &Path) -> Result<Listing, JournalError> {
-    let mut listing = Listing {
-        files: BTreeMap::new(),
-        highest_damaged: 0,
-    };
+    let mut listing = Listing::default();
     let entries = fs::read_dir(directory).map_err(io_error("reading", directory))?;
     for entry in entries {
         let name = entry.map_err(io_error("reading", directory))?.file_name();
@@ -82,8 +134,15 @@ pub(super) fn find(directory: &Path) -> Result<Listing, JournalError> {
             continue;
         };
         let damaged = name.strip_suffix(DAMAGED);
-        let number = damaged.unwrap_or(name).strip_suffix(".log");
-        let Some(number) = number.and_then(|number| number.parse().ok()) else {
+        let Some(text) = damaged.unwrap_or(name).strip_suffix(".log") else {
+            continue;
+        };
+        // `007` is not a name that this program gives.
+        let number = text
+            .parse()
+            .ok()
+            .filter(|&number: &u64| number <= MAX_NUMBER && number.to_string() == text);
+        let Some(number) = number else {
             continue;
         };
         if damaged.is_some() {
@@ -115,13 +174,15 @@ fn open_existing(path: &Path) -> Result<Found, JournalError> {
 }
 
 /// Removes a newest file that is too short for a header: the process died while it created the
-/// file, and nothing was ever appended.
+/// file, and nothing was ever appended. `noted` is the number of the file that was appended to last.
 pub(super) fn remove_partial(
     directory: &Path,
     files: &mut BTreeMap<u64, Found>,
+    noted: Option<u64>,
 ) -> Result<(), JournalError> {
     if let Some(last) = files.last_entry()
         && last.get().length < HEADER_BYTES
+        && noted.is_some_and(|noted| noted < *last.key())
     {
         retire(directory, *last.key(), false)?;
         last.remove();
@@ -132,23 +193,30 @@ pub(super) fn remove_partial(
 /// Removes a file that is no longer needed, or renames it if it was damaged.
 pub(super) fn retire(directory: &Path, number: u64, damaged: bool) -> Result<(), JournalError> {
     let path = path(directory, number);
-    if damaged {
+    let (doing, retired) = if damaged {
         let mut kept = path.clone().into_os_string();
         kept.push(DAMAGED);
-        fs::rename(&path, kept).map_err(io_error("renaming", &path))
+        ("renaming", fs::rename(&path, kept))
     } else {
-        fs::remove_file(&path).map_err(io_error("removing", &path))
+        ("removing", fs::remove_file(&path))
+    };
+    match retired {
+        // Somebody else has removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        retired => retired.map_err(io_error(doing, &path)),
     }
 }
 
 /// Creates a file of the journal. After an error there is none.
-pub(super) fn create(directory: &Path, header: &Header) -> Result<File, JournalError> {
+pub(super) fn create(
+    directory: &Path,
+    header: &Header,
+    readers: Readers,
+) -> Result<File, JournalError> {
     let path = path(directory, header.number);
-    let created = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    let created = readers.limit(&mut options).open(&path);
     let mut file = created.map_err(io_error("creating", &path))?;
     if let Err(source) = file.write_all(&header.write()) {
         // A file that stays is recognized on opening: it is too short for a header.
@@ -166,34 +234,4 @@ pub(super) fn path(directory: &Path, number: u64) -> PathBuf {
 /// A random salt for a new file.
 pub(super) fn salt() -> u64 {
     RandomState::new().hash_one(0)
-}
-
-/// The lock on a journal's folder.
-#[derive(Debug)]
-pub(super) struct Lock(File);
-
-impl Lock {
-    /// Locks the folder, or fails at once if another process has it locked.
-    pub(super) fn take(directory: &Path) -> Result<Lock, JournalError> {
-        let path = directory.join("journal.lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io_error("creating", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock(file)),
-            Err(TryLockError::WouldBlock) => Err(JournalError::InUse(directory.to_owned())),
-            Err(TryLockError::Error(source)) => Err(io_error("locking", &path)(source)),
-        }
-    }
-}
-
-impl Drop for Lock {
-    /// Closing the file is not enough: a child process that is just being spawned holds it too,
-    /// until it becomes another program.
-    fn drop(&mut self) {
-        drop(self.0.unlock());
-    }
 }

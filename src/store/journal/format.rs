@@ -165,6 +165,14 @@ impl Seal {
         (1..=MAX_PAYLOAD_BYTES).contains(&bytes).then_some(bytes)
     }
 
+    /// Offset of the first byte at which a frame may begin, by its kind and its length.
+    pub(super) fn find_start(bytes: &[u8]) -> Option<usize> {
+        // Bits 16 to 23 of a length are 0, or 1 for the longest payload.
+        bytes.windows(FRAME_BYTES).position(|start| {
+            start[7].wrapping_sub(1) < 5 && start[6] < 2 && Seal::payload_bytes(start).is_some()
+        })
+    }
+
     /// The payload of a whole frame, if it is intact.
     pub(super) fn open(self, frame: &[u8], offset: u64) -> Option<(Kind, &[u8])> {
         let (checksum, body) = frame.split_at_checked(4)?;

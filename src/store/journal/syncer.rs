@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::JournalError;
+use crate::disk::sync_folder;
 
 /// A position in a journal: the number of bytes appended before it since the journal was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,18 +35,19 @@ struct Shared {
 #[derive(Debug)]
 struct Files {
     /// Files that may hold bytes that are not on disk, oldest first; the last is the newest file.
+    /// Empty while there is no file to append to.
     open: Vec<Arc<File>>,
     /// Whether their names may not be in the folder on disk yet.
     new_name: bool,
 }
 
 impl Syncer {
-    pub(super) fn new(directory: PathBuf, file: &Arc<File>) -> Syncer {
+    pub(super) fn new(directory: PathBuf, file: Option<&Arc<File>>) -> Syncer {
         Syncer(Arc::new(Shared {
             directory,
             appended: AtomicU64::new(0),
             files: Mutex::new(Files {
-                open: vec![Arc::clone(file)],
+                open: file.into_iter().cloned().collect(),
                 new_name: true,
             }),
             failed: AtomicBool::new(false),
@@ -79,7 +81,7 @@ impl Syncer {
         }
         let mut now = shared.files.lock();
         // The newest file stays; the ones before it get no more bytes.
-        let done = &files[..files.len() - 1];
+        let done = &files[..files.len().saturating_sub(1)];
         let grown = now.open.last().map(Arc::as_ptr) != files.last().map(Arc::as_ptr);
         now.open
             .retain(|file| !done.iter().any(|done| Arc::ptr_eq(done, file)));
@@ -96,19 +98,13 @@ impl Syncer {
             file.sync_data()?;
         }
         if new_name {
-            self.sync_directory()?;
+            match sync_folder(&self.0.directory) {
+                // Somebody has moved the folder away. That is noticed, and mended, elsewhere; the
+                // bytes are on disk.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => synced?,
+            }
         }
-        Ok(())
-    }
-
-    #[cfg(unix)]
-    fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.0.directory)?.sync_all()
-    }
-
-    /// Other systems cannot open a folder; names are stored with the file.
-    #[cfg(not(unix))]
-    fn sync_directory(&self) -> io::Result<()> {
         Ok(())
     }
 

@@ -5,10 +5,11 @@
 
 mod compaction;
 mod damage;
+mod tampering;
 mod windows;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -39,8 +40,14 @@ impl Folder {
     /// Copies the folder as a crash at this moment would leave it.
     fn copy(&self) -> Folder {
         let copy = Folder::new();
-        for name in self.names() {
-            fs::copy(self.0.join(&name), copy.0.join(&name)).unwrap();
+        for name in self
+            .names()
+            .iter()
+            .map(String::as_str)
+            .chain(["journal.end"])
+        {
+            // The note of the end may not have been made yet.
+            drop(fs::copy(self.0.join(name), copy.0.join(name)));
         }
         copy
     }
@@ -48,7 +55,12 @@ impl Folder {
     fn names(&self) -> BTreeSet<String> {
         let entries = fs::read_dir(&self.0).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name != "journal.lock").collect()
+        names.filter(|name| name.starts_with("journal-")).collect()
+    }
+
+    /// Removes the note of where the journal ends, as if an earlier version had written the folder.
+    fn forget_end(&self) {
+        fs::remove_file(end_mark::path(&self.0)).unwrap();
     }
 }
 
@@ -159,7 +171,7 @@ impl Journal {
 #[track_caller]
 fn open(folder: &Folder) -> (Journal, Recovered, BTreeSet<Id>) {
     let mut ids = BTreeSet::new();
-    let (journal, recovered) = Journal::open(&folder.0, |view| {
+    let (journal, recovered) = Journal::open(&folder.0, Readers::Owner, |view| {
         ids.insert(Id::of(view));
     })
     .unwrap();
@@ -237,7 +249,7 @@ fn a_group_larger_than_a_frame_is_still_one_append() {
 fn a_second_process_is_refused() {
     let folder = Folder::new();
     let (journal, ..) = open(&folder);
-    let second = Journal::open(&folder.0, |_| {});
+    let second = Journal::open(&folder.0, Readers::Owner, |_| {});
     assert!(matches!(second, Err(JournalError::InUse(_))), "{second:?}");
     drop(journal);
     open(&folder);

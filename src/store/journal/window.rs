@@ -13,9 +13,13 @@
 //! lie in few large pages of the kernel's, which is half of the gain.
 //!
 //! This is the only module with `unsafe` code: the memory of a mapping changes when another process
-//! writes to the file, and is gone when one truncates it.
+//! writes to the file, and is gone when one truncates it. `fault` turns the signal that the kernel
+//! sends then into an error.
 
 #![allow(unsafe_code)]
+
+#[cfg(unix)]
+mod fault;
 
 use std::fs::File;
 use std::io;
@@ -39,16 +43,32 @@ pub(super) struct Window {
     ready: usize,
 }
 
+/// Outcome of a copy into a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    /// The bytes are in the file.
+    Done,
+    /// The bytes lie outside the window.
+    Outside,
+    /// The kernel could not bring in the pages, and nothing was copied: bytes must be written
+    /// instead.
+    Unpopulated,
+    /// A part of the file is gone: it was cut short, or its disk failed. The window must be dropped.
+    Lost,
+}
+
 impl Window {
     /// Maps these bytes of a file, which must have been written.
     pub(super) fn open(file: &File, bytes: Range<u64>) -> io::Result<Window> {
         let start = bytes.start / ALIGNMENT * ALIGNMENT;
         let length = usize::try_from(bytes.end - start).map_err(io::Error::other)?;
-        // SAFETY: the file must not be changed or truncated by others while it is mapped. The
+        #[cfg(unix)]
+        fault::install();
+        // SAFETY: the file should not be changed or truncated by others while it is mapped. The
         // journal's folder is locked against other servers, and the writer drops its window before
-        // it truncates the file. If somebody truncates it by hand, the process ends with a signal;
-        // if somebody writes to it by hand, records are damaged, which their checksums reveal, as
-        // with any file. No reference to the bytes outlives a copy.
+        // it truncates the file. If somebody truncates it by hand, `fault::copy` reports that; if
+        // somebody writes to it by hand, records are damaged, which their checksums reveal, as with
+        // any file. No reference to the bytes outlives a copy.
         let memory = unsafe { MmapOptions::new().offset(start).len(length).map_mut(file) }?;
         Ok(Window {
             memory,
@@ -57,36 +77,54 @@ impl Window {
         })
     }
 
-    /// Copies bytes to the offset `at` of the file; `false` if they don't lie within the window.
-    pub(super) fn put(&mut self, at: u64, bytes: &[u8]) -> bool {
+    /// Copies bytes to the offset `at` of the file.
+    pub(super) fn put(&mut self, at: u64, bytes: &[u8]) -> Put {
         let range = at
             .checked_sub(self.start)
             .and_then(|from| usize::try_from(from).ok())
             .and_then(|from| Some(from..from.checked_add(bytes.len())?))
             .filter(|range| range.end <= self.memory.len());
         let Some(range) = range else {
-            return false;
+            return Put::Outside;
         };
-        if range.end > self.ready {
-            self.make_ready(range.end);
+        if range.end > self.ready && self.make_ready(range.end).is_err() {
+            return Put::Unpopulated;
         }
-        self.memory[range].copy_from_slice(bytes);
-        true
+        if copy(&mut self.memory[range], bytes) {
+            Put::Done
+        } else {
+            Put::Lost
+        }
     }
 
     /// Populates the pages up to `end` and some more at once: a fault for each was 8 % of the cost
     /// of a report in turns of 16.
-    fn make_ready(&mut self, end: usize) {
+    fn make_ready(&mut self, end: usize) -> io::Result<()> {
         let end = end
             .next_multiple_of(ALIGNMENT as usize)
             .min(self.memory.len());
-        // A kernel before 5.14 refuses, and then each page costs a fault.
         #[cfg(target_os = "linux")]
-        let _ =
-            self.memory
-                .advise_range(memmap2::Advice::PopulateWrite, self.ready, end - self.ready);
+        match self
+            .memory
+            .advise_range(memmap2::Advice::PopulateWrite, self.ready, end - self.ready)
+        {
+            // A kernel before 5.14 does not know this advice, and then each page costs a fault.
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+            _ => {}
+        }
         self.ready = end;
+        Ok(())
     }
+}
+
+#[cfg(unix)]
+use fault::copy;
+
+/// Other systems report no lost page.
+#[cfg(not(unix))]
+fn copy(memory: &mut [u8], bytes: &[u8]) -> bool {
+    memory.copy_from_slice(bytes);
+    true
 }
 
 /// Whether the file system is known to overwrite blocks in place.
@@ -118,16 +156,34 @@ mod tests {
         let file = File::options().read(true).write(true).open(&path);
         let file = file.expect("the file");
         let mut window = Window::open(&file, ALIGNMENT + 10..bytes).expect("a window");
-        assert!(window.put(ALIGNMENT + 10, b"within"));
-        assert!(window.put(bytes - 4, b"last"));
-        assert!(!window.put(bytes - 3, b"over"));
-        assert!(!window.put(ALIGNMENT - 1, b"before"));
-        assert!(!window.put(u64::MAX, b"far"));
+        assert_eq!(window.put(ALIGNMENT + 10, b"within"), Put::Done);
+        assert_eq!(window.put(bytes - 4, b"last"), Put::Done);
+        assert_eq!(window.put(bytes - 3, b"over"), Put::Outside);
+        assert_eq!(window.put(ALIGNMENT - 1, b"before"), Put::Outside);
+        assert_eq!(window.put(u64::MAX, b"far"), Put::Outside);
         let held = fs::read(&path).expect("the file");
         assert_eq!(held.len() as u64, bytes);
         assert_eq!(&held[ALIGNMENT as usize + 10..][..6], b"within");
         assert_eq!(&held[held.len() - 4..], b"last");
         assert_eq!(held[ALIGNMENT as usize - 1], 0);
         fs::remove_file(&path).expect("removed");
+    }
+    /// Without the handler, this would end the test's process.
+    #[test]
+    #[cfg(unix)]
+    fn a_file_that_is_cut_short_under_a_window_is_reported() {
+        let file = tempfile::tempfile().expect("a file");
+        let bytes = 2 * ALIGNMENT;
+        file.set_len(bytes).expect("a length");
+        for kept in [0, 100, ALIGNMENT] {
+            file.set_len(bytes).expect("a length");
+            let mut window = Window::open(&file, 0..bytes).expect("a window");
+            assert_eq!(window.put(bytes - 9, b"present"), Put::Done);
+            file.set_len(kept).expect("cut");
+            let long = vec![1; ALIGNMENT as usize];
+            assert_eq!(window.put(ALIGNMENT / 2, &long), Put::Lost, "{kept}");
+            // A lost page was replaced, so reaching it again does no harm either.
+            window.put(ALIGNMENT / 2, &long);
+        }
     }
 }

@@ -10,13 +10,20 @@ use std::io;
 use std::sync::Arc;
 
 use super::Syncer;
+use super::end_mark::EndMark;
 use super::format::{FRAME_BYTES, HEADER_BYTES, Kind, MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES};
 use super::format::{Header, Seal};
-use super::window::{self, WINDOW_BYTES, Window};
+use super::raw::write_at;
+use super::window::{self, Put, WINDOW_BYTES, Window};
 use crate::model::record::RecordView;
 
 /// Bytes of appends that wait for a flush; past this an append writes them all.
 pub(super) const LAZY_BYTES: usize = 512 << 10;
+
+/// Maximum bytes of an append: those that have gathered, and a group. What an interrupted append
+/// leaves is shorter, so a longer tail is damage. (Claims of 20,000 epochs would be longer; torn,
+/// they would count as damage, which costs a resync.)
+pub(super) const MAX_APPEND_BYTES: u64 = 2 * LAZY_BYTES as u64;
 
 /// Bytes that the buffer for a write may keep; a larger one is freed after use.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
@@ -24,8 +31,11 @@ const KEPT_BUFFER_BYTES: usize = 1 << 20;
 /// The file that is appended to.
 #[derive(Debug)]
 pub(super) struct Writer {
-    file: Arc<File>,
+    /// `None` while there is none, on a disk that was full from the start.
+    file: Option<Arc<File>>,
     seal: Seal,
+    /// The note of where the journal ends.
+    end_mark: EndMark,
     /// Length of the file up to the last whole append.
     end: u64,
     /// Whether bytes behind `end` are left from a failed append and could not be cut off yet.
@@ -41,8 +51,14 @@ pub(super) struct Writer {
     open: Option<(usize, Kind)>,
     /// Whether appends wait in `buffer` for a flush.
     lazy: bool,
+    /// Whether small appends are to go through windows, where that works.
+    wants_windows: bool,
     /// Whether small appends go through windows.
     windowed: bool,
+    /// Whether an append found a part of the file gone: until the next file, none can succeed.
+    lost: bool,
+    /// Whether the file has reached the limit on the size of files.
+    outgrown: bool,
     /// The current window; it begins before `end`, and behind `end` it is zeros.
     window: Option<Window>,
     syncer: Syncer,
@@ -52,9 +68,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Appends to `file` from `end` on, which must be the file's length.
+    /// Appends to `file` from `end` on, which must be the file's length. Without a file, appends
+    /// fail until there is one.
     pub(super) fn new(
-        file: Arc<File>,
+        file: Option<Arc<File>>,
         header: &Header,
         end: u64,
         frozen: bool,
@@ -63,6 +80,7 @@ impl Writer {
         Writer {
             seal: Seal::new(header),
             file,
+            end_mark: EndMark::default(),
             end,
             torn: false,
             frozen,
@@ -70,7 +88,10 @@ impl Writer {
             buffer: Vec::new(),
             open: None,
             lazy: false,
+            wants_windows: false,
             windowed: false,
+            lost: false,
+            outgrown: false,
             window: None,
             syncer,
             #[cfg(test)]
@@ -115,7 +136,34 @@ impl Writer {
 
     /// Lets small appends go through windows, where the file system suits them.
     pub(super) fn set_windowed(&mut self) {
-        self.windowed = window::suits(&self.file);
+        self.wants_windows = true;
+        self.windowed = self.file.as_deref().is_some_and(window::suits);
+    }
+
+    /// Notes the end of every append in `end_mark` from now on.
+    pub(super) fn set_end_mark(&mut self, mut end_mark: EndMark, header: &Header) {
+        end_mark.begin_file(header, self.end);
+        self.end_mark = end_mark;
+    }
+
+    /// The file that is appended to.
+    pub(super) fn file(&self) -> Option<&Arc<File>> {
+        self.file.as_ref()
+    }
+
+    /// The note of where the journal ends.
+    pub(super) fn end_mark(&self) -> &EndMark {
+        &self.end_mark
+    }
+
+    /// Whether the file has reached the limit on the size of files.
+    pub(super) fn is_outgrown(&self) -> bool {
+        self.outgrown
+    }
+
+    /// Whether an append found a part of the file gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Adds a record to the frame that is open, or to a new one. Returns the bytes added, frame
@@ -170,7 +218,8 @@ impl Writer {
         buffer.clear();
         buffer.shrink_to(KEPT_BUFFER_BYTES);
         self.buffer = buffer;
-        if written.is_err() {
+        if let Err(error) = &written {
+            self.outgrown |= error.kind() == io::ErrorKind::FileTooLarge;
             self.frozen = true;
             self.failures += 1;
             // A part that was written must not stand between this append and the next.
@@ -180,6 +229,7 @@ impl Writer {
             return written;
         }
         self.end += length;
+        self.end_mark.advance(self.end);
         self.syncer.advance(length);
         Ok(())
     }
@@ -188,12 +238,23 @@ impl Writer {
     /// next window too. May append zeros to `bytes`.
     fn write(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         self.cut()?;
-        if self
-            .window
-            .as_mut()
-            .is_some_and(|window| window.put(self.end, bytes))
-        {
-            return Ok(());
+        let Some(file) = self.file.as_ref().filter(|_| !self.lost) else {
+            return Err(io::Error::other("its file is gone"));
+        };
+        if let Some(window) = &mut self.window {
+            match window.put(self.end, bytes) {
+                Put::Done => return Ok(()),
+                Put::Outside => {}
+                // Another window of this file would fare no better.
+                Put::Unpopulated => self.windowed = false,
+                Put::Lost => {
+                    self.window = None;
+                    self.lost = true;
+                    return Err(io::Error::other(
+                        "a part of its file is gone: it was cut short, or its disk has failed",
+                    ));
+                }
+            }
         }
         self.window = None;
         let end = self.end + bytes.len() as u64;
@@ -209,14 +270,15 @@ impl Writer {
             let fits = (*room).min(bytes.len() as u64);
             *room -= fits;
             if fits < bytes.len() as u64 {
-                write_at(&self.file, &bytes[..fits as usize], self.end)?;
+                write_at(file, &bytes[..fits as usize], self.end)?;
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }
-        write_at(&self.file, bytes, self.end)?;
+        write_at(file, bytes, self.end)?;
         if opens {
-            // Without a window the next append is a write like this one.
-            self.window = Window::open(&self.file, end..window_end).ok();
+            // Without a window, appends are writes.
+            self.window = Window::open(file, end..window_end).ok();
+            self.windowed = self.window.is_some();
         }
         Ok(())
     }
@@ -230,21 +292,42 @@ impl Writer {
         Ok(())
     }
 
-    /// Cuts off everything behind the last whole append.
+    /// Cuts off everything behind the last whole append. A file that somebody has cut shorter stays
+    /// as it is: lengthened, it would hide that. So does one that was changed: it is to be inspected.
     fn trim(&mut self) -> io::Result<()> {
         self.window = None;
-        self.file.set_len(self.end)
+        match &self.file {
+            Some(file) if !self.lost && file.metadata()?.len() > self.end => file.set_len(self.end),
+            _ => Ok(()),
+        }
     }
 
     /// Goes on in a new file.
     pub(super) fn switch_to(&mut self, file: File, header: &Header) {
         // If this fails, the new file's header says where the old one ends.
         drop(self.trim());
-        self.file = Arc::new(file);
-        self.syncer.begin_file(&self.file);
+        let file = Arc::new(file);
+        self.syncer.begin_file(&file);
+        self.file = Some(file);
         self.seal = Seal::new(header);
         self.end = HEADER_BYTES;
+        self.end_mark.begin_file(header, self.end);
         self.torn = false;
+        self.lost = false;
+        self.outgrown = false;
+        if self.wants_windows {
+            self.set_windowed();
+        }
+    }
+
+    /// Drops the frames that wait, and leaves out claims from now on: the files that were appended
+    /// to are not what they were.
+    pub(super) fn give_up(&mut self) {
+        self.buffer.clear();
+        self.open = None;
+        self.lost = true;
+        self.frozen = true;
+        self.failures += 1;
     }
 
     #[cfg(test)]
@@ -274,18 +357,6 @@ impl Drop for Writer {
         // Zeros that stay behind do no harm: they are cut off when the journal is opened.
         drop(self.trim());
     }
-}
-
-#[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
-}
-
-#[cfg(not(unix))]
-fn write_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    use std::io::{Seek, SeekFrom, Write};
-    file.seek(SeekFrom::Start(at))?;
-    file.write_all(bytes)
 }
 
 const _: () = assert!(MAX_RECORD_BYTES + FRAME_BYTES < MAX_PAYLOAD_BYTES);

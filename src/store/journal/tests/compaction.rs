@@ -124,8 +124,9 @@ fn the_journal_stays_within_bounds() {
 }
 
 fn disk_bytes(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).unwrap();
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     entries
-        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .filter(|entry| entry.file_name().to_string_lossy().ends_with(".log"))
+        .map(|entry| entry.metadata().unwrap().len())
         .sum()
 }

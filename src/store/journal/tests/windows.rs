@@ -62,6 +62,7 @@ fn a_copy_that_a_crash_cut_short_is_a_torn_tail() {
         journal.own(&[own(sequence)]).unwrap();
     }
     let end = journal.writer.end() as usize;
+    let noted = fs::read(end_mark::path(&folder.0)).unwrap();
     let last = {
         let (copy, ..) = open(&folder.copy());
         journal.own(&[own(4)]).unwrap();
@@ -79,6 +80,7 @@ fn a_copy_that_a_crash_cut_short_is_a_torn_tail() {
             let all = bytes[end..last] == whole[end..last];
             let none = bytes[end..last].iter().all(|&byte| byte == 0);
             fs::write(path(&copy.0, 1), &bytes).unwrap();
+            fs::write(end_mark::path(&copy.0), &noted).unwrap();
             let (_journal, recovered, found) = open(&copy);
             assert_eq!(found.len(), if all { 4 } else { 3 }, "{keep:?}");
             assert!(recovered.damage.is_empty());
@@ -136,4 +138,36 @@ fn a_file_that_was_closed_for_the_next_one_has_no_padding() {
     let (_journal, recovered, found) = open(&folder.copy());
     assert_eq!(found, BTreeSet::from([own(1), own(2)]));
     assert_eq!(recovered.damage.len(), 0);
+}
+
+#[test]
+fn a_file_that_is_cut_short_under_an_append_refuses_it_and_is_left_by_the_next_compaction() {
+    for kept in [0, 100, HEADER_BYTES + 50, 10_000] {
+        let folder = Folder::new();
+        let Some(mut journal) = windowed(&folder) else {
+            return;
+        };
+        let mut ever: BTreeSet<Id> = (1..=200).map(own).collect();
+        for &id in &ever {
+            journal.own(&[id]).unwrap();
+        }
+        let file = File::options().write(true).open(path(&folder.0, 1));
+        file.unwrap().set_len(kept).unwrap();
+        // The page that the next append goes to may still be there.
+        for sequence in 201..=400 {
+            if journal.own(&[own(sequence)]).is_ok() {
+                ever.insert(own(sequence));
+            }
+        }
+        let found = journal.watched().check();
+        assert!(matches!(found, Some(Tampering::Records(_))), "{found:?}");
+        journal.begin_anew().unwrap();
+        assert!(journal.is_frozen() && journal.watched().check().is_none());
+        journal.own(&[own(401)]).unwrap();
+        ever.insert(own(401));
+        compact(&mut journal, &ever, &vector(&[own(401)]));
+        let (_journal, recovered, ids) = open(&folder.copy());
+        assert!(ids == ever && recovered.damage.is_empty(), "kept {kept}");
+        assert!(folder.names().contains("journal-1.log.damaged"));
+    }
 }
