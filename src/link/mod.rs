@@ -64,13 +64,14 @@ use status::{ServerStatus, StatusSource};
 use watch::Watch;
 
 /// Descriptors of each neighbor: its connections to this server, the one to it with the reader's
-/// handle on it, an attempt to dial it that was given up, and its handshakes.
-pub(crate) const DESCRIPTORS_PER_NEIGHBOR: usize =
-    receiver::CONNECTIONS_PER_NEIGHBOR + 3 + door::DESCRIPTORS_PER_NEIGHBOR;
+/// handle on it, and an attempt to dial it that was given up.
+const DESCRIPTORS_PER_NEIGHBOR: usize = receiver::CONNECTIONS_PER_NEIGHBOR + 3;
 
-/// Descriptors of the links whatever the number of neighbors is: for peers at the door, and for
-/// observers.
-pub(crate) const DESCRIPTORS: usize = door::DESCRIPTORS + receiver::OBSERVERS;
+/// Returns the number of descriptors that links take at most: for peers at the door, for observers,
+/// and for the neighbors.
+pub(crate) fn descriptors(neighbors: usize) -> usize {
+    door::descriptors(neighbors) + receiver::OBSERVERS + DESCRIPTORS_PER_NEIGHBOR * neighbors
+}
 
 /// All links of one server.
 #[derive(Debug)]

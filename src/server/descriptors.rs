@@ -44,7 +44,6 @@ impl Descriptors {
             fixed: FILES
                 + PER_LISTENER * listeners
                 + MAX_LINGERING
-                + link::DESCRIPTORS
                 + workers
                 + places.descriptors(),
             requested: config.max_clients,
@@ -55,7 +54,7 @@ impl Descriptors {
     /// low, or lower than requested.
     pub(super) fn clients(&self, neighbors: usize) -> Result<usize, TooFewDescriptors> {
         let limit = self.limit;
-        let reserved = self.fixed + link::DESCRIPTORS_PER_NEIGHBOR * neighbors;
+        let reserved = self.fixed + link::descriptors(neighbors);
         let allowed = limit.saturating_sub(reserved);
         if allowed == 0 {
             return Err(TooFewDescriptors {
@@ -90,20 +89,24 @@ mod tests {
     #[test]
     fn each_neighbor_takes_its_share_from_the_clients() {
         let descriptors = |requested| Descriptors {
-            limit: 1_000,
+            limit: 3_000,
             fixed: 400,
             requested,
         };
-        let each = link::DESCRIPTORS_PER_NEIGHBOR;
-        assert_eq!(descriptors(None).clients(0), Ok(600));
-        assert_eq!(descriptors(None).clients(75), Ok(600 - 75 * each));
+        let left = |neighbors| 2_600 - link::descriptors(neighbors);
+        assert!(left(0) > left(75) + 75);
+        assert_eq!(descriptors(None).clients(0), Ok(left(0)));
+        assert_eq!(descriptors(None).clients(75), Ok(left(75)));
         assert_eq!(descriptors(Some(7)).clients(75), Ok(7));
-        assert_eq!(descriptors(Some(600)).clients(75), Ok(600 - 75 * each));
+        assert_eq!(descriptors(Some(2_600)).clients(75), Ok(left(75)));
         let short = descriptors(Some(7)).clients(600).unwrap_err();
         assert_eq!(
             short.to_string(),
-            "the limit of 1000 open files leaves none for clients: the server needs 3400 itself \
-             beside 600 neighbors; raise it (ulimit -n) above that"
+            format!(
+                "the limit of 3000 open files leaves none for clients: the server needs {} itself \
+                 beside 600 neighbors; raise it (ulimit -n) above that",
+                400 + link::descriptors(600)
+            )
         );
     }
 }

@@ -39,9 +39,10 @@ use slots::{Class, Slots};
 /// Connections on their way from the listener; past this it waits, and they do in its backlog.
 const NEWCOMERS: usize = 16;
 
-/// Descriptors that the door takes at most without neighbors, and for each: two are the poller's.
-pub(super) const DESCRIPTORS: usize = NEWCOMERS + slots::CAPACITY + 2;
-pub(super) const DESCRIPTORS_PER_NEIGHBOR: usize = slots::CAPACITY_PER_NEIGHBOR;
+/// Returns the number of descriptors that the door takes at most: two are the poller's.
+pub(super) fn descriptors(neighbors: usize) -> usize {
+    NEWCOMERS + slots::capacity(neighbors) + 2
+}
 
 /// Maximum time that a write of an identified peer's connection blocks.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -31,10 +31,6 @@ const PROVED_SLOTS: usize = 16;
 /// keeps its slot for a round trip of up to two seconds.
 const PROVED_SLOTS_PER_NEIGHBOR: usize = 2;
 
-/// Slots of all classes without neighbors, and at most as many more for each.
-pub(super) const CAPACITY: usize = 2 * UNPROVED_SLOTS + 2 * PROVED_SLOTS;
-pub(super) const CAPACITY_PER_NEIGHBOR: usize = 2 * PROVED_SLOTS_PER_NEIGHBOR;
-
 impl Class {
     /// Returns the number of slots in a server with that many neighbors.
     fn capacity(self, neighbors: usize) -> usize {
@@ -44,6 +40,23 @@ impl Class {
             UNPROVED_SLOTS
         }
     }
+}
+
+/// Returns the number of slots of all classes in a server with that many neighbors.
+pub(super) fn capacity(neighbors: usize) -> usize {
+    let class = |is_known, is_proved| Class {
+        is_known,
+        is_proved,
+    };
+    [
+        class(false, false),
+        class(false, true),
+        class(true, false),
+        class(true, true),
+    ]
+    .map(|class| class.capacity(neighbors))
+    .iter()
+    .sum()
 }
 
 /// A connection at the door.
