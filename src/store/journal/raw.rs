@@ -87,3 +87,15 @@ pub(super) fn write_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()>
     file.seek(SeekFrom::Start(at))?;
     file.write_all(bytes)
 }
+
+/// Whether a part of these bytes was never written. The file's own offset changes.
+#[cfg(target_os = "linux")]
+pub(super) fn has_hole(file: &File, bytes: std::ops::Range<u64>) -> bool {
+    let hole = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(bytes.start));
+    hole.is_ok_and(|hole| hole < bytes.end)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn has_hole(_file: &File, _bytes: std::ops::Range<u64>) -> bool {
+    false
+}

@@ -194,7 +194,7 @@ impl<'a> Blocks<'a> {
 
     /// Returns the offset of the first intact frame from `at` on that is found.
     fn search(&mut self, seal: Seal, mut at: u64) -> io::Result<Option<u64>> {
-        while at + (FRAME_BYTES as u64) < self.limit {
+        while at.saturating_add(FRAME_BYTES as u64) < self.limit {
             let block = self.read(at, SEARCH_BYTES)?;
             let (candidate, skipped) = match Seal::find_start(block) {
                 Some(skipped) => (true, skipped),
@@ -208,14 +208,21 @@ impl<'a> Blocks<'a> {
             }
             let start = self.read(at, FRAME_BYTES)?;
             let whole = Seal::payload_bytes(start).map_or(0, |bytes| (FRAME_BYTES + bytes) as u64);
-            if whole + CHECK_COST <= self.allowed && whole <= self.limit - at {
+            let cost = whole + CHECK_COST;
+            let skipped = if whole > self.limit - at {
+                1
+            } else if cost <= self.allowed {
                 if self.frame(seal, at)?.is_some() {
                     return Ok(Some(at));
                 }
-                self.allowed -= whole + CHECK_COST;
-            }
-            at += 1;
-            self.advance(1);
+                self.allowed -= cost;
+                1
+            } else {
+                // Goes on where so much would be allowed.
+                (cost - self.allowed).div_ceil(CHECKED_PER_BYTE)
+            };
+            at += skipped;
+            self.advance(skipped as usize);
         }
         Ok(None)
     }

@@ -11,7 +11,7 @@ use super::end_mark;
 use super::files::{Closed, path};
 use super::format::{HEADER_BYTES, Header};
 use super::lock;
-use super::raw::{Found, found, id_of, is_at, read_at};
+use super::raw::{Found, found, has_hole, id_of, is_at, read_at};
 
 /// Bytes before the end that are read: no append ends in that many zeros.
 const TAIL_BYTES: u64 = 64;
@@ -84,6 +84,10 @@ impl Watched {
                 .is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0))
         {
             return Some(format!("{shown} was overwritten with zeros"));
+        }
+        // Cut short, and lengthened by the next append.
+        if has_hole(file, HEADER_BYTES..self.end) {
+            return Some(format!("{shown} was cut short, and has a hole"));
         }
         self.older.iter().find_map(|closed| {
             let path = super::files::path(&self.directory, closed.number);
