@@ -331,8 +331,8 @@ fn keys_are_created_and_rotated_by_subcommands() {
 
     let serve = ["serve", "Ball"];
     let path = directory.0.join("herd.key");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let exposed = "herd.key: other users than its owner have access (mode 0640); chmod 600 it";
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let exposed = "herd.key: other users than its owner have access (mode 0644); chmod 600 it";
     check(&run(&serve), 2, "", exposed);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&path, "herd 1\n").unwrap();
