@@ -205,7 +205,10 @@ pub fn ask(
     };
     let mut result = once();
     for _ in 1..ATTEMPTS {
-        if !matches!(result, Err(HandshakeError::KeyRefused)) {
+        if !matches!(
+            result,
+            Err(HandshakeError::KeyRefused | HandshakeError::Reset)
+        ) {
             break;
         }
         std::thread::sleep(RETRY_PAUSE);

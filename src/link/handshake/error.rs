@@ -25,6 +25,8 @@ pub enum HandshakeError {
     Late(Duration),
     /// The other side closed the connection early.
     Closed,
+    /// The other side reset the connection, as a forwarder does whose own server is down.
+    Reset,
     /// The other side closed the connection when this server had proved its key.
     KeyRefused,
     /// The other side has no key of this herd.
@@ -63,6 +65,7 @@ impl fmt::Display for HandshakeError {
                 write!(f, "the handshake took longer than {} s", limit.as_secs())
             }
             HandshakeError::Closed => f.write_str("it closed during the handshake"),
+            HandshakeError::Reset => f.write_str("it reset the connection during the handshake"),
             HandshakeError::KeyRefused => f.write_str(
                 "it closed during the handshake: it probably has another key, or no handshake slot free",
             ),
@@ -116,7 +119,10 @@ impl HandshakeError {
     /// Returns what the other side's answer says of this server; `None` if it did not answer.
     pub(in crate::link) fn refusal(&self) -> Option<Refusal> {
         match self {
-            HandshakeError::Io(_) | HandshakeError::TimedOut | HandshakeError::Closed => None,
+            HandshakeError::Io(_)
+            | HandshakeError::TimedOut
+            | HandshakeError::Closed
+            | HandshakeError::Reset => None,
             HandshakeError::KeyRefused | HandshakeError::WrongKey => Some(Refusal::WrongKey),
             HandshakeError::Refused(reason) if reason.starts_with(NO_NEIGHBOR) => {
                 Some(Refusal::NotANeighbor)
@@ -147,10 +153,10 @@ impl From<io::Error> for HandshakeError {
 pub(in crate::link) fn failed(error: io::Error) -> HandshakeError {
     match error.kind() {
         _ if is_timeout(&error) => HandshakeError::TimedOut,
-        ErrorKind::UnexpectedEof
-        | ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::BrokenPipe => HandshakeError::Closed,
+        ErrorKind::UnexpectedEof => HandshakeError::Closed,
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+            HandshakeError::Reset
+        }
         _ => HandshakeError::Io(error),
     }
 }

@@ -26,7 +26,7 @@ const LONG_LIFE: Duration = Duration::from_secs(5);
 
 /// Failures in a row of handshakes that end when this server has proved its key, before the neighbor
 /// is said to have another: it may have been stopped, or its peer port be under a flood.
-const WRONG_KEYS: u32 = 3;
+const WRONG_KEYS: u32 = 5;
 
 /// The state between connections to one neighbor.
 #[derive(Debug)]
