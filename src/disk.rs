@@ -127,7 +127,7 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether waiting may help: the disk, a quota or the limit on the size of files is used up.
+/// Returns whether waiting may help: the disk, a quota or the limit on the size of files is used up.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -426,7 +426,7 @@ fn open(path: &Path) -> Result<File, KeyErrorKind> {
     Ok(file)
 }
 
-/// Whether users have access that should not. The file of a service is often root's, so that the
+/// Returns whether users have access that should not. The file of a service is often root's, so that the
 /// service can't change it, and readable by the group that the service runs as.
 #[cfg(unix)]
 fn is_exposed(mode: u32, is_roots: bool) -> bool {
@@ -453,7 +453,7 @@ fn put_new(path: &Path, keys: &KeyFile) -> io::Result<()> {
     }
 }
 
-/// Whether the file system has neither: as vfat, some network file systems and sandboxes.
+/// Returns whether the file system has neither: as vfat, some network file systems and sandboxes.
 fn lacks_links(error: &io::Error) -> bool {
     matches!(
         error.kind(),

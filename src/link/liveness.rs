@@ -1,4 +1,4 @@
-//! How each side of a connection shows that it is alive, and when the other side is given up.
+//! Signs of life of both sides of a connection, and the time at which the other side is given up.
 //!
 //! Only decrypted frames count as a sign of life, since anybody can send parts of frames. Each
 //! side sends something every second; where parts keep coming and no frame ends, the length of a

@@ -1,6 +1,6 @@
 //! The journal under the apply lock: appends, compaction, and when a failure is logged.
 //!
-//! What must be atomic with the cache and the numbering is here. The threads that bring the journal
+//! Everything that must be atomic with the cache and the numbering is here. The threads that bring the journal
 //! to disk, flush it, watch it and start compactions are in `upkeep`; opening it is in `open`.
 
 use log::{error, info, warn};
@@ -17,7 +17,7 @@ use crate::sync::Mutex;
 pub(super) struct Durable {
     journal: Journal,
     ack: Ack,
-    /// Whether the last append failed, so that a failure is logged once and not for each report.
+    /// True if the last append failed, so that a failure is logged once and not for each report.
     failing: bool,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Durable {
 pub(super) struct JournalState {
     /// Why reports are refused.
     failing: Option<String>,
-    /// What was done to its files; kept for a while after the journal has been written again.
+    /// The change that others made to its files; kept for a while after the journal has been written again.
     tampered: Option<String>,
 }
 

@@ -140,7 +140,7 @@ impl Replica {
         self.locations.len()
     }
 
-    /// Whether no client is known.
+    /// Returns whether no client is known.
     pub fn is_empty(&self) -> bool {
         self.locations.is_empty()
     }
@@ -388,7 +388,7 @@ impl Replica {
         }
     }
 
-    /// Whether any neighbor would be sent a record applied now.
+    /// Returns whether any neighbor would be sent a record applied now.
     pub fn has_live_links(&self) -> bool {
         self.apply.lock().flood.has_subscribers(None)
     }

@@ -24,7 +24,7 @@ const FEW_CLIENTS: usize = 1_000;
 #[derive(Debug)]
 pub(super) struct Descriptors {
     limit: usize,
-    /// What does not depend on the neighbors.
+    /// Descriptors that do not depend on the neighbors.
     fixed: usize,
     /// Maximum number of clients by the configuration.
     requested: Option<usize>,

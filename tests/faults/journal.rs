@@ -67,7 +67,7 @@ fn newest(fleet: &Fleet, server: usize) -> PathBuf {
         .unwrap()
 }
 
-/// What is done to the files of a running server's journal, and whether a new journal is needed.
+/// A change of the files of a running server's journal, and whether a new journal is needed.
 type Act = (&'static str, fn(&Fleet));
 
 const ACTS: [Act; 12] = [

@@ -1,4 +1,4 @@
-//! What a server says of its journal, and what it does to it at a stop.
+//! A server's report on its journal, and its treatment of it at a stop.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! How the program ends: exit codes and last words, whatever part of it fails or hangs.
+//! The end of the program: exit codes and last words, whatever part of it fails or hangs.
 //!
 //! The failures are those of `herd::thread`'s faults for tests, which only builds with debug
 //! assertions have.

@@ -1,4 +1,4 @@
-//! What the threads of a link do, one step at a time.
+//! The work of a link's threads, one step at a time.
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;

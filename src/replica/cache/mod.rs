@@ -62,7 +62,7 @@ impl Locations {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Whether no client is known.
+    /// Returns whether no client is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -164,7 +164,7 @@ impl Records {
         offset
     }
 
-    /// Whether a third of all units is wasted, and at least a chunk.
+    /// Returns whether a third of all units is wasted, and at least a chunk.
     fn is_wasteful(&self) -> bool {
         self.wasted > CHUNK_UNITS && 3 * self.wasted > self.chunks.len() * CHUNK_UNITS
     }

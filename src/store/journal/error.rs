@@ -36,7 +36,7 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    /// Whether there may be room later.
+    /// Returns whether there may be room later.
     pub(crate) fn is_full(&self) -> bool {
         match self {
             JournalError::Io { source, .. } => crate::disk::is_full(source),

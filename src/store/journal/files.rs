@@ -31,7 +31,7 @@ pub(super) struct Files {
     pub newest: Header,
     /// The files before it that are still needed, oldest first.
     pub older: Vec<Closed>,
-    /// Whether any of those files was damaged.
+    /// True if any of those files was damaged.
     pub older_damaged: bool,
     /// Held for as long as the journal is open.
     pub lock: Lock,

@@ -183,7 +183,7 @@ mod name {
         Ok(socket)
     }
 
-    /// Whether this user or root has the name. Any user can take any name, and must not keep a
+    /// Returns whether this user or root has the name. Any user can take any name, and must not keep a
     /// server from starting by that.
     fn is_held_by_a_server(address: &SocketAddrUnix) -> bool {
         let Ok(socket) = socket() else {

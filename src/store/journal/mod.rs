@@ -208,7 +208,7 @@ impl Journal {
         self.writer.set_windowed();
     }
 
-    /// Whether there is anything to flush.
+    /// Returns whether there is anything to flush.
     pub(crate) fn is_behind(&self) -> bool {
         self.writer.is_behind()
     }
@@ -270,7 +270,7 @@ impl Journal {
         }
     }
 
-    /// Whether there is a file to append to; on a disk that was full from the start there is none yet.
+    /// Returns whether there is a file to append to; on a disk that was full from the start there is none yet.
     pub(crate) fn has_file(&self) -> bool {
         self.writer.file().is_some()
     }
@@ -315,13 +315,13 @@ impl Journal {
         self.writer.syncer().clone()
     }
 
-    /// Whether claims are left out: after a failed append or after damage, until a compaction
+    /// Returns whether claims are left out: after a failed append or after damage, until a compaction
     /// has succeeded.
     pub(crate) fn is_frozen(&self) -> bool {
         self.writer.is_frozen()
     }
 
-    /// Whether a compaction is due when `clients` records are live: the journal is frozen, or over
+    /// Returns whether a compaction is due when `clients` records are live: the journal is frozen, or over
     /// twice as large as they are.
     pub(crate) fn wants_compaction(&self, clients: usize) -> bool {
         let live = self.compacted_bytes.max(self.live_bytes(clients));

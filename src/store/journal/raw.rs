@@ -53,7 +53,7 @@ pub(super) fn found(path: &Path) -> Found {
     }
 }
 
-/// Whether an open file is the one at that path.
+/// Returns whether an open file is the one at that path.
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     match found(path) {
         Found::Nothing => false,
@@ -88,7 +88,7 @@ pub(super) fn write_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()>
     file.write_all(bytes)
 }
 
-/// Whether a part of these bytes was never written. The file's own offset changes.
+/// Returns whether a part of these bytes was never written. The file's own offset changes.
 #[cfg(target_os = "linux")]
 pub(super) fn has_hole(file: &File, bytes: std::ops::Range<u64>) -> bool {
     let hole = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(bytes.start));

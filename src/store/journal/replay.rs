@@ -53,7 +53,7 @@ pub(super) struct Contents {
     pub end: u64,
     /// Unreadable stretches before that, as offset and length.
     pub holes: Vec<(u64, u64)>,
-    /// Whether further stretches are added to the last one.
+    /// True if further stretches are added to the last one.
     holes_full: bool,
 }
 

@@ -25,7 +25,7 @@ struct Shared {
     /// Bytes appended since opening. Raised once the bytes are with the kernel.
     appended: AtomicU64,
     files: Mutex<Files>,
-    /// Whether a sync has failed. No later one may report success.
+    /// True if a sync has failed. No later one may report success.
     failed: AtomicBool,
     /// Makes syncs fail.
     #[cfg(test)]
@@ -37,7 +37,7 @@ struct Files {
     /// Files that may hold bytes that are not on disk, oldest first; the last is the newest file.
     /// Empty while there is no file to append to.
     open: Vec<Arc<File>>,
-    /// Whether their names may not be in the folder on disk yet.
+    /// True if their names may not be in the folder on disk yet.
     new_name: bool,
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Watched {
     pub(super) file: Option<Arc<File>>,
     /// Length of that file up to the last append; it may have grown since.
     pub(super) end: u64,
-    /// Whether an append found a part of it gone.
+    /// True if an append found a part of it gone.
     pub(super) lost: bool,
     pub(super) older: Vec<Closed>,
     pub(super) lock: Option<Arc<File>>,

@@ -127,7 +127,7 @@ fn copy(memory: &mut [u8], bytes: &[u8]) -> bool {
     true
 }
 
-/// Whether the file system is known to overwrite blocks in place.
+/// Returns whether the file system is known to overwrite blocks in place.
 #[cfg(target_os = "linux")]
 pub(super) fn suits(file: &File) -> bool {
     /// `statfs(2)` lists them: ext2 to ext4, XFS, F2FS, tmpfs.

@@ -38,9 +38,9 @@ pub(super) struct Writer {
     end_mark: EndMark,
     /// Length of the file up to the last whole append.
     end: u64,
-    /// Whether bytes behind `end` are left from a failed append and could not be cut off yet.
+    /// True if bytes behind `end` are left from a failed append and could not be cut off yet.
     torn: bool,
-    /// Whether claims are left out, after a failed append or after damage.
+    /// True if claims are left out, after a failed append or after damage.
     frozen: bool,
     /// Number of appends that have failed.
     failures: u64,
@@ -49,15 +49,15 @@ pub(super) struct Writer {
     /// The last frame in `buffer` while it may grow: its offset there, and its kind. Appends that
     /// gather share frames, and so the cost of a checksum.
     open: Option<(usize, Kind)>,
-    /// Whether appends wait in `buffer` for a flush.
+    /// True if appends wait in `buffer` for a flush.
     lazy: bool,
-    /// Whether small appends are to go through windows, where that works.
+    /// True if small appends are to go through windows, where that works.
     wants_windows: bool,
-    /// Whether small appends go through windows.
+    /// True if small appends go through windows.
     windowed: bool,
-    /// Whether an append found a part of the file gone: until the next file, none can succeed.
+    /// True if an append found a part of the file gone: until the next file, none can succeed.
     lost: bool,
-    /// Whether the file has reached the limit on the size of files.
+    /// True if the file has reached the limit on the size of files.
     outgrown: bool,
     /// The current window; it begins before `end`, and behind `end` it is zeros.
     window: Option<Window>,
@@ -104,7 +104,7 @@ impl Writer {
         self.end
     }
 
-    /// Whether claims are to be left out.
+    /// Returns whether claims are to be left out.
     pub(super) fn is_frozen(&self) -> bool {
         self.frozen
     }
@@ -119,7 +119,7 @@ impl Writer {
         self.failures
     }
 
-    /// Whether frames wait to be written.
+    /// Returns whether frames wait to be written.
     pub(super) fn is_behind(&self) -> bool {
         !self.buffer.is_empty()
     }
@@ -156,12 +156,12 @@ impl Writer {
         &self.end_mark
     }
 
-    /// Whether the file has reached the limit on the size of files.
+    /// Returns whether the file has reached the limit on the size of files.
     pub(super) fn is_outgrown(&self) -> bool {
         self.outgrown
     }
 
-    /// Whether an append found a part of the file gone.
+    /// Returns whether an append found a part of the file gone.
     pub(super) fn is_lost(&self) -> bool {
         self.lost
     }

@@ -173,7 +173,7 @@ fn garbage_is_searched_in_a_time_that_grows_with_its_length_only() {
     assert!(ids.is_superset(&ever) && !recovered.damage.is_empty());
 }
 
-/// What a damage does to the bytes of a file.
+/// Effect of a damage on the bytes of a file.
 fn damage(random: &mut fastrand::Rng, bytes: &mut Vec<u8>) -> String {
     let length = bytes.len();
     let from = random.usize(..=length);

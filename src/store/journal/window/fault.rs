@@ -14,7 +14,7 @@ struct Target {
     start: AtomicUsize,
     /// 0 while it copies nothing.
     end: AtomicUsize,
-    /// Whether a page of it had to be replaced.
+    /// True if a page of it had to be replaced.
     lost: AtomicBool,
 }
 
