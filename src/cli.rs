@@ -339,7 +339,15 @@ impl ServeArguments {
     /// created: the running servers use another one.
     pub(crate) fn read_again(&self) -> Result<(Topology, KeyFile), Box<dyn Error>> {
         let topology = Topology::load(&self.servers)?;
-        let keys = KeyFile::load(&key_file(self.key_file.as_deref(), &self.servers))?;
+        let path = key_file(self.key_file.as_deref(), &self.servers);
+        let keys = KeyFile::load(&path).map_err(|error| match error.kind {
+            // A new key would be another herd's.
+            KeyErrorKind::Missing => format!(
+                "{}: there is no such file; copy the key file of the herd there",
+                path.display()
+            ),
+            _ => error.to_string(),
+        })?;
         Ok((topology, keys))
     }
 

@@ -18,7 +18,7 @@ use cli::{ServeArguments, Subcommand};
 use crossbeam_channel::{Receiver, bounded, select, unbounded};
 use herd::config::keys::KeyErrorKind;
 use herd::logging::LogWriter;
-use herd::server::{Server, Sockets};
+use herd::server::{ReloadError, Server, Sockets};
 use log::{error, info};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -241,10 +241,15 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
         }
         match reload(serve, &mut server) {
             Ok(changes) => info!("reloaded: {changes}"),
-            Err(reason) => error!(
-                "reload failed, keeping the current configuration: {}",
-                reason.to_string().replace('\n', "; ")
-            ),
+            Err(reason) => {
+                let kept = if matches!(reason.downcast_ref(), Some(ReloadError::Threads(_))) {
+                    ""
+                } else {
+                    ", keeping the current configuration"
+                };
+                let reason = reason.to_string().replace('\n', "; ");
+                error!("reload failed{kept}: {reason}");
+            }
         }
     }
     let lost = stop(server);

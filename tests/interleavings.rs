@@ -52,7 +52,7 @@ use model::time::Timestamp;
 use model::vector::Vector;
 use record::Record;
 use replica::Replica;
-use replica::outbox::{LinkId, NeighborStart, OutboxReceiver, QUEUE_GROUPS, Queued};
+use replica::outbox::{LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES, Queued};
 
 /// The server that takes the reports.
 const ORIGIN: &[u8] = b"Ball";
@@ -277,7 +277,7 @@ fn nothing_is_claimed_that_is_not_stored(server: Arc<impl Server + 'static>) {
 
 /// A marker is queued behind all reports that it covers, and each report is queued once.
 fn a_marker_is_behind_what_it_covers(server: Arc<impl Server + 'static>) {
-    let (link, outbox) = server.add_link(QUEUE_GROUPS);
+    let (link, outbox) = server.add_link(QUEUE_BATCHES);
     let mut neighbor = Neighbor::default();
     neighbor.resync(&*server, link, Order::LiveThenScan);
     let timer = Arc::clone(&server);
@@ -508,7 +508,7 @@ fn main() {
         a_marker_is_behind_what_it_covers(sound());
     });
     holds("a resync and the queue miss nothing", || {
-        a_resync_and_the_queue_miss_nothing(sound(), QUEUE_GROUPS, Order::LiveThenScan);
+        a_resync_and_the_queue_miss_nothing(sound(), QUEUE_BATCHES, Order::LiveThenScan);
     });
     holds("a queue that overflows misses nothing", || {
         a_resync_and_the_queue_miss_nothing(sound(), 1, Order::LiveThenScan);
@@ -536,7 +536,7 @@ fn main() {
         a_marker_is_behind_what_it_covers(broken(Fault::QueuedAfterRelease));
     });
     is_noticed("a link that begins to queue after the scan", || {
-        a_resync_and_the_queue_miss_nothing(sound(), QUEUE_GROUPS, Order::ScanThenLive);
+        a_resync_and_the_queue_miss_nothing(sound(), QUEUE_BATCHES, Order::ScanThenLive);
     });
     is_noticed("records of an old start taken for the new one's", || {
         a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(2);

@@ -26,7 +26,7 @@ readonly RELOAD_SECONDS=10
 
 # Log texts after a reload that succeeded and one that was refused.
 readonly RELOADED='reloaded: '
-readonly REFUSED='reload failed, keeping the current configuration: '
+readonly REFUSED='reload failed(, keeping the current configuration)?: '
 
 # An id of this boot of the machine.
 read -r boot_id 2>/dev/null </proc/sys/kernel/random/boot_id || boot_id=unknown

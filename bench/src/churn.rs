@@ -1,7 +1,7 @@
 //! `herd-bench churn`: connections that come and go as fast as they can.
 //!
 //! Nothing that a server holds for a client may outlive it, so descriptors and memory must be
-//! the same before and after, and a good client must be served at once when it is over.
+//! the same before and after, and a good client must be served within 10 s when it is over.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;

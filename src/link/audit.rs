@@ -67,7 +67,7 @@ impl PeerDigests {
     }
 }
 
-/// Returns the moment up to which records count that are compared at `now`.
+/// Returns the moment up to which records count in a comparison at `now`.
 pub(crate) fn settled(now: Timestamp) -> Timestamp {
     let age = u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX);
     Timestamp::from_nanos(now.as_nanos().saturating_sub(age))

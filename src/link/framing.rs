@@ -67,7 +67,7 @@ impl Stream for &TcpStream {
     }
 }
 
-/// The way out of a link's protocol: a place for its lines, and the time.
+/// Output of a link's protocol: a sink for its lines, and the time.
 pub(super) trait Transport {
     /// Sends whole lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<()>;

@@ -20,7 +20,7 @@ pub struct AnotherHerd;
 
 impl fmt::Display for AnotherHerd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the key file names another herd, which takes a restart")
+        f.write_str("the key file names another herd; changing it requires a restart")
     }
 }
 

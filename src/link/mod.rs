@@ -1,6 +1,6 @@
 //! The links of a server to its neighbors: the one owner of their state and their threads.
 //!
-//! A server dials each of its neighbors: that connection carries its own records to the neighbor,
+//! A server dials each of its neighbors: that connection carries records to the neighbor,
 //! and the neighbor's vector and acknowledgements back. So between two neighbors there are two
 //! connections, one for each direction of the flood, and neither side has to agree on who dials.
 //!
@@ -285,6 +285,9 @@ impl Links {
         }
         self.stopper.stop();
         self.audit.join();
+        for neighbor in self.neighbors.all() {
+            neighbor.close(CloseReason::Stopping);
+        }
         self.receivers.stop();
         if is_alone {
             0

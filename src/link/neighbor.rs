@@ -9,15 +9,15 @@
 //! under the apply lock. An overflow of the queue shows in the outbox, and is read from there.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender as Channel;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
-use crate::link::sender::orders::Request;
+use crate::link::sender::orders::{CloseReason, Request};
 use crate::model::digest::DigestDifference;
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
@@ -136,8 +136,8 @@ pub(super) struct Neighbor {
     link: LinkId,
     /// Requests to its sender thread, from any thread.
     requests: Channel<Request>,
-    /// Removed from `servers.txt`. Writer: the owner of all links.
-    dismissed: AtomicBool,
+    /// Reason for which its connections are to be closed. Writer: the owner of all links.
+    closing: OnceLock<CloseReason>,
     /// Records written over this connection. Writer: the sender thread.
     written: AtomicU64,
     /// Writer: the sender thread.
@@ -189,7 +189,7 @@ impl Neighbor {
             name: name.to_owned(),
             link,
             requests,
-            dismissed: AtomicBool::new(false),
+            closing: OnceLock::new(),
             written: AtomicU64::new(0),
             connection: Mutex::default(),
             acknowledged: AtomicU64::new(0),
@@ -228,14 +228,15 @@ impl Neighbor {
         let _ = self.requests.try_send(Request::ResyncAll);
     }
 
-    /// Notes that it is no longer a neighbor.
-    pub(super) fn dismiss(&self) {
-        self.dismissed.store(true, Ordering::Release);
+    /// Notes that its connections are to be closed, and why.
+    pub(super) fn close(&self, reason: CloseReason) {
+        // The first reason counts.
+        let _ = self.closing.set(reason);
     }
 
-    /// Returns whether it is no longer a neighbor.
-    pub(super) fn is_dismissed(&self) -> bool {
-        self.dismissed.load(Ordering::Acquire)
+    /// Returns the reason for which its connections are to be closed.
+    pub(super) fn closing(&self) -> Option<CloseReason> {
+        self.closing.get().copied()
     }
 
     /// Notes that it is being dialed.
@@ -399,10 +400,10 @@ impl Neighbors {
         self.0.write().insert(neighbor.name.clone(), neighbor);
     }
 
-    /// Removes a neighbor, which is dismissed from then on.
+    /// Removes a neighbor, whose connections are to be closed.
     pub(super) fn dismiss(&self, name: &str) {
         if let Some(neighbor) = self.0.write().remove(name) {
-            neighbor.dismiss();
+            neighbor.close(CloseReason::Dismissed);
         }
     }
 

@@ -35,7 +35,7 @@ const ATTEMPTS: usize = 3;
 /// Pause between two of them.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Time kept back from the digest's for the answer to be sent.
+/// Part of the time for an answer that is kept for sending it.
 const SENDING: Duration = Duration::from_millis(300);
 
 /// Maximum number of links in an answer; one with more is refused.
@@ -60,7 +60,7 @@ const MAX_STATUS_BYTES: usize = (1 + MAX_PROBLEMS + MAX_LINKS) * MAX_JSON_BYTES;
 pub struct ServerStatus {
     /// Number of clients whose location it knows.
     pub records: u64,
-    /// Number of its start, which grows.
+    /// Epoch of its start.
     pub epoch: u64,
     /// Milliseconds since it was started.
     pub uptime_ms: u64,

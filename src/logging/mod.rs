@@ -32,8 +32,8 @@ use queue::Queue;
 use throttle::LogThrottle;
 use time_prefix::TimePrefix;
 
-/// Bytes of lines that are buffered before they are queued. The memory of the queue is cold, and the
-/// release of a lock after a line was copied there waits for it; these bytes stay in the cache.
+/// Bytes of lines that are buffered before they are queued. These stay in the processor's cache; the
+/// memory of the queue does not, and a lock that is held while a line is copied there is held longer.
 const GROUP_BYTES: usize = 8 << 10;
 
 /// Longest time that a line stays in memory.

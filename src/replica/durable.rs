@@ -246,8 +246,8 @@ impl Replica {
         durable.map_or(0, |durable| durable.journal.missing_own())
     }
 
-    /// Compacts the journal if it has grown to twice the size of the live records, or has failed
-    /// before. Reports go on meanwhile. Returns whether it was compacted.
+    /// Compacts the journal if it has grown to twice the size of the live records and over 64 MiB, or
+    /// has failed before. Reports go on meanwhile. Returns whether it was compacted.
     pub(super) fn compact_journal(&self) -> Result<bool, JournalError> {
         let begun = {
             let Apply {

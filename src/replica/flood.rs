@@ -100,7 +100,7 @@ impl Flood {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::outbox::{Depth, QUEUE_BYTES, QUEUE_GROUPS, Queued};
+    use crate::replica::outbox::{Depth, QUEUE_BATCHES, QUEUE_BYTES, Queued};
 
     fn lines(text: &str) -> Batch {
         Batch::new(text.into(), 1)
@@ -127,9 +127,9 @@ mod tests {
     #[test]
     fn only_live_links_other_than_the_source_get_lines() {
         let mut flood = Flood::default();
-        let (a, outbox_a) = flood.add(QUEUE_GROUPS);
-        let (b, outbox_b) = flood.add(QUEUE_GROUPS);
-        let (c, outbox_c) = flood.add(QUEUE_GROUPS);
+        let (a, outbox_a) = flood.add(QUEUE_BATCHES);
+        let (b, outbox_b) = flood.add(QUEUE_BATCHES);
+        let (c, outbox_c) = flood.add(QUEUE_BATCHES);
         flood.set_live(first(a));
         assert!(flood.has_subscribers(None));
         assert!(!flood.has_subscribers(Some(first(a))));
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn bytes_are_bounded_too() {
         let mut flood = Flood::default();
-        let (slow, outbox) = flood.add(QUEUE_GROUPS);
+        let (slow, outbox) = flood.add(QUEUE_BATCHES);
         flood.set_live(first(slow));
         let big = Batch::new(vec![b'x'; QUEUE_BYTES / 2], 1);
         flood.publish(&big, None);
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_dead_neighbor_holds_nothing() {
         let mut flood = Flood::default();
-        let (dead, outbox) = flood.add(QUEUE_GROUPS);
+        let (dead, outbox) = flood.add(QUEUE_BATCHES);
         flood.set_live(first(dead));
         flood.publish(&lines("one"), None);
         flood.set_down(dead);
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn queued_lines_are_counted() {
         let mut flood = Flood::default();
-        let (link, outbox) = flood.add(QUEUE_GROUPS);
+        let (link, outbox) = flood.add(QUEUE_BATCHES);
         flood.set_live(first(link));
         flood.publish(&Batch::new(b"one\ntwo\n".to_vec(), 2), None);
         flood.publish(&Batch::new(b"marker\n".to_vec(), 0), None);
@@ -207,10 +207,10 @@ mod tests {
     #[test]
     fn a_new_link_is_not_taken_for_a_removed_one() {
         let mut flood = Flood::default();
-        let (gone, outbox_gone) = flood.add(QUEUE_GROUPS);
+        let (gone, outbox_gone) = flood.add(QUEUE_BATCHES);
         flood.set_live(first(gone));
         flood.remove(gone);
-        let (new, outbox) = flood.add(QUEUE_GROUPS);
+        let (new, outbox) = flood.add(QUEUE_BATCHES);
         flood.set_live(first(new));
         flood.set_live(first(gone));
         flood.publish(&lines("one"), Some(first(gone)));
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn a_later_start_of_the_source_gets_its_lines_and_markers_behind_them() {
         let mut flood = Flood::default();
-        let (link, outbox) = flood.add(QUEUE_GROUPS);
+        let (link, outbox) = flood.add(QUEUE_BATCHES);
         let second = NeighborStart { link, epoch: 2 };
         flood.set_live(second);
         flood.publish(&lines("of the first start"), Some(first(link)));

@@ -1,7 +1,7 @@
 //! A server's replica: the one place where reports are applied, from clients and from neighbors.
 //!
-//! Every record that wins goes through `Replica::commit`: the reports of a turn are one group under
-//! the apply lock, within which they are compared with the cache, numbered, appended to the journal
+//! Every record that wins goes through `Replica::commit`: consecutive reports of a turn are one group
+//! under the apply lock, within which they are compared with the cache, numbered, appended to the journal
 //! and queued for the neighbors. Time is an argument; there is no socket and no clock here, but for
 //! `open` and `upkeep`.
 //!
@@ -30,7 +30,7 @@ use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::cache::{ClientHash, Locations};
 use crate::replica::flood::Flood;
-use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_GROUPS};
+use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES};
 use crate::store::journal::SyncPosition;
 use crate::sync::{self as atomic, AtomicBool, Mutex};
 use durable::{Change, Durable, JournalState};
@@ -145,7 +145,7 @@ impl Replica {
         self.locations.is_empty()
     }
 
-    /// Applies one turn's reports from a client, all received at the same moment, and appends the
+    /// Applies consecutive reports of one turn of a client, all received at the same moment, and appends the
     /// outcome of each to `outcomes`.
     ///
     /// A report whose time is not later than the stored one's is acknowledged, but neither stored
@@ -294,12 +294,12 @@ impl Replica {
 
     /// Adds a neighbor, down at first, and returns its queue.
     pub fn add_link(&self) -> (LinkId, OutboxReceiver) {
-        self.add_link_bounded(QUEUE_GROUPS)
+        self.add_link_bounded(QUEUE_BATCHES)
     }
 
-    /// Adds a neighbor whose queue holds at most `groups` groups.
-    pub fn add_link_bounded(&self, groups: usize) -> (LinkId, OutboxReceiver) {
-        self.apply.lock().flood.add(groups)
+    /// Adds a neighbor whose queue holds at most `batches` batches.
+    pub fn add_link_bounded(&self, batches: usize) -> (LinkId, OutboxReceiver) {
+        self.apply.lock().flood.add(batches)
     }
 
     /// Removes a neighbor and its queue.

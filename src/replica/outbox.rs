@@ -12,7 +12,7 @@ use crate::model::vector::Vector;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Receiver, Sender, TryRecvError, bounded};
 
 /// Batches of records held for one neighbor; past this its link is dirty.
-pub const QUEUE_GROUPS: usize = 16_384;
+pub const QUEUE_BATCHES: usize = 16_384;
 
 /// Bytes of records held for one neighbor; past this its link is dirty.
 pub const QUEUE_BYTES: usize = 16 << 20;

@@ -1,4 +1,4 @@
-//! Prunes the version vector of epochs that no record is left of.
+//! Prunes epochs without a live record from the version vector.
 //!
 //! Every start of a server adds an entry to the vectors of the whole herd. Once all reports of that
 //! epoch have been superseded, the entry is of no use; without it less is claimed, which at worst

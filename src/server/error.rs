@@ -90,7 +90,8 @@ impl fmt::Display for TooFewDescriptors {
 
 impl std::error::Error for TooFewDescriptors {}
 
-/// Errors of reloading the configuration. Except for the last one, nothing has been changed.
+/// Errors of reloading the configuration. After any but [`Threads`](Self::Threads), nothing has been
+/// changed.
 #[derive(Debug)]
 pub enum ReloadError {
     /// The new `servers.txt` does not list this server.
@@ -104,8 +105,8 @@ pub enum ReloadError {
     Descriptors(TooFewDescriptors),
     /// A limit of the system on threads is too low for so many neighbors.
     TooManyThreads(TooManyThreads),
-    /// No thread can be started for a new neighbor. All possible changes have been made; the next
-    /// reload tries the rest again.
+    /// No thread can be started for a new neighbor. All other changes have been made; the next reload
+    /// tries this one again.
     Threads(io::Error),
 }
 
@@ -128,7 +129,10 @@ impl fmt::Display for ReloadError {
             ReloadError::Descriptors(error) => write!(f, "{error}"),
             ReloadError::TooManyThreads(error) => write!(f, "{error}"),
             ReloadError::Threads(error) => {
-                write!(f, "cannot start a thread for a new neighbor: {error}")
+                write!(
+                    f,
+                    "cannot start a thread for a new neighbor, all else is in force: {error}"
+                )
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The shared pool: an idle connection holds no worker.
 //!
 //! All sockets are registered, edge-triggered, with one epoll instance, and the workers share it as
-//! leader and followers. A free worker becomes the poller: it blocks in the wait, takes all
+//! leader and followers. A free worker becomes the poller: it blocks in the wait, takes the
 //! connections that are ready, and gives each a turn itself before it polls again. Others sleep.
 //! They are woken only when a poll brought more than one worker should handle, since a wake-up
 //! costs more than a turn: one hot worker that shares its wake-up among many requests beats
@@ -43,8 +43,8 @@ use crate::model::time::Tick;
 const EVENTS: usize = 256;
 
 /// Queued work that one worker does alone; past this it wakes another, if there is a processor for
-/// it. To be woken and to sleep again costs about 10 µs of CPU time, and takes 30 to 50 µs. So of
-/// 200 µs it is a twentieth, and the last of them are served earlier.
+/// it. Waking and sleeping again cost about 10 µs of CPU time, a twentieth of this, and take 30 to
+/// 50 µs, so the last of the waiting connections are served earlier than by one worker.
 const HELP_THRESHOLD: Duration = Duration::from_micros(200);
 
 /// Cost past which a turn is expensive: more than twice the cost of waking a worker for it.

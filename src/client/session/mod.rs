@@ -1,9 +1,9 @@
 //! One client's side of the protocol: bounded lines in, replies out.
 //!
 //! A session does not know how its worker waits. It runs one *turn* at a time: it reads what the
-//! client has sent, answers every whole line, and writes the replies. Anything that a turn leaves
-//! over (half a line, replies that the client does not take yet) stays with the session, so a
-//! worker is free after every turn, and an idle session owns no buffer.
+//! client has sent, answers at most 16 whole lines, and writes the replies. Anything that a turn leaves
+//! over (further lines, half a line, replies that the client does not take yet) stays with the
+//! session, so a worker is free after every turn, and an idle session owns no buffer.
 //!
 //! Both kinds of pool run this code: the dedicated pool over a blocking socket, the shared pool
 //! over one that returns "would block".
@@ -368,7 +368,7 @@ impl Session {
     }
 
     /// Handles the end of input: the client has closed, unless this server has cut a blocked read
-    /// short. After that, the rest is half a line and not a last line without an ending.
+    /// short. What is left of the input is then half a line, not a last line without an ending.
     fn end_of_input(&mut self, services: &Services) {
         if let Some(reason) = self.overdue(services) {
             self.close(reason);

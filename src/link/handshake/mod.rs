@@ -1,7 +1,7 @@
 //! Authenticates and identifies a peer before any record is accepted.
 //!
-//! First both sides prove that they hold a key of the herd ([`noise`]); a side that
-//! does not is sent nothing. Then, encrypted, the dialer sends `HELLO`, the other side answers with
+//! First both sides prove that they hold a key of the herd ([`noise`](super::noise)); a dialer that does
+//! not is sent nothing. Then, encrypted, the dialer sends `HELLO`, the other side answers with
 //! its own `HELLO`, or with `BYE` and the reason. Both check the other's, so a refusal is known,
 //! with its reason, at both ends.
 //!

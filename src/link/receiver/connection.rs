@@ -110,10 +110,13 @@ impl<T: Transport> Connection<T> {
 
     /// Does what is due: to be called before each block of lines, and several times a second.
     pub(in crate::link) fn tick(&self, now: Instant) -> Result<(), End> {
-        if self.neighbor.is_dismissed() {
-            let line = format!("BYE {}\n", CloseReason::Dismissed);
-            self.back.write(line.as_bytes())?;
-            return Err(End::Closed("no longer a neighbor".to_owned()));
+        if let Some(reason) = self.neighbor.closing() {
+            self.back.write(format!("BYE {reason}\n").as_bytes())?;
+            let text = match reason {
+                CloseReason::Stopping => "this server stops",
+                CloseReason::Dismissed | CloseReason::Moved => "no longer a neighbor",
+            };
+            return Err(End::Closed(text.to_owned()));
         }
         if now >= self.liveness.deadline() {
             return Err(End::Silent(self.liveness.reason(now)));
@@ -126,7 +129,7 @@ impl<T: Transport> Connection<T> {
         self.liveness.note(filled, now);
         match filled {
             // The owner ends the reading side, so that the neighbor is sent the reason now.
-            Filled::End if self.neighbor.is_dismissed() => Ok(()),
+            Filled::End if self.neighbor.closing().is_some() => Ok(()),
             Filled::End => Err(End::Closed("closed by the neighbor".to_owned())),
             Filled::Frames | Filled::Part => Ok(()),
         }

@@ -125,11 +125,21 @@ impl<S: Shut, B: Clone> Registry<S, B> {
             .retain(|_, current| current.connection != connection);
     }
 
-    /// Shuts all connections, and refuses any others.
+    /// Wakes the threads of the neighbors' connections, which can still write; shuts all others, and
+    /// refuses new ones.
     pub(in crate::link) fn stop(&mut self) {
         self.stopping = true;
-        for stream in self.streams.values() {
-            stream.shut(Shutdown::Both);
+        let current = |number| {
+            self.by_neighbor
+                .values()
+                .any(|one| one.connection == number)
+        };
+        for (number, stream) in &self.streams {
+            stream.shut(if current(*number) {
+                Shutdown::Read
+            } else {
+                Shutdown::Both
+            });
         }
     }
 }

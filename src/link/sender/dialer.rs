@@ -11,6 +11,7 @@ use crate::config::topology::Address;
 use crate::link::neighbor::{Neighbor, Refusal};
 use crate::link::refusals::RejectedPeers;
 use crate::link::sender::attempt::DialError;
+use crate::link::sender::orders::CloseReason;
 use crate::model::time::Timestamp;
 
 /// Time after the start during which a neighbor that does not answer is no reason for a warning:
@@ -82,7 +83,10 @@ impl Dialer {
     pub(in crate::link) fn lost(&mut self, error: &io::Error, now: Instant, at: Timestamp) {
         let reason = error.to_string();
         let was_long = now >= self.connected + LONG_LIFE;
-        let level = if was_long || reason != self.lost {
+        let level = if reason == CloseReason::Stopping.to_string() {
+            // The neighbor is being stopped or restarted, which somebody meant to do.
+            Level::Info
+        } else if was_long || reason != self.lost {
             Level::Warn
         } else {
             Level::Debug

@@ -46,7 +46,7 @@ pub(in crate::link) struct Feed {
     /// Epoch of the neighbor's start that is connected, or was last.
     epoch: u64,
     /// The neighbor's vector, while a resync from it is due.
-    lacking: Option<Vector>,
+    resync_from: Option<Vector>,
     /// When the cache may be scanned for this neighbor again.
     resync_allowed: Instant,
     /// Nothing has been written since the last sign of life was due.
@@ -68,7 +68,7 @@ impl Feed {
             neighbor,
             outbox,
             epoch: 0,
-            lacking: None,
+            resync_from: None,
             resync_allowed: now,
             is_quiet: false,
         }
@@ -84,7 +84,7 @@ impl Feed {
     /// written or read.
     pub(in crate::link) fn connected(&mut self, epoch: u64) {
         (self.epoch, self.is_quiet) = (epoch, false);
-        self.lacking = None;
+        self.resync_from = None;
         self.neighbor.connected();
     }
 
@@ -96,18 +96,18 @@ impl Feed {
     /// Takes the neighbor's vector: a resync is due.
     pub(in crate::link) fn take_vector(&mut self, vector: Vector) {
         self.neighbor.holds(&vector);
-        self.lacking = Some(vector);
+        self.resync_from = Some(vector);
     }
 
     /// Returns when [`resync`](Self::resync) is to be called, if at all.
     pub(in crate::link) fn resync_due(&self) -> Option<Instant> {
-        self.lacking.as_ref().map(|_| self.resync_allowed)
+        self.resync_from.as_ref().map(|_| self.resync_allowed)
     }
 
     /// Sends the records that the neighbor lacks from the cache. The link is live from before the
     /// scan, so records applied meanwhile queue behind it.
     pub(in crate::link) fn resync(&mut self, to: &mut impl Transport) -> io::Result<()> {
-        let Some(held) = self.lacking.take() else {
+        let Some(held) = self.resync_from.take() else {
             return Ok(());
         };
         self.neighbor.resyncing();
@@ -116,7 +116,7 @@ impl Feed {
             epoch: self.epoch,
         };
         let Some(captured) = self.replica.set_live_within(start, LOCK_WAIT) else {
-            self.lacking = Some(held);
+            self.resync_from = Some(held);
             self.resync_allowed = to.now() + LOCK_WAIT;
             return Ok(());
         };
@@ -147,7 +147,7 @@ impl Feed {
         match request {
             Request::Repair(buckets) if self.neighbor.is_resynced() => self.repair(buckets, to),
             Request::ResyncAll if self.neighbor.is_resynced() => {
-                self.lacking = Some(Vector::default());
+                self.resync_from = Some(Vector::default());
                 Ok(())
             }
             Request::Repair(_) | Request::ResyncAll | Request::Wake => Ok(()),
@@ -283,7 +283,7 @@ impl Feed {
 
     fn ask_for_vector(&self, to: &mut impl Transport) -> io::Result<()> {
         warn!(
-            "the queue for neighbor {} overflowed: sending from the cache",
+            "the queue for neighbor {} overflowed: asking for its vector, to send the rest from the cache",
             self.neighbor.name()
         );
         to.write(b"RESYNC\n")

@@ -158,7 +158,7 @@ impl Script {
             }
             ["dismiss", server, neighbor] => {
                 let link = &self.servers[server].links[neighbor];
-                link.neighbor.dismiss();
+                link.neighbor.close(CloseReason::Dismissed);
                 self.servers[server].registry.wake(neighbor);
                 self.order(server, neighbor, &Order::End(CloseReason::Dismissed));
             }
@@ -170,6 +170,9 @@ impl Script {
                 let names: Vec<_> = self.servers[server].links.keys().cloned().collect();
                 for name in names {
                     self.order(server, &name, &Order::End(CloseReason::Stopping));
+                    let server = self.servers.get_mut(server).unwrap();
+                    server.links[&name].neighbor.close(CloseReason::Stopping);
+                    server.registry.stop();
                 }
             }
             ["status", server] => {
@@ -274,7 +277,7 @@ impl Script {
         let knows = |name: &str| {
             links
                 .get(name)
-                .is_some_and(|link| !link.neighbor.is_dismissed())
+                .is_some_and(|link| link.neighbor.closing().is_none())
         };
         let deadline = Instant::now() + Duration::from_secs(60);
         let (dialer, acceptor) = std::thread::scope(|scope| {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Errors of opening, appending to, syncing or compacting a journal.
 #[derive(Debug)]
 pub enum JournalError {
-    /// The file system refused. After an append the journal is as it was before, and frozen.
+    /// The file system refused. After a failed append the journal is as it was before, and frozen.
     Io {
         /// The operation, as in "appending to".
         doing: &'static str,
