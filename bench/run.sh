@@ -119,6 +119,8 @@ main() {
     need_toolchain || die 1 "the comparison can't be built"
     set_up
     echo "building the herd and its tools"
+    # The runner starts the programs from there, and so do the variants.
+    export CARGO_TARGET_DIR=$root/target
     cargo build --release --workspace --locked || die 1 "the build failed"
     target/release/herd-bench run --out "$out" ${flags[@]+"${flags[@]}"} \
         ${left_out[@]+"${left_out[@]}"} || die 1 "the run failed"

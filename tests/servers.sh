@@ -51,6 +51,11 @@ free_lock() {
     exec {lock}>&-
 }
 
+# Succeeds while another run.sh starts or stops servers.
+is_locked() {
+    ! (flock -n 9) 9>"$state_dir/lock"
+}
+
 # --- Settings and servers ------------------------------------------------------------------------
 
 # Takes settings that the command line leaves open from the last start, else the defaults. A start of
@@ -237,6 +242,10 @@ watch_servers() {
         after=" ${running[*]} "
         for name in "$@"; do
             if [[ $before == *" $name "* && $after != *" $name "* ]]; then
+                if is_locked; then
+                    complain "$name is being stopped or restarted by another run.sh"
+                    continue
+                fi
                 pause 0.05
                 find_exit_code "$name"
                 complain "$name has ended, exit code ${exit_code:-unknown};" \
