@@ -8,7 +8,7 @@
 //! Nothing waits here, neither for a peer nor for a disk: sockets are non-blocking, and watched by
 //! [`poller`]. A peer that is identified leaves for a thread of the
 //! [`receiver`](super::receiver). The protocol of the handshake is in
-//! [`accept`](crate::link::handshake::accept).
+//! [`accept`](mod@crate::link::handshake::accept).
 
 mod poller;
 mod slots;
