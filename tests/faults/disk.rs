@@ -75,8 +75,18 @@ fn a_full_disk_refuses_only_reports_and_recovers_once_there_is_space() {
             kept.push((client, reply));
             number += 1;
         }
-        let line = report(&known, "+3+3");
-        assert_eq!(at_ball.ask(&line), format!("? {line}"), "a known client");
+        // A shorter report may still fit where a longer one did not.
+        let mut reply = reply;
+        loop {
+            let line = report(&known, "+3+3");
+            let answer = at_ball.ask(&line);
+            if answer == format!("? {line}") {
+                break;
+            }
+            assert!(answer.starts_with("AT Ball "), "{answer}");
+            assert!(start.elapsed() < Duration::from_secs(10), "never full");
+            reply = answer;
+        }
         // Queries and links are not affected.
         assert_eq!(at_ball.whatsat(&known), reply);
         kept.push((known, reply));
