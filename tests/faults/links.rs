@@ -55,8 +55,9 @@ fn a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings() {
         let mut fleet = Fleet::pair("empty", &["--log-level", "info"]).with_proxies();
         fleet.start_all();
         await_links(&fleet);
-        // What Ball sends from here on is on its way until it is released.
-        fleet.link(BALL, WELSH).hold(true, false);
+        // What Ball sends from here on is on its way until it is released. So is what Welsh sends
+        // back: it would end the connection once Ball is gone, and what is on its way with it.
+        fleet.link(BALL, WELSH).hold(true, true);
         report_all(&fleet, BALL, "on-the-way", 2_000);
         wait_until("all is on its way", || {
             fleet.link_status(BALL, WELSH).queue.records == 0
@@ -66,10 +67,11 @@ fn a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings() {
         fleet.start(BALL);
         wait_until("Welsh feeds the new Ball", || fleet.is_live(WELSH, BALL));
         std::thread::sleep(Duration::from_millis(delay));
-        fleet.link(BALL, WELSH).hold(false, false);
+        fleet.link(BALL, WELSH).hold(false, true);
         wait_until("the old connection has been read", || {
             fleet.logged(WELSH, "neighbor Ball gone") > 0
         });
+        fleet.link(BALL, WELSH).hold(false, false);
         healing.push(wait_for("equal digests", limit(2), || fleet.is_equal()));
         // Some may be lost with the socket of a process that is killed, but not all.
         assert!(fleet.status(BALL).records > 0, "nothing was on its way");
