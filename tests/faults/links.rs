@@ -33,6 +33,9 @@ fn report_all(fleet: &Fleet, server: usize, label: &str, count: usize) -> Vec<St
         .map(|number| format!("{label}-{number}"))
         .collect();
     let mut client = fleet.client(server);
+    // Longer than any stall of a disk.
+    let patience = Some(Duration::from_secs(60));
+    client.stream().set_read_timeout(patience).unwrap();
     for part in names.chunks(500) {
         let lines: Vec<_> = part.iter().map(|name| report(name, "+1+1")).collect();
         client.send(lines.join("\n") + "\n");
