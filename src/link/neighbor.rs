@@ -270,12 +270,19 @@ impl Neighbor {
         self.connection.lock().phase == LinkPhase::Live
     }
 
-    /// Notes that there is no connection, and why.
+    /// Notes that there is no connection, and why. A neighbor that does not answer takes back nothing
+    /// of what it has said of this server's place in the herd.
     pub(super) fn lost(&self, at: Timestamp, reason: String, refusal: Option<Refusal>) {
         let mut connection = self.connection.lock();
         connection.phase = LinkPhase::Down;
         connection.error = Some(LinkError { at, reason });
-        connection.refusal = refusal;
+        let stays = matches!(
+            connection.refusal,
+            Some(Refusal::NotANeighbor | Refusal::WrongKey)
+        );
+        if refusal.is_some() || !stays {
+            connection.refusal = refusal;
+        }
     }
 
     /// Returns whether there is a connection.
@@ -492,6 +499,27 @@ mod tests {
         // A neighbor that comes back without its data has confirmed nothing.
         neighbor.holds(&Vector::default());
         assert_eq!(neighbor.confirmed(), Vector::default());
+    }
+
+    #[test]
+    fn a_refusal_holds_until_the_neighbor_answers_something_else() {
+        let (_outbox, neighbor) = neighbor(2);
+        let lose = |refusal| neighbor.lost(Timestamp::from_nanos(5), "gone".to_owned(), refusal);
+        for (refusal, expected) in [
+            (Some(Refusal::Skew), Some(Refusal::Skew)),
+            (None, None),
+            (Some(Refusal::NotANeighbor), Some(Refusal::NotANeighbor)),
+            // It does not answer.
+            (None, Some(Refusal::NotANeighbor)),
+            (Some(Refusal::Other), Some(Refusal::Other)),
+            (Some(Refusal::WrongKey), Some(Refusal::WrongKey)),
+            (None, Some(Refusal::WrongKey)),
+        ] {
+            lose(refusal);
+            assert_eq!(neighbor.refusal(), expected);
+        }
+        neighbor.connected();
+        assert_eq!(neighbor.refusal(), None);
     }
 
     #[test]

@@ -257,9 +257,7 @@ impl Server {
         self.services.replica.send_markers();
         let unconfirmed = self.links.stop();
         if unconfirmed > 0 {
-            warn!(
-                "{unconfirmed} records are confirmed by no neighbor; they are in the journal alone"
-            );
+            warn!("{unconfirmed} records were confirmed by no neighbor since this start");
         }
         self.stage.set("the journal");
         let lost = self.upkeep.stop();

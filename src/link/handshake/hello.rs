@@ -105,12 +105,15 @@ impl Hello {
     }
 }
 
-/// Returns by how many seconds the other side's clock is ahead of this server's, if they differ by
-/// more than servers' clocks may.
+/// Returns by how many whole seconds the other side's clock is ahead of this server's, if they differ
+/// by more than servers' clocks may. Fractions would make every report of one fault a new one.
 pub(in crate::link) fn skew(peer: Timestamp, own: Timestamp) -> Option<String> {
     let seconds = MAX_SKEW.as_secs();
     let differs = peer.is_ahead_of(own, seconds) || own.is_ahead_of(peer, seconds);
-    differs.then(|| peer.difference(own).to_string())
+    differs.then(|| {
+        let nanos = i128::from(peer.as_nanos()) - i128::from(own.as_nanos());
+        format!("{:+}", nanos / 1_000_000_000)
+    })
 }
 
 #[cfg(test)]

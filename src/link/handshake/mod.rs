@@ -237,7 +237,7 @@ mod tests {
         refuse(newer, hello("Welsh"), version);
         let mut skewed = hello("Ball");
         skewed.hello.clock = Timestamp::from_nanos(NOW.as_nanos() + 3_600_000_000_000);
-        let skew = "its clock differs by +3600.000000000 s, more than 60 s";
+        let skew = "its clock differs by +3600 s, more than 60 s";
         refuse(skewed, hello("Welsh"), skew);
         let mut foreign = hello("Ball");
         foreign.hello.herd = KeyFile::generate().unwrap().herd();

@@ -128,7 +128,9 @@ impl Dialer {
     /// Returns a refusal, once it has occurred often enough.
     fn judge(&mut self, refusal: Option<Refusal>) -> Option<Refusal> {
         if refusal != Some(Refusal::WrongKey) {
-            self.wrong_keys = 0;
+            if refusal.is_some() {
+                self.wrong_keys = 0;
+            }
             return refusal;
         }
         self.wrong_keys = self.wrong_keys.saturating_add(1);

@@ -257,6 +257,12 @@ impl Writer {
             }
         }
         self.window = None;
+        // A write behind the end of a file that was cut short would lengthen it over the gap, and
+        // then nothing would show that records are gone.
+        if file.metadata()?.len() < self.end {
+            self.lost = true;
+            return Err(io::Error::other("its file was cut short"));
+        }
         let end = self.end + bytes.len() as u64;
         let window_end = end.next_multiple_of(WINDOW_BYTES);
         // A large append would find no window large enough, and after a full disk only the bytes

@@ -198,3 +198,27 @@ fn an_epoch_that_could_not_be_appended_goes_before_the_first_record() {
     let (_journal, recovered, ids) = open(&folder.copy());
     assert_eq!((recovered.epoch, ids), (9, BTreeSet::from([own(2)])));
 }
+
+/// Without windows an append would lengthen a file that was cut short over the gap, and hide it.
+#[test]
+fn an_append_behind_a_cut_is_refused_and_the_cut_is_noticed() {
+    let folder = Folder::new();
+    let mut ever = small(&folder);
+    let (mut journal, ..) = open(&folder);
+    journal.own(&[own(5)]).unwrap();
+    ever.insert(own(5));
+    let file = File::options().write(true).open(path(&folder.0, 1));
+    file.unwrap().set_len(100).unwrap();
+    journal.own(&[own(6)]).unwrap_err();
+    assert!(matches!(
+        journal.watched().check(),
+        Some(Tampering::Records(_))
+    ));
+    journal.begin_anew().unwrap();
+    journal.own(&[own(6)]).unwrap();
+    ever.insert(own(6));
+    compact(&mut journal, &ever, &vector(&[own(6), foreign(3)]));
+    drop(journal);
+    let (_journal, recovered, ids) = open(&folder);
+    assert!(ids == ever && recovered.damage.is_empty());
+}
