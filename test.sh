@@ -23,7 +23,7 @@ Parts:
   --faults   only the faults, in their long form: servers killed a hundred times, disks that are full,
              fail or are slow, partitions, slow links, wrong clocks, and malicious clients. Runs one
              test at a time with the optimized program, and prints the measured figures; about a
-             quarter of an hour on a quiet machine
+             half an hour on a quiet machine
   --slow     only searches that find more the longer they run: 2,000 seeds of the simulation, more
              orders of threads, and a fuzzer on the command parser for two minutes
 
