@@ -22,7 +22,7 @@ Parts:
   scenario   only the scenario: a herd started with run.sh and driven by real telnet clients
   --faults   only the faults, in their long form: servers killed a hundred times, disks that are full,
              fail or are slow, partitions, slow links, wrong clocks, and malicious clients. Runs one
-             test at a time with the optimized program, and prints the measured figures; about a
+             test at a time with the optimized program, and prints the measured figures; about
              half an hour on a quiet machine
   --slow     only searches that find more the longer they run: 2,000 seeds of the simulation, more
              orders of threads, and a fuzzer on the command parser for two minutes
