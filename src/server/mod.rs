@@ -277,17 +277,19 @@ fn jobs(
 ) -> Vec<Job> {
     let (replica, rejected) = (Arc::clone(replica), rejected.clone());
     let (stalled, deadlines) = (pool.dispatcher(), pool.dispatcher());
-    let (set, now, sweep) = (clock.clone(), clock.clone(), clock.clone());
+    let (clock, for_rejected, for_deadlines) = (clock.clone(), clock.clone(), clock.clone());
     vec![
-        Job::new("coarse clock", COARSE_STEP, move |elapsed| set.set(elapsed)),
+        Job::new("coarse clock", COARSE_STEP, move |elapsed| {
+            clock.set(elapsed)
+        }),
         Job::new("stalled workers", COARSE_STEP, move |_| {
             stalled.wake_if_stalled();
         }),
         Job::new("rejected clients", COARSE_STEP, move |_| {
-            rejected.sweep(now.now());
+            rejected.sweep(for_rejected.now());
         }),
         Job::new("client deadlines", SWEEP_INTERVAL, move |_| {
-            deadlines.sweep(sweep.now());
+            deadlines.sweep(for_deadlines.now());
         }),
         Job::new("markers", MARKER_INTERVAL, move |_| replica.send_markers()),
     ]

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::memory::{Clock, EPOCH, Outgoing, Pipe, peer};
-use self::server::{FIRST_EPOCH, Server, Settings};
+use self::server::{FIRST_EPOCH, Link, Server, Settings};
 use super::framing::Reader;
 use super::handshake::{self, HandshakeError, Hello};
 use super::receiver::connection::Connection;
@@ -80,6 +80,16 @@ struct Script {
     servers: BTreeMap<String, Server>,
     connections: Vec<Dialed>,
     out: String,
+}
+
+/// Returns a server's link to a neighbor.
+fn link<'a>(
+    servers: &'a mut BTreeMap<String, Server>,
+    server: &str,
+    neighbor: &str,
+) -> &'a mut Link {
+    let server = servers.get_mut(server).unwrap();
+    server.links.get_mut(neighbor).unwrap()
 }
 
 impl Script {
@@ -300,13 +310,7 @@ impl Script {
             self.say(&format!("{name}: {outcome}"));
         }
         let (now, wall, clock) = (self.clock.now(), self.clock.wall(), self.clock.clone());
-        let link = self
-            .servers
-            .get_mut(from)
-            .unwrap()
-            .links
-            .get_mut(to)
-            .unwrap();
+        let link = link(&mut self.servers, from, to);
         let (dialer, acceptor) = match (dialer, acceptor) {
             (Ok(dialer), Ok(acceptor)) => (dialer, acceptor),
             (Err(error), _) => {
@@ -376,13 +380,7 @@ impl Script {
 
     /// Gives an order to a sender, whether it is connected or not.
     fn order(&mut self, server: &str, neighbor: &str, order: &Order) {
-        let link = self
-            .servers
-            .get_mut(server)
-            .unwrap()
-            .links
-            .get_mut(neighbor)
-            .unwrap();
+        let link = link(&mut self.servers, server, neighbor);
         let is_its = |c: &&mut Dialed| c.from == server && c.to == neighbor && c.dialer.is_some();
         let connection = self.connections.iter_mut().find(is_its);
         let is_connected = connection.is_some();

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 
-use super::{Dialed, Script};
+use super::{Dialed, Script, link};
 use crate::link::receiver::registry::Shut;
 use crate::link::sender::acks::PeerMessage;
 
@@ -19,13 +19,7 @@ impl Script {
         } in &mut self.connections
         {
             if let Some(end) = dialer {
-                let link = self
-                    .servers
-                    .get_mut(from)
-                    .unwrap()
-                    .links
-                    .get_mut(to)
-                    .unwrap();
+                let link = link(&mut self.servers, from, to);
                 let _ = link.feed.keep_alive(&mut end.out);
             }
             if let Some(end) = acceptor {
@@ -78,13 +72,7 @@ impl Script {
         let Some(end) = dialer else {
             return false;
         };
-        let link = self
-            .servers
-            .get_mut(from)
-            .unwrap()
-            .links
-            .get_mut(to)
-            .unwrap();
+        let link = link(&mut self.servers, from, to);
         let now = self.clock.now();
         let result = if let Ok(request) = link.requests.try_recv() {
             link.feed.take_request(&request, &mut end.out)
@@ -146,13 +134,7 @@ impl Script {
             return false;
         };
         let heading = format!("{to} > {from}");
-        let link = self
-            .servers
-            .get_mut(from)
-            .unwrap()
-            .links
-            .get_mut(to)
-            .unwrap();
+        let link = link(&mut self.servers, from, to);
         let mut lines = Vec::new();
         let mut result = match end.reader.fill(&end.out.pipe) {
             Ok(filled) => end.protocol.note(filled, now),
@@ -191,13 +173,7 @@ impl Script {
         } = &mut self.connections[index];
         dialer.take().unwrap().out.pipe.shut(Shutdown::Both);
         let text = format!("{from}: connection to {to} lost: {error}");
-        let link = self
-            .servers
-            .get_mut(from)
-            .unwrap()
-            .links
-            .get_mut(to)
-            .unwrap();
+        let link = link(&mut self.servers, from, to);
         link.feed.disconnected();
         link.dialer.lost(error, now, wall);
         self.say(&text);
