@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::config::keys::KeyFile;
+use crate::disk::parent;
 
 /// Name of the file in the server's data folder: one line, the fingerprint in hexadecimal.
 const FILE: &str = "linked";
@@ -67,8 +68,7 @@ impl LinkedKey {
 }
 
 fn write(path: &Path, fingerprint: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(parent(path))?;
     writeln!(file, "{fingerprint}")?;
     file.persist(path)?;
     Ok(())

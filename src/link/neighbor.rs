@@ -173,7 +173,7 @@ struct Connection {
     phase: LinkPhase,
     resyncs: u64,
     error: Option<LinkError>,
-    /// The refusal that the last attempt to connect ended with.
+    /// The neighbor's last refusal of a connection, since the last connection.
     refusal: Option<Refusal>,
 }
 
