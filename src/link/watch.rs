@@ -213,3 +213,22 @@ impl Watch {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_written_alike_in_words_and_in_json() {
+        for state in [
+            State::Removed,
+            State::Twin,
+            State::Clock,
+            State::JournalFailing,
+            State::Alone,
+        ] {
+            let json = serde_json::to_string(&state).unwrap();
+            assert_eq!(json, format!("\"{state}\""));
+        }
+    }
+}
