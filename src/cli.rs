@@ -14,7 +14,7 @@ use herd::config::keys::{KeyError, KeyErrorKind, KeyFile, Rotation};
 use herd::config::topology::Topology;
 use herd::config::{
     Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
-    DEFAULT_WORKERS, MAX_WORKERS, PoolKind,
+    DEFAULT_MAX_UNSENT_BYTES, DEFAULT_WORKERS, MAX_WORKERS, MIN_MAX_UNSENT_BYTES, PoolKind,
 };
 use herd::disk::Readers;
 use herd::places::Places;
@@ -152,6 +152,21 @@ pub(crate) struct ServeArguments {
     /// maximum number of clients at a time (default: as many as the limit of open files allows)
     #[argh(option, arg_name = "N", from_str_fn(positive))]
     max_clients: Option<usize>,
+
+    /// maximum number of clients of one address (of one /64 network for IPv6) at a time (default: no
+    /// limit)
+    #[argh(option, arg_name = "N", from_str_fn(positive))]
+    max_clients_per_address: Option<usize>,
+
+    /// maximum bytes of replies that clients have not taken, in all; past it the connection is closed
+    /// whose replies have waited longest (default: 268435456)
+    #[argh(
+        option,
+        arg_name = "BYTES",
+        default = "DEFAULT_MAX_UNSENT_BYTES",
+        from_str_fn(at_least::<MIN_MAX_UNSENT_BYTES>)
+    )]
+    max_unsent_bytes: usize,
 
     /// maximum number of clients whose location is kept; more are refused (default: 10000000)
     #[argh(
@@ -379,6 +394,8 @@ impl ServeArguments {
             pool: self.pool,
             workers: self.workers,
             max_clients: self.max_clients,
+            max_clients_per_address: self.max_clients_per_address,
+            max_unsent_bytes: self.max_unsent_bytes,
             max_records: self.max_records,
             idle_timeout: self.idle_timeout,
             data_dir: Some(self.data_dir.clone()),
@@ -514,6 +531,13 @@ fn up_to<const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (1..=MAX).contains(&number) => Ok(number),
         _ => Err(format!("it must be a number from 1 to {MAX}")),
+    }
+}
+
+fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
+    match positive(text)? {
+        number if number >= MIN => Ok(number),
+        _ => Err(format!("must be at least {MIN}")),
     }
 }
 

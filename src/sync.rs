@@ -7,4 +7,4 @@
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub(crate) use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-pub(crate) use parking_lot::{Mutex, RwLock};
+pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};

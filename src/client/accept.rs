@@ -15,11 +15,13 @@ use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 
 use crate::client::connection::Connection;
-use crate::client::limit::ConnectionLimit;
+use crate::client::limit::{AtCapacity, ConnectionLimit};
 use crate::client::pool::Dispatcher;
+use crate::client::services::Services;
+use crate::client::session::end::EndReason;
 use crate::listener::{Accept, Accepted};
 use crate::logging::throttle::LogThrottle;
-use crate::model::time::{CoarseClock, Tick};
+use crate::model::time::Tick;
 
 /// Sent to a client at capacity before its connection is closed.
 const SERVER_FULL: &[u8] = b"? server full\n";
@@ -36,7 +38,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of replies that the kernel holds for a client that does not read, before its session
 /// carries the rest and it gets no more turns. The kernel doubles it for its own bookkeeping.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
+pub(crate) const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// Bounds the replies that wait in the kernel for each client of a listener. By itself the kernel
 /// lets them grow to megabytes, and a thousand clients that send and never read are then a load of
@@ -56,25 +58,29 @@ pub(crate) struct Clients {
     pub limit: ConnectionLimit,
     /// The rejected clients.
     pub rejected: RejectedClients,
-    /// The clock that deadlines are measured on.
-    pub clock: CoarseClock,
+    /// What sessions share.
+    pub services: Arc<Services>,
 }
 
 impl Accept for Clients {
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
-        let Some(permit) = self.limit.admit() else {
-            self.refuse(stream, from);
-            return Accepted::Refused;
+        let permit = match self.limit.admit(from.ip()) {
+            Ok(permit) => permit,
+            Err(reason) => {
+                self.reject(stream, from, reason);
+                return Accepted::Refused;
+            }
         };
         // Replies are sent as they are written.
         if let Err(error) = stream.set_nodelay(true) {
             debug!("client {from} disconnected at once: {error}");
             return Accepted::In;
         }
-        let connection = Connection::new(stream, from, permit, self.clock.now());
+        let connection = Connection::new(stream, from, permit, self.services.clock.now());
         match self.dispatcher.enter(connection) {
             Ok(()) => Accepted::In,
             Err(connection) => {
+                connection.note_end(EndReason::Full, &self.services);
                 self.refuse(connection.stream, from);
                 Accepted::Refused
             }
@@ -82,11 +88,18 @@ impl Accept for Clients {
     }
 
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        self.rejected.add(stream, from, self.clock.now());
+        self.reject(stream, from, AtCapacity::Server);
     }
 
     fn free_descriptor(&mut self) {
         self.rejected.close_oldest();
+    }
+}
+
+impl Clients {
+    fn reject(&self, stream: TcpStream, from: SocketAddr, reason: AtCapacity) {
+        let now = self.services.clock.now();
+        self.rejected.add(stream, from, reason, now);
     }
 }
 
@@ -98,13 +111,14 @@ pub(crate) struct RejectedClients(Arc<Mutex<Lingering>>);
 struct Lingering {
     /// Open connections with the time at which they are closed, the earliest in front.
     clients: VecDeque<(TcpStream, Tick)>,
-    warnings: LogThrottle,
+    /// Warnings that the server is at capacity, and that an address is.
+    warnings: [LogThrottle; 2],
 }
 
 impl RejectedClients {
     /// Sends a client the rejection, without waiting for it.
-    fn add(&self, mut stream: TcpStream, from: SocketAddr, now: Tick) {
-        debug!("client {from} refused: server full");
+    fn add(&self, mut stream: TcpStream, from: SocketAddr, reason: AtCapacity, now: Tick) {
+        debug!("client {from} refused: {}", describe(reason));
         let sent = stream
             .set_nonblocking(true)
             .and_then(|()| stream.write_all(SERVER_FULL))
@@ -118,7 +132,7 @@ impl RejectedClients {
                 closing = lingering.clients.pop_front();
             }
         }
-        warn_if_due(lingering, 1);
+        warn_if_due(lingering, Some(reason));
         if let Some((stream, _)) = closing {
             has_closed(&stream);
         }
@@ -130,7 +144,7 @@ impl RejectedClients {
         lingering
             .clients
             .retain(|(stream, until)| now < *until && !has_closed(stream));
-        warn_if_due(lingering, 0);
+        warn_if_due(lingering, None);
     }
 
     fn close_oldest(&self) {
@@ -141,15 +155,34 @@ impl RejectedClients {
     }
 }
 
-/// Counts `new` rejections, and releases the lock before it logs any.
-fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: u64) {
-    let due = lingering
-        .warnings
-        .record(new, Instant::now(), WARNING_INTERVAL);
-    let count = due.then(|| lingering.warnings.take_count());
+fn describe(reason: AtCapacity) -> &'static str {
+    match reason {
+        AtCapacity::Server => "the server is full",
+        AtCapacity::Address => {
+            "their addresses have as many as they may (--max-clients-per-address)"
+        }
+    }
+}
+
+/// Counts a new rejection, and releases the lock before it logs any.
+fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: Option<AtCapacity>) {
+    let reasons = [AtCapacity::Server, AtCapacity::Address];
+    let now = Instant::now();
+    let mut counts = [None; 2];
+    for ((reason, warnings), count) in reasons
+        .into_iter()
+        .zip(&mut lingering.warnings)
+        .zip(&mut counts)
+    {
+        let new = u64::from(new == Some(reason));
+        let due = warnings.record(new, now, WARNING_INTERVAL);
+        *count = due.then(|| warnings.take_count());
+    }
     drop(lingering);
-    if let Some(count) = count {
-        warn!("clients refused because the server is full: {count}");
+    for (reason, count) in reasons.into_iter().zip(counts) {
+        if let Some(count) = count {
+            warn!("clients refused because {}: {count}", describe(reason));
+        }
     }
 }
 

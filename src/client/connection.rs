@@ -3,15 +3,18 @@
 //! Runs the session's code on the socket, contains its panics, and logs why it ended. A panic ends
 //! one connection and nothing else. The [`pool`](super::pool) decides when a turn runs.
 
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use log::{error, info};
 
 use crate::client::limit::Permit;
 use crate::client::services::Services;
+use crate::client::session::end::EndReason;
 use crate::client::session::pending::Released;
-use crate::client::session::{EndReason, Scratch, Session, TurnResult};
+use crate::client::session::{Scratch, Session, Stream, TurnResult};
 use crate::model::time::Tick;
 
 /// A client's connection.
@@ -38,14 +41,42 @@ impl Connection {
         })
     }
 
-    /// Runs one turn of the session. A panic in it ends the connection.
+    /// Runs one turn of the session, over a socket that does not block. A panic in it ends the
+    /// connection.
+    #[cfg(target_os = "linux")]
     pub(super) fn turn(&mut self, scratch: &mut Scratch, services: &Services) -> TurnResult {
-        let (stream, session) = (&self.stream, &mut self.session);
-        let turn = || session.turn(&mut &*stream, scratch, services);
+        self.turn_over(|stream| stream, scratch, services)
+    }
+
+    /// Runs one turn of the session over the stream that `wrap` makes of the socket. A panic in it
+    /// ends the connection.
+    pub(super) fn turn_over<'a, S: Stream>(
+        &'a mut self,
+        wrap: impl FnOnce(&'a TcpStream) -> S,
+        scratch: &mut Scratch,
+        services: &Services,
+    ) -> TurnResult {
+        let (client, session) = (self.session.client(), &mut self.session);
+        let mut stream = wrap(&self.stream);
+        let turn = || session.turn(&mut stream, scratch, services);
         let result =
             catch_unwind(AssertUnwindSafe(turn)).unwrap_or(TurnResult::Ended(EndReason::Panic));
         if let TurnResult::Ended(reason) = result {
-            self.log_end(reason);
+            note_end(client, reason, services);
+        }
+        result
+    }
+
+    /// Ends the session although the client has not taken its replies, to make room for others.
+    #[cfg(target_os = "linux")]
+    pub(super) fn abandon(&mut self, scratch: &mut Scratch, services: &Services) -> TurnResult {
+        let reason = EndReason::UnsentReplies;
+        let ended = TurnResult::Ended(reason);
+        let stream = &mut &self.stream;
+        let result = self.session.abandon(stream, scratch, reason, services);
+        let result = result.unwrap_or(ended);
+        if result == ended {
+            self.note_end(reason, services);
         }
         result
     }
@@ -56,17 +87,48 @@ impl Connection {
         let resume = || self.session.resume(released, services.clock.now());
         let resumed = catch_unwind(AssertUnwindSafe(resume)).is_ok();
         if !resumed {
-            self.log_end(EndReason::Panic);
+            self.note_end(EndReason::Panic, services);
         }
         resumed
     }
 
-    fn log_end(&self, reason: EndReason) {
-        let client = self.session.client();
-        match reason {
-            // The panic itself has been logged with its location.
-            EndReason::Panic => error!("client {client} gone: {reason}"),
-            _ => info!("client {client} gone: {reason}"),
-        }
+    /// Logs and counts the end of the connection.
+    pub(super) fn note_end(&self, reason: EndReason, services: &Services) {
+        note_end(self.session.client(), reason, services);
     }
+}
+
+fn note_end(client: SocketAddr, reason: EndReason, services: &Services) {
+    services.ends.count(reason);
+    match reason {
+        // The panic itself has been logged with its location.
+        EndReason::Panic => error!("client {client} gone: {reason}"),
+        _ => info!("client {client} gone: {reason}"),
+    }
+}
+
+/// A socket that does not block.
+#[cfg(target_os = "linux")]
+impl Stream for &TcpStream {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn read_available(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read(buffer)
+    }
+
+    fn limit_unsent(&mut self, time: Duration) -> io::Result<()> {
+        limit_unsent(self, time)
+    }
+}
+
+/// Makes the system drop the connection if the client takes nothing of what it is sent for `time`,
+/// where the system can do that.
+pub(super) fn limit_unsent(stream: &TcpStream, time: Duration) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(time))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, time);
+    Ok(())
 }

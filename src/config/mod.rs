@@ -35,6 +35,11 @@ pub struct Config {
     pub workers: usize,
     /// Maximum number of clients at a time; `None` for as many as descriptors allow.
     pub max_clients: Option<usize>,
+    /// Maximum number of clients of one address at a time; `None` for no limit of its own.
+    pub max_clients_per_address: Option<usize>,
+    /// Maximum number of bytes of replies that clients have not taken, in all; past it the client
+    /// goes whose replies have waited longest.
+    pub max_unsent_bytes: usize,
     /// Maximum number of clients whose location is kept; further ones are refused.
     pub max_records: usize,
     /// Time after which the connection of a silent client is closed.
@@ -115,6 +120,12 @@ pub const MAX_WORKERS: usize = 8_192;
 
 /// Default maximum number of clients whose location is kept.
 pub const DEFAULT_MAX_RECORDS: usize = 10_000_000;
+
+/// Default maximum number of bytes of replies that clients have not taken, in all.
+pub const DEFAULT_MAX_UNSENT_BYTES: usize = 256 << 20;
+
+/// Least maximum of that kind: what two clients may leave untaken.
+pub const MIN_MAX_UNSENT_BYTES: usize = 256 << 10;
 
 /// Interval at which digests are compared with the neighbors'; tests use a shorter one.
 pub const DEFAULT_DIGEST_INTERVAL: Duration = Duration::from_secs(60);

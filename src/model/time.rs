@@ -115,6 +115,11 @@ impl Tick {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Tick(self.0.saturating_add(millis))
     }
+
+    /// Returns the time from `earlier` to this moment, zero if that is later.
+    pub(crate) fn since(self, earlier: Tick) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
 }
 
 /// A clock for deadlines whose reading costs a memory access; one thread advances it.

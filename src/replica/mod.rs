@@ -6,8 +6,8 @@
 //! `open` and `upkeep`.
 //!
 //! `cache` has the records, `flood` and `outbox` the neighbors' queues, `durable` the journal under
-//! the apply lock. `open` restores a replica from its journal, `upkeep` has its threads, and `prune`
-//! forgets old epochs.
+//! the apply lock. `open` restores a replica from its journal, `upkeep` and `stall` have its threads,
+//! and `prune` forgets old epochs.
 
 pub(crate) mod cache;
 mod digest;
@@ -16,6 +16,7 @@ pub(crate) mod flood;
 mod open;
 pub mod outbox;
 mod prune;
+pub(crate) mod stall;
 pub(crate) mod upkeep;
 
 use std::borrow::Cow;
@@ -32,7 +33,7 @@ use crate::replica::cache::{ClientHash, Locations};
 use crate::replica::flood::Flood;
 use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES};
 use crate::store::journal::SyncPosition;
-use crate::sync::{self as atomic, AtomicBool, Mutex};
+use crate::sync::{self as atomic, AtomicBool, Mutex, MutexGuard};
 use durable::{Change, Durable, JournalState};
 
 /// Outcome of a client's report.
@@ -159,6 +160,29 @@ impl Replica {
         received: Timestamp,
         outcomes: &mut Vec<Outcome>,
     ) -> Option<SyncPosition> {
+        self.report_to(self.apply.lock(), reports, received, outcomes)
+    }
+
+    /// The same; `None`, and nothing is applied, if the apply lock is not free within `limit`, since
+    /// the disk does not answer. The result is that of [`report`](Self::report).
+    pub(crate) fn report_within(
+        &self,
+        limit: Duration,
+        reports: &[Report<'_>],
+        received: Timestamp,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Option<Option<SyncPosition>> {
+        let apply = self.apply.try_lock_for(limit)?;
+        Some(self.report_to(apply, reports, received, outcomes))
+    }
+
+    fn report_to(
+        &self,
+        mut apply_guard: MutexGuard<'_, Apply>,
+        reports: &[Report<'_>],
+        received: Timestamp,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Option<SyncPosition> {
         if self.is_removed.load(atomic::Ordering::Relaxed) {
             outcomes.extend(reports.iter().map(|_| Outcome::Removed));
             return None;
@@ -167,7 +191,6 @@ impl Replica {
         // Indexes of the outcomes that depend on the append: those of the winners, and of reports
         // that lost to a winner of this group.
         let mut depend_on_append: SmallVec<[usize; SMALL_GROUP]> = SmallVec::new();
-        let mut apply_guard = self.apply.lock();
         let apply = &*apply_guard;
         let mut winners = Winners::with_capacity(reports.len());
         let mut new_clients = 0;
@@ -331,6 +354,11 @@ impl Replica {
         let mut apply = self.apply.try_lock_for(limit)?;
         apply.flood.set_live(to);
         Some(apply.vector.clone())
+    }
+
+    /// Returns once records can be changed: at once, unless the disk does not answer.
+    pub(crate) fn wait_until_responsive(&self) {
+        drop(self.apply.lock());
     }
 
     /// Returns whether records can be changed within `limit`; if not, the disk does not answer.

@@ -1,6 +1,6 @@
 //! The threads that look after a replica while others report to it: one brings the journal to disk,
 //! for all callers that wait for that at once; one watches the journal's files, compacts the journal
-//! when it has grown, and prunes the version vector, with or without a journal.
+//! when it has grown, and prunes the version vector, with or without a journal; one sends markers.
 //!
 //! With `--ack disk` a client's replies wait until its reports are on disk. No worker blocks for
 //! that: it leaves a callback with a position in the journal, and one sync serves all callers
@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{Level, error, info};
 
 use super::Replica;
+use super::stall::Stall;
 use crate::store::journal::{JournalError, SyncPosition, Syncer};
 use crate::thread::{self, Stop, Stopper};
 
@@ -41,7 +42,7 @@ const PRUNING_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else 
 
 /// Interval at which markers are sent: up to where this server holds everything. They also show
 /// the neighbors that this server is alive.
-pub(crate) const MARKER_INTERVAL: Duration = Duration::from_secs(1);
+const MARKER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Called once a position in the journal is on disk.
 pub(crate) type OnDisk = Box<dyn FnOnce() + Send>;
@@ -77,6 +78,7 @@ pub(crate) struct Upkeep {
     stopper: Stopper,
     /// `None` without a journal.
     durability: Option<Durability>,
+    stall: Stall,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -84,12 +86,23 @@ impl Upkeep {
     /// Starts the threads. `syncer` is that of the replica's journal, if it has one.
     pub(crate) fn start(replica: &Arc<Replica>, syncer: Option<Syncer>) -> io::Result<Upkeep> {
         let (stopper, stop) = thread::stop_pair();
+        let (stall, stalled) = Stall::new();
         let mut upkeep = Upkeep {
             replica: Arc::clone(replica),
             stopper,
             durability: None,
+            stall,
             threads: Vec::new(),
         };
+        let thread = upkeep.stall.start_thread(replica, stalled, stop.clone())?;
+        upkeep.threads.push(thread);
+        let (marked, stop_markers) = (Arc::clone(replica), stop.clone());
+        let send_markers = move || {
+            while !stop_markers.wait(MARKER_INTERVAL) {
+                marked.send_markers();
+            }
+        };
+        upkeep.threads.push(thread::spawn("markers", send_markers)?);
         let (kept, stop_upkeep) = (Arc::clone(replica), stop.clone());
         let thread = thread::spawn("upkeep", move || keep_up(&kept, &stop_upkeep))?;
         upkeep.threads.push(thread);
@@ -106,6 +119,11 @@ impl Upkeep {
     /// Returns the handle by which sessions wait for the disk; `None` without a journal.
     pub(crate) fn durability(&self) -> Option<Durability> {
         self.durability.clone()
+    }
+
+    /// Returns the handle by which sessions wait for a disk that does not answer.
+    pub(crate) fn stall(&self) -> Stall {
+        self.stall.clone()
     }
 
     /// Brings everything to disk, and joins the threads. Sessions must have ended. Returns the number

@@ -16,7 +16,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -25,6 +24,7 @@ use crate::client::accept::{self, Clients, RejectedClients};
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Pool;
 use crate::client::services::Services;
+use crate::client::session::end::EndCounts;
 use crate::config::Config;
 use crate::config::limits::check_threads;
 use crate::config::topology::{Address, ServerEntry};
@@ -36,16 +36,13 @@ use crate::listener::{Bound, Listener};
 use crate::model::time::{COARSE_STEP, CoarseClock};
 use crate::places::Places;
 use crate::replica::Replica;
-use crate::replica::upkeep::{MARKER_INTERVAL, Upkeep};
+use crate::replica::upkeep::Upkeep;
 
 pub use error::{ReloadError, StartError, TooFewDescriptors};
 
 use descriptors::Descriptors;
 use error::bind_reason;
 use timer::{Job, Timer};
-
-/// Interval at which all connections are checked for deadlines that have passed.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Threads whose number does not depend on the settings, rounded up: five for peers that are not
 /// neighbors, a listener for each address, two for the upkeep of the replica, the timer, the audit, the
@@ -152,7 +149,7 @@ impl Server {
         let upkeep = Upkeep::start(&replica, syncer)?;
         let clock = CoarseClock::default();
         let keys = Arc::new(Keyring::new(config.keys.clone()));
-        let limit = ConnectionLimit::new(max_clients);
+        let limit = ConnectionLimit::new(max_clients, config.max_clients_per_address);
         let connected = Arc::clone(&limit.connected);
         let interval = config.digest_interval;
         let folder = config.data_dir.as_ref().map(|folder| folder.join(name));
@@ -164,19 +161,22 @@ impl Server {
             replica: Arc::clone(&replica),
             places,
             durability: upkeep.durability(),
+            stall: upkeep.stall(),
             idle_timeout: config.idle_timeout,
+            max_unsent_bytes: config.max_unsent_bytes,
             clock: clock.clone(),
             stopping: AtomicBool::new(false),
+            ends: EndCounts::default(),
         });
         let pool = Pool::start(config.pool, config.workers, &services)?;
         let rejected = RejectedClients::default();
-        let timer = Timer::start(jobs(&replica, &pool, &rejected, &clock))?;
+        let timer = Timer::start(jobs(&pool, &rejected, &clock))?;
         let peers = Listener::start("peer-listener", sockets.peers, links.acceptor())?;
         let clients = Clients {
             dispatcher: pool.dispatcher(),
             limit: limit.clone(),
             rejected,
-            clock,
+            services: Arc::clone(&services),
         };
         accept::bound_replies(sockets.clients.listeners())?;
         let clients = Listener::start("client-listener", sockets.clients, clients)?;
@@ -268,30 +268,21 @@ impl Server {
     }
 }
 
-/// Lists the periodic jobs of the timer. The clock comes first: others read it.
-fn jobs(
-    replica: &Arc<Replica>,
-    pool: &Pool,
-    rejected: &RejectedClients,
-    clock: &CoarseClock,
-) -> Vec<Job> {
-    let (replica, rejected) = (Arc::clone(replica), rejected.clone());
-    let (stalled, deadlines) = (pool.dispatcher(), pool.dispatcher());
+/// Lists the periodic jobs of the timer. The clock comes first: others read it. None of them takes
+/// the apply lock, so that deadlines hold while the disk stalls.
+fn jobs(pool: &Pool, rejected: &RejectedClients, clock: &CoarseClock) -> Vec<Job> {
+    let (rejected, deadlines) = (rejected.clone(), pool.dispatcher());
     let (clock, for_rejected, for_deadlines) = (clock.clone(), clock.clone(), clock.clone());
     vec![
         Job::new("coarse clock", COARSE_STEP, move |elapsed| {
             clock.set(elapsed)
         }),
-        Job::new("stalled workers", COARSE_STEP, move |_| {
-            stalled.wake_if_stalled();
-        }),
         Job::new("rejected clients", COARSE_STEP, move |_| {
             rejected.sweep(for_rejected.now());
         }),
-        Job::new("client deadlines", SWEEP_INTERVAL, move |_| {
+        Job::new("client deadlines", COARSE_STEP, move |_| {
             deadlines.sweep(for_deadlines.now());
         }),
-        Job::new("markers", MARKER_INTERVAL, move |_| replica.send_markers()),
     ]
 }
 

@@ -26,6 +26,8 @@ fn start_in_memory() -> Server {
         pool: PoolKind::default(),
         workers: 1,
         max_clients: None,
+        max_clients_per_address: None,
+        max_unsent_bytes: 256 << 20,
         max_records: 10,
         idle_timeout: Duration::from_secs(60),
         data_dir: None,

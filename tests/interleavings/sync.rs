@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use shuttle::sync::MutexGuard;
 pub use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+use shuttle::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 pub use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
 

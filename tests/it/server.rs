@@ -1,7 +1,10 @@
 //! One server, over real sockets, with both kinds of pool.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use crate::support::{Client, PATIENCE, alone, alone_with, report};
 use herd::config::{Ack, PoolKind};
@@ -140,6 +143,52 @@ fn a_client_beyond_the_limit_is_refused() {
         let deadline = Instant::now() + PATIENCE;
         while Client::connect(server.client_address()).ask("b") != "? b" {
             assert!(Instant::now() < deadline, "the permit was not returned");
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn clients_of_one_address_beyond_their_limit_are_refused() {
+    let server = alone(|config| config.max_clients_per_address = Some(2));
+    let address = server.client_address();
+    let mut connected: Vec<_> = (0..2).map(|_| Client::connect(address)).collect();
+    for client in &mut connected {
+        assert_eq!(client.ask("a"), "? a");
+    }
+    assert_eq!(Client::connect(address).rest(), b"? server full\n");
+    // Another address is served.
+    #[cfg(target_os = "linux")]
+    {
+        let mut other = crate::support::strangers::connect(address, [127, 0, 0, 5]).unwrap();
+        other.write_all(b"b\n").unwrap();
+        let mut reply = [0; 4];
+        other.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"? b\n");
+    }
+    connected.pop();
+    let deadline = Instant::now() + PATIENCE;
+    while Client::connect(address).ask("c") != "? c" {
+        assert!(Instant::now() < deadline, "the permit was not returned");
+    }
+    server.stop();
+}
+
+/// An urgent byte is not part of what the client sends, and nothing waits behind it.
+#[test]
+fn urgent_bytes_change_nothing() {
+    for pool in [PoolKind::Dedicated, PoolKind::Shared] {
+        let server = alone(|config| config.pool = pool);
+        let mut client = Client::connect(server.client_address());
+        let socket = SockRef::from(client.stream()).try_clone().unwrap();
+        for round in 0..50 {
+            client.send("first\nsec");
+            assert_eq!(socket.send_out_of_band(b"!").unwrap(), 1);
+            client.send("ond\n");
+            client.send("third\n");
+            for reply in ["? first", "? second", "? third"] {
+                assert_eq!(client.line(), reply, "{pool:?}, round {round}");
+            }
         }
         server.stop();
     }

@@ -78,6 +78,8 @@ pub fn config(servers: &str, name: &str) -> Config {
         pool: PoolKind::default(),
         workers: 4,
         max_clients: None,
+        max_clients_per_address: None,
+        max_unsent_bytes: 256 << 20,
         max_records: 10_000_000,
         idle_timeout: Duration::from_secs(600),
         data_dir: None,

@@ -5,29 +5,31 @@
 //! request and a thread for every client: idle clients hold all workers, and later clients wait in
 //! the queue until a worker is free.
 
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 use parking_lot::Mutex;
 
 use super::{Dispatch, STOP_TIMEOUT};
-use crate::client::connection::Connection;
+use crate::client::connection::{Connection, limit_unsent};
 use crate::client::services::Services;
-use crate::client::session::{Scratch, TurnResult};
-use crate::model::time::Tick;
+use crate::client::session::end::EndReason;
+use crate::client::session::output::REPLY_TIMEOUT;
+use crate::client::session::pending::Released;
+use crate::client::session::{Scratch, Stream, TurnResult};
+use crate::model::time::{COARSE_STEP, Tick};
 
 /// Connections that wait for a worker; past this they are refused.
 const QUEUE_CONNECTIONS: usize = 1_024;
 
-/// One worker's connection, as seen by the sweep: its socket, and its deadline.
-#[derive(Debug, Default)]
-struct WorkerSlot {
-    stream: Mutex<Option<TcpStream>>,
-    deadline: AtomicU64,
-}
+/// Shortest limit of a read. The clock of the deadlines is behind by up to its step, so there may be
+/// nothing left.
+const MIN_READ_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// State that the workers share.
 #[derive(Debug)]
@@ -35,10 +37,14 @@ pub(super) struct Dedicated {
     /// `None` once the pool stops, so that workers that wait for a connection return.
     sender: Mutex<Option<Sender<Box<Connection>>>>,
     queue: Receiver<Box<Connection>>,
-    slots: Vec<WorkerSlot>,
+    /// The sockets of the workers' clients, by which a stop reaches workers that block in them. A
+    /// worker removes its own before it closes the connection.
+    sockets: Vec<Mutex<Option<TcpStream>>>,
     services: Arc<Services>,
     /// Once the pool stops: the time at which clients that have not taken their replies are dropped.
     drop_time: Mutex<Option<Tick>>,
+    /// Set once that time has come.
+    drops_all: AtomicBool,
 }
 
 impl Dedicated {
@@ -48,49 +54,151 @@ impl Dedicated {
         Dedicated {
             sender: Mutex::new(Some(sender)),
             queue,
-            slots: (0..workers).map(|_| WorkerSlot::default()).collect(),
+            sockets: (0..workers).map(|_| Mutex::default()).collect(),
             services: Arc::clone(services),
             drop_time: Mutex::new(None),
+            drops_all: AtomicBool::new(false),
         }
     }
 
-    fn serve(&self, slot: &WorkerSlot, connection: &mut Connection, scratch: &mut Scratch) {
-        // The sweep's handle on the socket, which interrupts a blocked worker.
-        let stream = match connection.stream.try_clone() {
-            Ok(stream) => stream,
+    fn shut_down(&self, direction: Shutdown) {
+        for socket in &self.sockets {
+            if let Some(stream) = &*socket.lock() {
+                let _ = stream.shutdown(direction);
+            }
+        }
+    }
+
+    fn serve(&self, worker: usize, connection: &mut Connection, scratch: &mut Scratch) {
+        let services = &*self.services;
+        let prepared = connection.stream.try_clone().and_then(|stream| {
+            stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
+            Ok(stream)
+        });
+        match prepared {
+            Ok(stream) => *self.sockets[worker].lock() = Some(stream),
             Err(error) => {
                 warn!("client {} dropped: {error}", connection.session.client());
-                return;
+                return connection.note_end(EndReason::Broken, services);
             }
-        };
-        slot.set_deadline(connection.session.deadline(&self.services));
-        *slot.stream.lock() = Some(stream);
-        loop {
-            match connection.turn(scratch, &self.services) {
-                TurnResult::Ended(_) => break,
-                TurnResult::Blocked if !self.wait(connection) => break,
-                TurnResult::Blocked => {}
-                TurnResult::NeedsInput | TurnResult::NeedsOutput | TurnResult::Again => {}
-            }
-            slot.set_deadline(connection.session.deadline(&self.services));
         }
-        slot.stream.lock().take();
+        // A stop that came before the socket was in its place has not reached it.
+        if services.stopping.load(Ordering::Relaxed) {
+            let _ = connection.stream.shutdown(Shutdown::Read);
+        }
+        let mut read_timeout = Duration::MAX;
+        let mut waiting = None;
+        loop {
+            let left = connection
+                .session
+                .deadline(services)
+                .since(services.clock.now());
+            let set = &mut read_timeout;
+            let result = connection.turn_over(
+                |stream| BlockingStream::new(stream, set, left),
+                scratch,
+                services,
+            );
+            match result {
+                TurnResult::Ended(_) => break,
+                TurnResult::Blocked if !self.wait(connection, &mut waiting) => break,
+                TurnResult::Blocked
+                | TurnResult::NeedsInput
+                | TurnResult::NeedsOutput
+                | TurnResult::Again => {}
+            }
+        }
+        self.sockets[worker].lock().take();
     }
 
-    /// Runs the session's wait to its end: no other client needs this worker. Returns whether the
-    /// connection continues.
-    fn wait(&self, connection: &mut Connection) -> bool {
-        let Some(pending) = connection.session.take_pending() else {
+    /// Waits for the result of the session's wait, for a moment: its deadlines hold meanwhile.
+    /// Returns whether the connection continues.
+    fn wait(
+        &self,
+        connection: &mut Connection,
+        waiting: &mut Option<Receiver<Box<Released>>>,
+    ) -> bool {
+        if let Some(pending) = connection.session.take_pending() {
+            let (done, released) = bounded(1);
+            pending.start(&self.services, move |released| drop(done.send(released)));
+            *waiting = Some(released);
+        }
+        let Some(released) = waiting else {
             return true;
         };
-        let (done, released) = bounded(1);
-        pending.start(&self.services, move |released| drop(done.send(released)));
-        // The result always comes, and comes in bounded time.
-        let Ok(released) = released.recv() else {
-            warn!("client {} dropped: no result", connection.session.client());
-            return false;
-        };
-        connection.resume(released, &self.services)
+        match released.recv_timeout(COARSE_STEP) {
+            Ok(released) => connection.resume(*released, &self.services),
+            Err(RecvTimeoutError::Timeout) if !self.drops_all.load(Ordering::Relaxed) => true,
+            Err(_) => {
+                connection.note_end(EndReason::Stopping, &self.services);
+                false
+            }
+        }
+    }
+}
+
+/// A socket whose calls block, but not beyond the deadlines of its session.
+struct BlockingStream<'a> {
+    stream: &'a TcpStream,
+    /// The limit of a read as it is set at the socket.
+    set: &'a mut Duration,
+    /// Time left until the session's deadline.
+    left: Duration,
+    /// A write of this turn was cut short by its limit: the next would only wait once more.
+    is_stalled: bool,
+}
+
+impl<'a> BlockingStream<'a> {
+    fn new(stream: &'a TcpStream, set: &'a mut Duration, left: Duration) -> BlockingStream<'a> {
+        BlockingStream {
+            stream,
+            set,
+            left: left.max(MIN_READ_TIMEOUT),
+            is_stalled: false,
+        }
+    }
+}
+
+impl Read for BlockingStream<'_> {
+    /// A limit that is too short only costs a turn, so it is not set for every read.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left < *self.set || self.left / 2 > *self.set {
+            self.stream.set_read_timeout(Some(self.left))?;
+            *self.set = self.left;
+        }
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for BlockingStream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_stalled {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let written = self.stream.write(bytes)?;
+        self.is_stalled = written < bytes.len();
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for BlockingStream<'_> {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    fn read_available(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_nonblocking(true)?;
+        let read = self.stream.read(buffer);
+        self.stream.set_nonblocking(false)?;
+        read
+    }
+
+    fn limit_unsent(&mut self, time: Duration) -> io::Result<()> {
+        limit_unsent(self.stream, time)
     }
 }
 
@@ -104,50 +212,34 @@ impl Dispatch for Dedicated {
         }
     }
 
+    /// Workers keep the deadlines of their clients themselves, but for the end of a stop.
     fn sweep(&self, now: Tick) {
-        let drop_all = self.services.stopping.load(Ordering::Relaxed)
-            && now >= *self.drop_time.lock().get_or_insert(now.after(STOP_TIMEOUT));
-        for slot in &self.slots {
-            let deadline = Tick(slot.deadline.load(Ordering::Relaxed));
-            if now >= deadline || drop_all {
-                slot.interrupt();
-            }
+        let stopping = self.services.stopping.load(Ordering::Relaxed);
+        if stopping && now >= *self.drop_time.lock().get_or_insert(now.after(STOP_TIMEOUT)) {
+            self.drops_all.store(true, Ordering::Relaxed);
+            self.shut_down(Shutdown::Both);
         }
     }
 
     /// Does nothing: a long turn delays only the worker's own client.
-    fn wake_if_stalled(&self) {}
+    fn watch(&self) {}
 
     fn stop(&self) {
         self.sender.lock().take();
-        for slot in &self.slots {
-            // The worker still answers what it has read, and then finds the end of its input.
-            if let Some(stream) = &*slot.stream.lock() {
-                let _ = stream.shutdown(Shutdown::Read);
-            }
-        }
+        // The workers still answer what they have read, and then find the end of their input.
+        self.shut_down(Shutdown::Read);
     }
 
-    /// Serves one connection after the other, each until it closes.
+    /// Serves one connection after the other, each until it closes. Those that wait in the queue when
+    /// the pool stops are served too, as far as they have sent something.
     fn work(self: Arc<Dedicated>, worker: usize) {
         let mut scratch = Scratch::default();
         for mut connection in &self.queue {
-            if !self.services.stopping.load(Ordering::Relaxed) {
-                self.serve(&self.slots[worker], &mut connection, &mut scratch);
+            if self.drops_all.load(Ordering::Relaxed) {
+                connection.note_end(EndReason::Stopping, &self.services);
+            } else {
+                self.serve(worker, &mut connection, &mut scratch);
             }
-        }
-    }
-}
-
-impl WorkerSlot {
-    fn set_deadline(&self, deadline: Tick) {
-        self.deadline.store(deadline.0, Ordering::Relaxed);
-    }
-
-    /// Makes any call that the worker blocks in return; its session then checks its deadlines.
-    fn interrupt(&self) {
-        if let Some(stream) = &*self.stream.lock() {
-            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }

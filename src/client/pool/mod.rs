@@ -9,6 +9,8 @@ mod cost;
 mod dedicated;
 #[cfg(target_os = "linux")]
 mod shared;
+#[cfg(target_os = "linux")]
+mod unsent;
 
 use std::fmt;
 use std::io;
@@ -37,9 +39,8 @@ pub(crate) trait Dispatch: fmt::Debug + Send + Sync {
     /// Gives every connection whose deadline has passed a turn. Called periodically by one thread.
     fn sweep(&self, now: Tick);
 
-    /// Wakes another worker if a long turn is blocking the queue. Called several times a second by
-    /// one thread.
-    fn wake_if_stalled(&self);
+    /// Wakes another worker while a long turn keeps connections waiting, until the pool stops.
+    fn watch(&self);
 
     /// Makes the workers finish the requests they have read, and return.
     fn stop(&self);
@@ -56,7 +57,8 @@ pub(crate) type Dispatcher = Arc<dyn Dispatch>;
 pub(crate) struct Pool {
     dispatcher: Dispatcher,
     services: Arc<Services>,
-    workers: Vec<JoinHandle<()>>,
+    /// The workers, and the thread that watches them.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
@@ -81,21 +83,32 @@ impl Pool {
         let mut pool = Pool {
             dispatcher,
             services: Arc::clone(services),
-            workers: Vec::with_capacity(workers),
+            threads: Vec::with_capacity(workers + 1),
         };
         for worker in 0..workers {
             let dispatcher = pool.dispatcher();
-            let thread = thread::spawn(format!("worker-{worker}"), move || dispatcher.work(worker));
-            match thread {
-                Ok(thread) => pool.workers.push(thread),
-                Err(error) => {
-                    pool.begin_stop();
-                    pool.join();
-                    return Err(error);
-                }
-            }
+            pool.spawn(format!("worker-{worker}"), move || dispatcher.work(worker))?;
+        }
+        if kind == PoolKind::Shared {
+            let dispatcher = pool.dispatcher();
+            pool.spawn("worker-watch".to_owned(), move || dispatcher.watch())?;
         }
         Ok(pool)
+    }
+
+    /// Starts a thread, or ends those that were started.
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        match thread::spawn(name, run) {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => {
+                self.begin_stop();
+                self.threads
+                    .drain(..)
+                    .for_each(|thread| drop(thread.join()));
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Returns a handle for the listener and the timer.
@@ -112,8 +125,8 @@ impl Pool {
     /// Joins the workers, after [`begin_stop`](Self::begin_stop). They end once every connection is
     /// closed, so those that wait for something must be answered.
     pub(crate) fn join(self) {
-        for worker in self.workers {
-            let _ = worker.join();
+        for thread in self.threads {
+            let _ = thread.join();
         }
     }
 }

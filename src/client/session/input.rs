@@ -48,6 +48,8 @@ pub(super) struct Input {
     pub(super) rest: Vec<u8>,
     line: LineState,
     state: ReadState,
+    /// Urgent data was reported, so that a short read does not mean that nothing more has arrived.
+    is_urgent: bool,
 }
 
 impl Input {
@@ -71,8 +73,14 @@ impl Input {
             return Ok((stored, None));
         }
         let (read, caught_up) = match stream.read(&mut buffer[stored..]) {
-            Ok(bytes) => (Some(bytes), stored + bytes < buffer.len()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => (None, true),
+            Ok(bytes) => (
+                Some(bytes),
+                stored + bytes < buffer.len() && !self.is_urgent,
+            ),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_urgent = false;
+                (None, true)
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => (None, false),
             Err(error) => return Err(error),
         };
@@ -97,6 +105,36 @@ impl Input {
             },
         };
         self.rest = rest.to_vec();
+    }
+
+    /// Reads once more behind an unfinished line whose time is up: what would finish it may have
+    /// arrived while the session did not read. The line keeps its deadline if it is still unfinished.
+    pub(super) fn read_on<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        buffer: &mut [u8],
+        now: Tick,
+    ) -> io::Result<()> {
+        let stored = self.rest.len();
+        buffer[..stored].copy_from_slice(&self.rest);
+        let read = match stream.read_available(&mut buffer[stored..]) {
+            Ok(0) => {
+                self.end();
+                0
+            }
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        self.update(ReadState::Behind);
+        self.store(&buffer[..stored + read], false, now);
+        Ok(())
+    }
+
+    /// Notes that urgent data has arrived: a read stops at it, although more may follow.
+    pub(super) fn report_urgent(&mut self) {
+        self.is_urgent = true;
     }
 
     /// Notes that the end of input was reported, by an event.

@@ -8,15 +8,15 @@
 //! Both kinds of pool run this code: the dedicated pool over a blocking socket, the shared pool
 //! over one that returns "would block".
 
+pub(crate) mod end;
 mod input;
 mod lines;
-mod output;
+pub(crate) mod output;
 pub(crate) mod pending;
 mod turn;
 
-use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use log::{Level, log_enabled};
 use crate::client::services::Services;
 use crate::model::time::{Tick, Timestamp};
 use crate::replica::Outcome;
+use end::EndReason;
 use input::Input;
 use lines::{Next, next_line};
 use output::Output;
@@ -42,16 +43,29 @@ const TURN_REQUESTS: usize = 16;
 /// over unread input would reset the connection, and the client would lose its last reply.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The same for a client that has not taken its replies in time and sends nothing.
+const UNREAD_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Time for which the system keeps trying to send what such a client has not taken.
+const UNSENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time for which a client may wait for the server at least, however short the idle time-out is.
+const MIN_WAIT: Duration = Duration::from_secs(10);
+
+/// First bytes of a TLS handshake: a record of type handshake, of major version 3.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+
 /// The stream that a session reads from and writes to.
 pub(crate) trait Stream: Read + Write {
     /// Closes the sending direction: nothing more will be written.
     fn shutdown_write(&mut self) -> io::Result<()>;
-}
 
-impl Stream for &TcpStream {
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
+    /// Reads what has arrived, without waiting.
+    fn read_available(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Bounds the time for which the system keeps bytes that were written and that the client does
+    /// not take, also after the connection is closed.
+    fn limit_unsent(&mut self, time: Duration) -> io::Result<()>;
 }
 
 /// Buffers of one worker, lent to the session whose turn it runs.
@@ -81,47 +95,11 @@ pub(crate) enum TurnResult {
     NeedsOutput,
     /// Another turn after those of the connections that wait: there is more to do.
     Again,
-    /// No turn before [`Session::take_pending`] was started and [`Session::resume`] was called with
-    /// its result.
+    /// [`Session::take_pending`] is to be started, if it is `Some`. Another turn once
+    /// [`Session::resume`] was called with its result, and at the deadline.
     Blocked,
     /// Nothing: the connection can be dropped.
     Ended(EndReason),
-}
-
-/// Reason for the end of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndReason {
-    /// The client closed, and has all its replies.
-    Client,
-    /// The connection broke.
-    Broken,
-    /// A line was longer than the limit.
-    LineTooLong,
-    /// A line was not finished in time.
-    LineTimeout,
-    /// A reply was not taken in time.
-    ReplyTimeout,
-    /// The client sent nothing for too long.
-    Idle,
-    /// The server is stopping.
-    Stopping,
-    /// A panic: a bug of the server.
-    Panic,
-}
-
-impl fmt::Display for EndReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            EndReason::Client => "closed by the client",
-            EndReason::Broken => "connection broken",
-            EndReason::LineTooLong => "line too long",
-            EndReason::LineTimeout => "line not finished in time",
-            EndReason::ReplyTimeout => "reply not taken in time",
-            EndReason::Idle => "idle for too long",
-            EndReason::Stopping => "server stopping",
-            EndReason::Panic => "internal error (session panicked)",
-        })
-    }
 }
 
 /// Progress of a session toward its end.
@@ -131,8 +109,8 @@ enum Progress {
     Open,
     /// No more requests are taken; replies may still have to be sent.
     Closing(EndReason),
-    /// Everything is sent; what the client still sends is read and dropped.
-    Draining(EndReason),
+    /// Everything is sent; what the client still sends is read and dropped, until that time at most.
+    Draining(EndReason, Tick),
 }
 
 /// One client's side of the protocol.
@@ -142,10 +120,24 @@ pub(crate) struct Session {
     progress: Progress,
     input: Input,
     output: Output,
-    /// The wait to be started before the next line is answered.
-    pending: Option<Pending>,
+    wait: Wait,
+    /// Set until the first line.
+    is_new: bool,
     /// Time at which the client was last active, or at which the drain began.
     last_active: Tick,
+}
+
+/// What must be over before the next line is answered.
+#[derive(Debug)]
+enum Wait {
+    /// Nothing.
+    Nothing,
+    /// This, once it is started.
+    Due(Pending),
+    /// A wait that was started.
+    Started,
+    /// Nothing more: the stored lines, received at that time, had to wait and can be executed.
+    Over(Timestamp),
 }
 
 impl Session {
@@ -156,7 +148,8 @@ impl Session {
             progress: Progress::Open,
             input: Input::default(),
             output: Output::default(),
-            pending: None,
+            wait: Wait::Nothing,
+            is_new: true,
             last_active: now,
         }
     }
@@ -171,18 +164,40 @@ impl Session {
         self.input.report_end();
     }
 
-    /// Takes the wait to be started after [`TurnResult::Blocked`].
+    /// Notes that urgent data was reported: reading on will pass it over.
+    pub(crate) fn report_urgent(&mut self) {
+        self.input.report_urgent();
+    }
+
+    /// Returns the number of bytes that the client has not taken, without those that the system
+    /// holds.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Takes the wait to be started after [`TurnResult::Blocked`]; `None` if it was started before.
     pub(crate) fn take_pending(&mut self) -> Option<Pending> {
-        self.pending.take()
+        match std::mem::replace(&mut self.wait, Wait::Started) {
+            Wait::Due(pending) => Some(pending),
+            Wait::Nothing | Wait::Started | Wait::Over(_) => None,
+        }
     }
 
     /// Takes the replies that a wait has released; the next turn sends them.
+    /// It does nothing once the session has given up the wait.
     pub(crate) fn resume(&mut self, released: Released, now: Tick) {
+        if !matches!(self.wait, Wait::Started) {
+            return;
+        }
         if released.unlogged && log_enabled!(Level::Info) {
             log_sent(self.client, &released.replies);
         }
         self.output.push(&released.replies, now);
-        self.pending = released.next.map(Pending::Places);
+        self.wait = match (released.next, released.received) {
+            (Some(call), _) => Wait::Due(Pending::Places(call)),
+            (None, Some(received)) => Wait::Over(received),
+            (None, None) => Wait::Nothing,
+        };
         self.last_active = now;
     }
 
@@ -202,21 +217,33 @@ impl Session {
         (services.clock.now() >= deadline).then_some(reason)
     }
 
+    /// Of equal deadlines the one for replies comes first, since the client is to get no more of them.
+    /// Every deadline of an open session holds whatever else it waits for. A closing one has only
+    /// replies to send, and whatever it was closed for must not hide that they are overdue.
     fn earliest_deadline(&self, services: &Services) -> (Tick, EndReason) {
-        if let Progress::Draining(reason) = self.progress {
-            return (self.last_active.after(DRAIN_TIMEOUT), reason);
+        let mut idle_timeout = services.idle_timeout;
+        if self.is_waiting() {
+            idle_timeout = idle_timeout.max(MIN_WAIT);
         }
-        let idle = self.last_active.after(services.idle_timeout);
-        let line = self.input.deadline().map(|at| (at, EndReason::LineTimeout));
+        let idle = (self.last_active.after(idle_timeout), EndReason::Idle);
         let reply = self.output.deadline();
         let reply = reply.map(|at| (at, EndReason::ReplyTimeout));
-        let mut earliest = (idle, EndReason::Idle);
-        for other in [line, reply].into_iter().flatten() {
-            if other.0 < earliest.0 {
-                earliest = other;
+        let line = self.input.deadline().map(|at| (at, EndReason::LineTimeout));
+        let deadlines = match self.progress {
+            Progress::Draining(reason, until) => {
+                let silent = self.last_active.after(silence_timeout(reason));
+                return (until.min(silent), reason);
             }
-        }
-        earliest
+            Progress::Closing(_) if self.is_waiting() => [reply, Some(idle), None],
+            Progress::Closing(reason) => [reply, Some((Tick(u64::MAX), reason)), None],
+            Progress::Open => [reply, Some(idle), line],
+        };
+        let earliest = deadlines.into_iter().flatten().min_by_key(|(at, _)| *at);
+        earliest.unwrap_or(idle)
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self.wait, Wait::Due(_) | Wait::Started)
     }
 
     /// Reads once, answers at most [`TURN_REQUESTS`] lines, and writes the replies.
@@ -233,7 +260,7 @@ impl Session {
             Ok(result) => result,
             Err(_) => TurnResult::Ended(match self.progress {
                 Progress::Open => EndReason::Broken,
-                Progress::Closing(reason) | Progress::Draining(reason) => reason,
+                Progress::Closing(reason) | Progress::Draining(reason, _) => reason,
             }),
         }
     }
@@ -244,46 +271,81 @@ impl Session {
         scratch: &mut Scratch,
         services: &Services,
     ) -> io::Result<TurnResult> {
-        if let Progress::Draining(reason) = self.progress {
+        if let Progress::Draining(reason, _) = self.progress {
             return self.drain(stream, scratch, reason, services);
         }
-        if !self.output.is_empty() {
-            let now = services.clock.now();
-            if self.output.flush(stream, now)? {
-                self.last_active = now;
-            }
+        if self.output.flush(stream)? {
+            self.last_active = services.clock.now();
         }
-        if self.pending.is_some() {
-            return Ok(TurnResult::Blocked);
-        }
-        if self.progress == Progress::Open && !self.output.is_full() {
+        let reads = !self.is_waiting() && !self.output.is_full();
+        if reads && self.progress == Progress::Open {
             let more = self.serve(stream, scratch, services)?;
-            if self.pending.is_some() {
-                return Ok(TurnResult::Blocked);
-            }
-            if more && self.output.is_empty() {
+            if more && !self.is_waiting() && self.output.is_empty() {
                 return Ok(TurnResult::Again);
             }
         }
-        if let Some(reason) = self.overdue(services) {
-            if reason == EndReason::ReplyTimeout {
-                return Ok(TurnResult::Ended(reason));
+        if let Some(mut reason) = self.overdue(services) {
+            if reason == EndReason::LineTimeout && !reads {
+                let now = services.clock.now();
+                self.input.read_on(stream, &mut scratch.input, now)?;
+                reason = match self.overdue(services) {
+                    Some(reason) => reason,
+                    None => return Ok(self.result()),
+                };
+            }
+            if reason == EndReason::ReplyTimeout || self.is_waiting() {
+                return self.abandon(stream, scratch, reason, services);
             }
             self.close(reason);
         }
         match self.progress {
-            _ if !self.output.is_empty() => Ok(TurnResult::NeedsOutput),
-            Progress::Closing(reason) => {
-                stream.shutdown_write()?;
+            Progress::Closing(reason) if self.result() == TurnResult::NeedsInput => {
+                self.begin_drain(stream, reason, services)?;
                 if self.input.has_ended() {
                     return Ok(TurnResult::Ended(reason));
                 }
-                self.progress = Progress::Draining(reason);
-                self.last_active = services.clock.now();
                 self.drain(stream, scratch, reason, services)
             }
-            Progress::Open | Progress::Draining(_) => Ok(TurnResult::NeedsInput),
+            _ => Ok(self.result()),
         }
+    }
+
+    /// Returns what the session waits for.
+    fn result(&self) -> TurnResult {
+        if self.is_waiting() {
+            TurnResult::Blocked
+        } else if self.output.is_empty() {
+            TurnResult::NeedsInput
+        } else {
+            TurnResult::NeedsOutput
+        }
+    }
+
+    /// Ends the session although the client has not taken its replies, or waits for some.
+    pub(crate) fn abandon<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        scratch: &mut Scratch,
+        reason: EndReason,
+        services: &Services,
+    ) -> io::Result<TurnResult> {
+        self.output.clear();
+        self.wait = Wait::Nothing;
+        stream.limit_unsent(UNSENT_LIMIT)?;
+        self.begin_drain(stream, reason, services)?;
+        self.drain(stream, scratch, reason, services)
+    }
+
+    fn begin_drain<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        reason: EndReason,
+        services: &Services,
+    ) -> io::Result<()> {
+        let now = services.clock.now();
+        self.progress = Progress::Draining(reason, now.after(DRAIN_TIMEOUT));
+        self.last_active = now;
+        stream.shutdown_write()
     }
 
     /// Reads and answers. Returns whether there is more to do without waiting.
@@ -309,16 +371,26 @@ impl Session {
         }
         // A read may have blocked for long.
         let now = services.clock.now();
+        if self.is_new && buffer[..end].starts_with(TLS_HANDSHAKE) {
+            self.close(EndReason::Tls);
+            return Ok(false);
+        }
         let ended = self.input.has_ended();
         output.clear();
         let (mut start, mut answered) = (0, 0);
-        let (places_call, sync_position) = {
+        // Beginning of the reports that are not applied yet.
+        let mut unapplied = 0;
+        let (places_call, sync_position, stalled) = {
             let mut turn = Turn {
                 client: self.client,
                 places_call: None,
                 sync_position: None,
                 services,
-                received: Timestamp::now(),
+                received: match std::mem::replace(&mut self.wait, Wait::Nothing) {
+                    Wait::Over(received) => received,
+                    _ => Timestamp::now(),
+                },
+                stalled: false,
                 reports: ArrayVec::new(),
                 lines: ArrayVec::new(),
                 outcomes,
@@ -326,23 +398,42 @@ impl Session {
                 logged: log_enabled!(Level::Info),
             };
             while answered < TURN_REQUESTS && turn.places_call.is_none() {
-                match next_line(&buffer[start..end], ended) {
+                if !turn.has_reports() {
+                    unapplied = start;
+                }
+                let (closes, taken) = match next_line(&buffer[start..end], ended) {
+                    Next::Line { line, taken } if self.is_new && is_http(line) => {
+                        turn.reject(line);
+                        (Some(EndReason::Http), taken)
+                    }
                     Next::Line { line, taken } => {
                         turn.execute(line);
-                        start += taken;
-                        answered += 1;
+                        (None, taken)
                     }
                     Next::TooLong(line) => {
                         turn.reject(line);
-                        self.progress = Progress::Closing(EndReason::LineTooLong);
-                        start = end;
-                        break;
+                        (Some(EndReason::LineTooLong), end - start)
                     }
                     Next::Unfinished => break,
+                };
+                if turn.stalled {
+                    break;
+                }
+                self.is_new = false;
+                start += taken;
+                answered += 1;
+                if let Some(reason) = closes {
+                    self.progress = Progress::Closing(reason);
+                    start = end;
+                    break;
                 }
             }
             turn.apply();
-            (turn.places_call.take(), turn.sync_position)
+            if turn.stalled {
+                start = unapplied;
+            }
+            let stalled = turn.stalled.then_some(turn.received);
+            (turn.places_call.take(), turn.sync_position, stalled)
         };
         self.input.store(&buffer[start..end], answered > 0, now);
         if start == end && ended {
@@ -352,14 +443,17 @@ impl Session {
             self.close(EndReason::Stopping);
         }
         if let Some(position) = sync_position {
-            let released = Released {
+            let released = Box::new(Released {
                 replies: output.clone(),
                 unlogged: false,
                 next: places_call,
-            };
-            self.pending = Some(Pending::Sync(position, released));
+                received: stalled,
+            });
+            self.wait = Wait::Due(Pending::Sync(position, released));
         } else {
-            self.pending = places_call.map(Pending::Places);
+            let pending = stalled.map(Pending::Stall);
+            let pending = pending.or(places_call.map(Pending::Places));
+            self.wait = pending.map_or(Wait::Nothing, Wait::Due);
             if !output.is_empty() && self.output.send(stream, output, now)? {
                 self.last_active = now;
             }
@@ -384,17 +478,33 @@ impl Session {
         reason: EndReason,
         services: &Services,
     ) -> io::Result<TurnResult> {
-        if services.clock.now() >= self.last_active.after(DRAIN_TIMEOUT) {
+        if self.overdue(services).is_some() {
             return Ok(TurnResult::Ended(reason));
         }
         match stream.read(&mut scratch.input) {
             Ok(0) => Ok(TurnResult::Ended(reason)),
-            Ok(_) => Ok(TurnResult::Again),
+            Ok(_) => {
+                self.last_active = services.clock.now();
+                Ok(TurnResult::Again)
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(TurnResult::NeedsInput),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(TurnResult::Again),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns the time without input after which a session that ends for that reason is closed.
+fn silence_timeout(reason: EndReason) -> Duration {
+    match reason {
+        EndReason::ReplyTimeout | EndReason::UnsentReplies => UNREAD_DRAIN_TIMEOUT,
+        _ => DRAIN_TIMEOUT,
+    }
+}
+
+/// Returns whether a line is the first of an HTTP request.
+fn is_http(line: &[u8]) -> bool {
+    line.ends_with(b" HTTP/1.0") || line.ends_with(b" HTTP/1.1")
 }
 
 #[cfg(test)]

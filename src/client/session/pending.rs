@@ -4,14 +4,18 @@
 //! the wait and not with the session, so a session cannot send them early or mix up two waits.
 
 use crate::client::services::Services;
+use crate::model::time::Timestamp;
 use crate::places::RemoteSearch;
 use crate::store::journal::SyncPosition;
 
 /// A wait that a session needs before it can continue, with the replies held until it is over.
 #[derive(Debug)]
 pub(crate) enum Pending {
+    /// Until records can be changed again: the disk has not answered another worker's append. The
+    /// session has stored the lines that wait for it, received at that time.
+    Stall(Timestamp),
     /// Until the journal is on disk up to the position behind the last report of a turn.
-    Sync(SyncPosition, Released),
+    Sync(SyncPosition, Box<Released>),
     /// Until a places provider on the network has answered.
     Places(Box<PlacesCall>),
 }
@@ -34,12 +38,27 @@ pub(crate) struct Released {
     pub(super) unlogged: bool,
     /// The search to be started once the replies are sent.
     pub(super) next: Option<Box<PlacesCall>>,
+    /// Time at which the lines were received that are stored, if they waited.
+    pub(super) received: Option<Timestamp>,
 }
 
 impl Pending {
     /// Starts the wait and returns. `done` is called once, at once or later, on any thread.
-    pub(crate) fn start(self, services: &Services, done: impl FnOnce(Released) + Send + 'static) {
+    pub(crate) fn start(
+        self,
+        services: &Services,
+        done: impl FnOnce(Box<Released>) + Send + 'static,
+    ) {
         match self {
+            Pending::Stall(received) => {
+                let released = Box::new(Released {
+                    replies: Vec::new(),
+                    unlogged: false,
+                    next: None,
+                    received: Some(received),
+                });
+                services.stall.wait(Box::new(move || done(released)));
+            }
             Pending::Sync(position, released) => match &services.durability {
                 Some(durability) => {
                     durability.wait(position, Box::new(move || done(released)));
@@ -52,11 +71,12 @@ impl Pending {
                 search.start(Box::new(move |json| {
                     reply.extend_from_slice(json);
                     end_places(&mut reply);
-                    done(Released {
+                    done(Box::new(Released {
                         replies: reply,
                         unlogged: true,
                         next: None,
-                    });
+                        received: None,
+                    }));
                 }));
             }
         }

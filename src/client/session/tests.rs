@@ -1,9 +1,15 @@
 //! Sessions over a scripted stream: every edge of a turn without a socket.
 
+mod deadlines;
+mod strangers;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crossbeam_channel::Receiver;
+
+use super::end::EndCounts;
 use super::input::LINE_TIMEOUT;
 use super::output::{MAX_UNSENT_BYTES, REPLY_TIMEOUT};
 use super::*;
@@ -11,6 +17,7 @@ use crate::model::time::CoarseClock;
 use crate::places::Places;
 use crate::places::atlas::Atlas;
 use crate::replica::Replica;
+use crate::replica::stall::{OnResponsive, Stall};
 
 /// A client that sends the given segments and takes a limited number of bytes.
 #[derive(Debug, Default)]
@@ -77,28 +84,43 @@ impl Stream for ScriptedStream {
         self.shut = true;
         Ok(())
     }
+
+    fn read_available(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read(buffer)
+    }
+
+    fn limit_unsent(&mut self, _: Duration) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Fixture {
     session: Session,
     services: Services,
     scratch: Scratch,
+    /// The callbacks of reports that wait for a stalled disk.
+    stalled: Receiver<OnResponsive>,
 }
 
 impl Fixture {
     fn new() -> Fixture {
         let clock = CoarseClock::default();
         clock.set(Duration::from_secs(1_000));
+        let (stall, stalled) = Stall::new();
         Fixture {
             session: Session::new(([127, 0, 0, 1], 1).into(), clock.now()),
             services: Services {
                 replica: Arc::new(Replica::new("Ball", 1, 100)),
                 places: Places::Atlas(Atlas),
                 durability: None,
+                stall,
                 idle_timeout: Duration::from_secs(600),
+                max_unsent_bytes: 256 << 20,
                 clock,
                 stopping: AtomicBool::new(false),
+                ends: EndCounts::default(),
             },
+            stalled,
             scratch: Scratch::default(),
         }
     }
@@ -232,7 +254,7 @@ fn an_idle_session_owns_no_buffer() {
     let mut script = ScriptedStream::new(&["IAMAT a +1+1 1\n", "half", " a line\n"]);
     fixture.run(&mut script);
     assert_eq!(fixture.session.input.rest.capacity(), 0);
-    assert_eq!(fixture.session.output.unsent.capacity(), 0);
+    assert_eq!(fixture.session.output.len(), 0);
 }
 
 #[test]
@@ -242,7 +264,7 @@ fn replies_not_taken_are_kept_in_order_and_stop_reads() {
     let mut script = ScriptedStream::new(&vec![request; 100]);
     script.capacity = 10;
     while fixture.turn(&mut script) != TurnResult::NeedsOutput
-        || fixture.session.output.unsent.len() < MAX_UNSENT_BYTES
+        || fixture.session.output.len() < MAX_UNSENT_BYTES
     {}
     let left: usize = script.segments.iter().map(Vec::len).sum();
     assert_eq!(fixture.turn(&mut script), TurnResult::NeedsOutput);
@@ -297,13 +319,19 @@ fn each_reply_has_its_own_deadline() {
         fixture.session.deadline(&fixture.services),
         start.after(REPLY_TIMEOUT)
     );
-    // The first reply is taken; the deadline of the second counts from then.
+    // The first reply is taken; the deadline of the second counts from when it was written.
     script.capacity = 3;
+    fixture.set_now(start.after(Duration::from_secs(9)));
     assert_eq!(fixture.turn(&mut script), TurnResult::NeedsOutput);
-    let deadline = fixture.now().after(REPLY_TIMEOUT);
+    let deadline = start.after(Duration::from_secs(5) + REPLY_TIMEOUT);
+    assert_eq!(fixture.session.deadline(&fixture.services), deadline);
     fixture.set_now(start.after(Duration::from_secs(11)));
     assert_eq!(fixture.turn(&mut script), TurnResult::NeedsOutput);
-    fixture.set_now(deadline.after(REPLY_TIMEOUT));
+    fixture.set_now(deadline);
+    // The close is orderly: the client may still take what the system holds for it.
+    assert_eq!(fixture.turn(&mut script), TurnResult::NeedsInput);
+    assert!(script.shut);
+    fixture.set_now(fixture.now().after(UNREAD_DRAIN_TIMEOUT));
     assert_eq!(
         fixture.turn(&mut script),
         TurnResult::Ended(EndReason::ReplyTimeout)
@@ -391,7 +419,9 @@ fn released_replies_are_sent_before_the_next_line_is_answered() {
         replies: b"held\n".to_vec(),
         unlogged: false,
         next: None,
+        received: None,
     };
+    fixture.session.wait = Wait::Started;
     fixture.session.resume(released, fixture.now());
     assert_eq!(fixture.turn(&mut script), TurnResult::NeedsInput);
     assert_eq!(script.taken, b"held\n? x\n");

@@ -14,6 +14,7 @@ use crate::model::printable::LoggedLine;
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::replica::Outcome;
+use crate::replica::stall::STALL_LIMIT;
 use crate::store::journal::SyncPosition;
 
 /// The lines of one turn: reports in a row are applied as one group, and every reply is written in
@@ -26,6 +27,9 @@ pub(super) struct Turn<'a> {
     pub(super) sync_position: Option<SyncPosition>,
     pub(super) services: &'a Services,
     pub(super) received: Timestamp,
+    /// Set once records can't be changed since the disk does not answer: the collected reports and
+    /// the lines behind them are to be executed in a later turn.
+    pub(super) stalled: bool,
     pub(super) reports: ArrayVec<Report<'a>, TURN_REQUESTS>,
     /// The lines of the reports, echoed if a report is rejected.
     pub(super) lines: ArrayVec<&'a [u8], TURN_REQUESTS>,
@@ -47,15 +51,25 @@ impl<'a> Turn<'a> {
             }
             Ok(Command::Whatsat(inquiry)) => {
                 self.apply();
-                self.answer(&inquiry, line);
+                if !self.stalled {
+                    self.answer(&inquiry, line);
+                }
             }
             Err(_) => self.reject(line),
         }
     }
 
+    /// Returns whether reports were collected that are not applied yet.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
     /// Echoes a line that is not a valid command.
     pub(super) fn reject(&mut self, line: &[u8]) {
         self.apply();
+        if self.stalled {
+            return;
+        }
         let before = self.output.len();
         echo(line, self.output);
         self.log_sent(before);
@@ -63,13 +77,22 @@ impl<'a> Turn<'a> {
 
     /// Applies the collected reports, and writes their replies.
     pub(super) fn apply(&mut self) {
-        if self.reports.is_empty() {
+        if self.reports.is_empty() || self.stalled {
             return;
         }
-        let replica = &self.services.replica;
+        let Services { replica, stall, .. } = self.services;
         self.outcomes.clear();
+        let applied = match stall.is_stalled() {
+            true => None,
+            false => {
+                replica.report_within(STALL_LIMIT, &self.reports, self.received, self.outcomes)
+            }
+        };
+        let Some(sync_position) = applied else {
+            self.stalled = true;
+            return;
+        };
         // The last position is the highest.
-        let sync_position = replica.report(&self.reports, self.received, self.outcomes);
         self.sync_position = sync_position.or(self.sync_position);
         let before = self.output.len();
         for ((report, line), outcome) in self.reports.iter().zip(&self.lines).zip(&*self.outcomes) {

@@ -14,9 +14,13 @@
 //!
 //! A connection is either in its slot, where no worker uses it, or with the worker that runs its
 //! turn, so a session needs no lock. An event on its socket meanwhile is noted in the slot, and
-//! the connection gets another turn.
+//! the connection gets another turn. In a wait it is in its slot too, so that its deadlines hold.
+//!
+//! A worker in a turn does not poll, and a turn can stall with the disk. So one thread, the watch,
+//! looks every few milliseconds whether somebody else should.
 
-use std::collections::VecDeque;
+mod state;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::num::NonZero;
@@ -29,26 +33,20 @@ use log::warn;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
-use slab::Slab;
 
 use super::cost::CostMeter;
+use super::unsent::UnsentReplies;
 use super::{Dispatch, STOP_TIMEOUT};
 use crate::client::connection::Connection;
 use crate::client::services::Services;
+use crate::client::session::end::EndReason;
 use crate::client::session::pending::{Pending, Released};
 use crate::client::session::{Scratch, TurnResult};
 use crate::model::time::Tick;
+use state::{Slot, SlotState, State, event_data};
 
 /// Events taken from the kernel by one poll; the next poll takes the rest.
 const EVENTS: usize = 256;
-
-/// Queued work that one worker does alone; past this it wakes another, if there is a processor for
-/// it. Waking and sleeping again cost about 10 µs of CPU time, a twentieth of this, and take 30 to
-/// 50 µs, so the last of the waiting connections are served earlier than by one worker.
-const HELP_THRESHOLD: Duration = Duration::from_micros(200);
-
-/// Cost past which a turn is expensive: more than twice the cost of waking a worker for it.
-const EXPENSIVE_TURN: Duration = Duration::from_micros(30);
 
 /// Assumed cost of a turn before the first measurement: that of a report.
 const INITIAL_TURN_COST: Duration = Duration::from_micros(6);
@@ -57,64 +55,21 @@ const INITIAL_TURN_COST: Duration = Duration::from_micros(6);
 /// can't keep the others out.
 const TURNS_PER_POLL: usize = 64;
 
+/// Interval at which the pool looks whether a long turn keeps others waiting. A turn takes
+/// microseconds, unless the disk stalls.
+const WATCH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Number of such looks in a row that find the pool idle; past this the next event is waited for.
+const IDLE_CHECKS: u32 = 10;
+
 /// Data of the event that only wakes a poller.
 const WAKE: u64 = u64::MAX;
 
 /// Events on a client's socket that epoll reports.
 const INPUT: EventFlags = EventFlags::IN
+    .union(EventFlags::PRI)
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
-
-/// State of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SlotState {
-    /// In its slot, waiting for an event on its socket.
-    Idle,
-    /// In its slot and in the queue for a turn.
-    Queued,
-    /// With a worker, or in a wait between two turns.
-    Running,
-    /// The same, and an event has arrived meanwhile; another turn follows.
-    RunningWithEvent,
-}
-
-#[derive(Debug)]
-struct Slot {
-    state: SlotState,
-    /// Distinguishes this connection's events from those of the slot's earlier connections.
-    generation: u32,
-    /// Set once the client's end of input was reported.
-    end_reported: bool,
-    /// Set if writable events are reported too: from the first write that would have blocked.
-    reports_output: bool,
-    deadline: Tick,
-    /// `None` while running.
-    connection: Option<Box<Connection>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    slots: Slab<Slot>,
-    /// Keys of the slots whose connections wait for a turn.
-    queue: VecDeque<usize>,
-    /// Turns started since the last poll.
-    turns_since_poll: usize,
-    /// Turns started in all, and their number at the last [`Shared::wake_if_stalled`].
-    turns: u64,
-    turns_at_check: u64,
-    /// Recent cost of a turn.
-    turn_cost: Duration,
-    /// Workers blocked in a poll.
-    pollers: usize,
-    workers: usize,
-    sleeping: usize,
-    /// Workers that can run at the same time.
-    processors: usize,
-    last_generation: u32,
-    stopping: bool,
-    /// Once the pool stops: the time at which clients that have not taken their replies are dropped.
-    drop_time: Option<Tick>,
-}
 
 /// State that the workers share.
 #[derive(Debug)]
@@ -124,6 +79,7 @@ pub(super) struct Shared {
     wake: OwnedFd,
     state: Mutex<State>,
     followers: Condvar,
+    watch: Condvar,
 }
 
 impl Shared {
@@ -144,9 +100,11 @@ impl Shared {
             state: Mutex::new(State {
                 turn_cost: INITIAL_TURN_COST,
                 processors: thread::available_parallelism().map_or(1, NonZero::get),
+                unsent: UnsentReplies::new(services.max_unsent_bytes),
                 ..State::default()
             }),
             followers: Condvar::new(),
+            watch: Condvar::new(),
         })
     }
 
@@ -168,44 +126,92 @@ impl Shared {
         let slot = &mut state.slots[key];
         slot.state = SlotState::Running;
         let end_reported = slot.end_reported;
+        let urgent_reported = std::mem::take(&mut slot.urgent_reported);
+        let is_excess = std::mem::take(&mut slot.is_excess);
+        let released = slot.released.take();
+        let unsent = slot.unsent_deadline.take();
         let Some(mut connection) = slot.connection.take() else {
             return state;
         };
+        if let Some(deadline) = unsent {
+            state.unsent.remove(key, deadline);
+        }
         drop(state);
 
         if end_reported {
             connection.session.report_end();
         }
-        let result = connection.turn(scratch, &self.services);
-        if result == TurnResult::Blocked
-            && let Some(pending) = connection.session.take_pending()
-        {
-            self.start_wait(key, connection, pending);
-            return self.state.lock();
+        if urgent_reported {
+            connection.session.report_urgent();
         }
-        let deadline = connection.session.deadline(&self.services);
+        if let Some(released) = released
+            && !connection.resume(*released, &self.services)
+        {
+            return self.remove(self.state.lock(), key, connection, None);
+        }
+        let result = match is_excess {
+            true => connection.abandon(scratch, &self.services),
+            false => connection.turn(scratch, &self.services),
+        };
+        self.put_back(key, connection, result)
+    }
 
+    /// Puts a connection back into its slot after a turn, and starts the wait that it needs.
+    fn put_back<'a>(
+        self: &'a Arc<Shared>,
+        key: usize,
+        mut connection: Box<Connection>,
+        result: TurnResult,
+    ) -> MutexGuard<'a, State> {
+        let deadline = connection.session.deadline(&self.services);
+        let unsent = connection.session.unsent_bytes();
+        let pending = match result {
+            TurnResult::Blocked => connection.session.take_pending(),
+            _ => None,
+        };
         let mut state = self.state.lock();
         if let TurnResult::Ended(_) = result {
             return self.remove(state, key, connection, None);
         }
         let slot = &mut state.slots[key];
-        if result == TurnResult::NeedsOutput && !slot.reports_output {
+        if unsent > 0 && !slot.reports_output {
             slot.reports_output = true;
             let (data, interest) = (event_data(key, slot.generation), INPUT | EventFlags::OUT);
             if let Err(error) = epoll::modify(&self.epoll, &connection.stream, data, interest) {
                 return self.remove(state, key, connection, Some(error));
             }
         }
+        let generation = slot.generation;
         slot.connection = Some(connection);
         slot.deadline = deadline;
-        if result == TurnResult::Again || slot.state == SlotState::RunningWithEvent {
-            slot.state = SlotState::Queued;
+        let has_more = match result {
+            TurnResult::Again => true,
+            // Until its wait is over there is no more to do than to send replies and to keep deadlines.
+            TurnResult::Blocked => {
+                slot.released.is_some() || (unsent > 0 && slot.state == SlotState::RunningWithEvent)
+            }
+            _ => slot.state == SlotState::RunningWithEvent,
+        };
+        slot.state = match result {
+            _ if has_more => SlotState::Queued,
+            TurnResult::Blocked => SlotState::Waiting,
+            _ => SlotState::Idle,
+        };
+        if has_more {
             state.queue.push_back(key);
-        } else {
-            slot.state = SlotState::Idle;
         }
-        state
+        state.next_deadline = state.next_deadline.min(deadline);
+        if unsent > 0 {
+            state.slots[key].unsent_deadline = Some(deadline);
+            state.unsent.add(key, deadline, unsent);
+            state.queue_excess();
+        }
+        let Some(pending) = pending else {
+            return state;
+        };
+        drop(state);
+        self.start_wait(key, generation, pending);
+        self.state.lock()
     }
 
     /// Removes the slot of a connection, and closes and logs it without the lock.
@@ -225,24 +231,21 @@ impl Shared {
         self.state.lock()
     }
 
-    /// Gives a connection to its wait, which queues it for a turn once it is over. No worker is
-    /// blocked.
-    fn start_wait(self: &Arc<Shared>, key: usize, mut connection: Box<Connection>, wait: Pending) {
+    /// Starts the wait of the connection in that slot, which is queued for a turn once the wait is
+    /// over. No worker is blocked. The result is dropped if the connection has ended by then.
+    fn start_wait(self: &Arc<Shared>, key: usize, generation: u32, wait: Pending) {
         let shared = Arc::clone(self);
-        let done = move |released: Released| {
-            let resumed = connection.resume(released, &shared.services);
+        let done = move |released: Box<Released>| {
             let mut state = shared.state.lock();
-            if !resumed {
-                state.slots.remove(key);
-                shared.wake_if_done(&mut state);
-                drop(state);
-                return drop(connection);
+            let Some(slot) = state.slot(key, generation) else {
+                return;
+            };
+            slot.released = Some(released);
+            if slot.state == SlotState::Waiting {
+                slot.state = SlotState::Queued;
+                state.queue.push_back(key);
+                shared.wake_for_queue(&mut state);
             }
-            let slot = &mut state.slots[key];
-            slot.connection = Some(connection);
-            slot.state = SlotState::Queued;
-            state.queue.push_back(key);
-            shared.wake_for_queue(&mut state);
         };
         wait.start(&self.services, done);
     }
@@ -274,9 +277,12 @@ impl Shared {
         for event in &*ready {
             let (data, flags) = (event.data.u64(), event.flags);
             if data != WAKE {
-                let hung_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-                state.note_event(data, flags.intersects(hung_up));
+                state.note_event(data, flags);
             }
+        }
+        if !ready.is_empty() && state.watch_sleeps {
+            state.watch_sleeps = false;
+            self.watch.notify_one();
         }
         self.wake_helper(&mut state);
         state
@@ -317,12 +323,11 @@ impl Shared {
         }
     }
 
-    /// Ends the workers if the last connection of a stopping pool was not removed by one of them.
-    fn wake_if_done(&self, state: &mut State) {
-        if state.stopping && state.slots.is_empty() {
-            self.wake_all_followers(state);
-            self.wake_poller();
-        }
+    fn wake_all(&self, state: &mut State) {
+        self.wake_all_followers(state);
+        self.wake_poller();
+        state.watch_sleeps = false;
+        self.watch.notify_one();
     }
 }
 
@@ -332,6 +337,7 @@ impl Dispatch for Shared {
             warn!("client {} refused: {error}", connection.session.client());
             return Err(connection);
         }
+        let deadline = connection.session.deadline(&self.services);
         let mut state = self.state.lock();
         if state.stopping {
             return Err(connection);
@@ -349,10 +355,15 @@ impl Dispatch for Shared {
             state: SlotState::Idle,
             generation,
             end_reported: false,
+            urgent_reported: false,
             reports_output: false,
-            deadline: connection.session.deadline(&self.services),
+            is_excess: false,
+            deadline,
+            unsent_deadline: None,
+            released: None,
             connection: Some(connection),
         });
+        state.next_deadline = state.next_deadline.min(deadline);
         Ok(())
     }
 
@@ -362,32 +373,49 @@ impl Dispatch for Shared {
             let drop_time = *state.drop_time.get_or_insert(now.after(STOP_TIMEOUT));
             if now >= drop_time {
                 state.queue.clear();
-                state.slots.retain(|_, slot| slot.connection.is_none());
-                self.wake_all_followers(&mut state);
-                self.wake_poller();
+                let dropped = state.take_idle();
+                self.wake_all(&mut state);
+                drop(state);
+                for connection in dropped {
+                    connection.note_end(EndReason::Stopping, &self.services);
+                }
                 return;
             }
         }
-        if state.queue_idle(|slot| now >= slot.deadline) {
+        if now >= state.next_deadline && state.queue_overdue(now) {
             self.wake_for_queue(&mut state);
         }
     }
 
-    fn wake_if_stalled(&self) {
+    /// Looks every [`WATCH_INTERVAL`] whether a long turn keeps others waiting, and wakes a worker for
+    /// them. Sleeps while the pool is idle.
+    fn watch(&self) {
         let mut state = self.state.lock();
-        let stalled = !state.queue.is_empty() && state.turns == state.turns_at_check;
-        state.turns_at_check = state.turns;
-        if stalled {
-            self.wake_follower(&mut state);
+        let (mut turns, mut idle_checks) = (state.turns, 0);
+        while !state.stopping || !state.slots.is_empty() {
+            if idle_checks < IDLE_CHECKS {
+                self.watch.wait_for(&mut state, WATCH_INTERVAL);
+            } else {
+                state.watch_sleeps = true;
+                self.watch.wait(&mut state);
+            }
+            let is_same = state.turns == turns;
+            turns = state.turns;
+            idle_checks = match is_same && state.is_idle() {
+                true => idle_checks + 1,
+                false => 0,
+            };
+            if is_same && state.is_unattended() && !self.wake_follower(&mut state) {
+                self.wake_poller();
+            }
         }
     }
 
     fn stop(&self) {
         let mut state = self.state.lock();
         state.stopping = true;
-        state.queue_idle(|_| true);
-        self.wake_all_followers(&mut state);
-        self.wake_poller();
+        state.queue_where(|slot| slot.state == SlotState::Idle);
+        self.wake_all(&mut state);
     }
 
     /// Runs the turns in the queue; polls when it is empty; sleeps when there are pollers enough.
@@ -407,8 +435,7 @@ impl Dispatch for Shared {
                 Some(key) => state = self.serve(state, key, &mut scratch, &mut meter),
                 None if state.stopping && state.slots.is_empty() => {
                     state.workers -= 1;
-                    self.wake_all_followers(&mut state);
-                    self.wake_poller();
+                    self.wake_all(&mut state);
                     return;
                 }
                 None if state.pollers >= state.max_pollers() => {
@@ -420,132 +447,5 @@ impl Dispatch for Shared {
                 None => state = self.poll(state, &mut events, None),
             }
         }
-    }
-}
-
-impl State {
-    /// Returns whether each turn costs enough to be worth a wake-up.
-    fn is_expensive(&self) -> bool {
-        self.turn_cost > EXPENSIVE_TURN
-    }
-
-    /// Returns the maximum number of workers that poll at the same time.
-    fn max_pollers(&self) -> usize {
-        if self.is_expensive() {
-            self.processors
-        } else {
-            1
-        }
-    }
-
-    /// Returns whether there is work for another worker, a worker to do it, and a processor for it.
-    /// More workers than processors take those from each other in the middle of their turns: with
-    /// four on one, 1,000 connections at depth 16 cost 2 to 5 % more CPU.
-    fn wants_help(&self) -> bool {
-        let awake = self.workers - self.sleeping;
-        // The calling worker takes the first in the queue itself.
-        let others = self.queue.len().saturating_sub(1);
-        let work = self
-            .turn_cost
-            .saturating_mul(others.try_into().unwrap_or(u32::MAX));
-        let helps = if self.is_expensive() {
-            awake < self.processors
-        } else {
-            awake - self.pollers < self.processors && work > HELP_THRESHOLD
-        };
-        self.sleeping > 0 && helps
-    }
-
-    /// Queues the idle connections that `choose` selects. Returns whether there is one.
-    fn queue_idle(&mut self, choose: impl Fn(&Slot) -> bool) -> bool {
-        let before = self.queue.len();
-        for (key, slot) in &mut self.slots {
-            if slot.state == SlotState::Idle && choose(slot) {
-                slot.state = SlotState::Queued;
-                self.queue.push_back(key);
-            }
-        }
-        self.queue.len() > before
-    }
-
-    /// Notes an event on a socket. It may come late, for a connection that was removed.
-    fn note_event(&mut self, data: u64, end_reported: bool) {
-        let (key, generation) = (data as u32 as usize, (data >> 32) as u32);
-        let Some(slot) = self
-            .slots
-            .get_mut(key)
-            .filter(|slot| slot.generation == generation)
-        else {
-            return;
-        };
-        slot.end_reported |= end_reported;
-        match slot.state {
-            SlotState::Idle => {
-                slot.state = SlotState::Queued;
-                self.queue.push_back(key);
-            }
-            SlotState::Running => slot.state = SlotState::RunningWithEvent,
-            SlotState::Queued | SlotState::RunningWithEvent => {}
-        }
-    }
-}
-
-/// Returns the data of a connection's events: its slot and its generation.
-fn event_data(key: usize, generation: u32) -> EventData {
-    // There are never more slots than descriptors, whose numbers fit.
-    EventData::new_u64(u64::from(generation) << 32 | key as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Four workers on two processors, of which some sleep, poll, and have work queued.
-    fn state(sleeping: usize, pollers: usize, queued: usize, turn_cost: Duration) -> State {
-        State {
-            slots: Slab::new(),
-            queue: (0..queued).collect(),
-            turns_since_poll: 0,
-            turns: 0,
-            turns_at_check: 0,
-            turn_cost,
-            pollers,
-            workers: 4,
-            sleeping,
-            processors: 2,
-            last_generation: 0,
-            stopping: false,
-            drop_time: None,
-        }
-    }
-
-    #[test]
-    fn one_worker_runs_cheap_turns_until_they_are_many() {
-        let cost = Duration::from_micros(5);
-        assert_eq!(state(3, 1, 0, cost).max_pollers(), 1);
-        // The poller has returned with 41 or 42 connections, and serves one of them at once.
-        assert!(!state(3, 0, 41, cost).wants_help());
-        assert!(state(3, 0, 42, cost).wants_help());
-    }
-
-    #[test]
-    fn each_expensive_turn_is_worth_a_worker() {
-        let cost = Duration::from_micros(50);
-        assert_eq!(state(3, 1, 0, cost).max_pollers(), 2);
-        assert!(state(3, 0, 0, cost).wants_help());
-        assert!(state(3, 1, 0, cost).wants_help());
-        // Two are awake already, running turns or polling.
-        assert!(!state(2, 0, 99, cost).wants_help());
-        assert!(!state(2, 1, 99, cost).wants_help());
-    }
-
-    #[test]
-    fn no_more_workers_are_woken_than_there_are_processors() {
-        let cost = Duration::from_micros(5);
-        assert!(!state(2, 0, 999, cost).wants_help());
-        // One of these two is blocked in a poll, and does not see the queue.
-        assert!(state(2, 1, 999, cost).wants_help());
-        // There is none to wake.
-        assert!(!state(0, 3, 999, cost).wants_help());
     }
 }
