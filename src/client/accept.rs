@@ -17,6 +17,7 @@ use socket2::SockRef;
 use crate::client::connection::Connection;
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Dispatcher;
+use crate::client::refusals::{ClientRefusals, RefusalCause};
 use crate::listener::{Accept, Accepted};
 use crate::logging::throttle::LogThrottle;
 use crate::model::time::{CoarseClock, Tick};
@@ -56,6 +57,8 @@ pub(crate) struct Clients {
     pub limit: ConnectionLimit,
     /// The rejected clients.
     pub rejected: RejectedClients,
+    /// Their part in the server's state.
+    pub refusals: ClientRefusals,
     /// The clock that deadlines are measured on.
     pub clock: CoarseClock,
 }
@@ -63,7 +66,7 @@ pub(crate) struct Clients {
 impl Accept for Clients {
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
         let Some(permit) = self.limit.admit() else {
-            self.refuse(stream, from);
+            self.reject(stream, from, RefusalCause::AtCapacity);
             return Accepted::Refused;
         };
         // Replies are sent as they are written.
@@ -75,18 +78,27 @@ impl Accept for Clients {
         match self.dispatcher.enter(connection) {
             Ok(()) => Accepted::In,
             Err(connection) => {
-                self.refuse(connection.stream, from);
+                self.reject(connection.stream, from, RefusalCause::NoWorker);
                 Accepted::Refused
             }
         }
     }
 
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        self.rejected.add(stream, from, self.clock.now());
+        self.reject(stream, from, RefusalCause::NoDescriptor);
     }
 
     fn free_descriptor(&mut self) {
+        self.refusals
+            .note(RefusalCause::NoDescriptor, Instant::now());
         self.rejected.close_oldest();
+    }
+}
+
+impl Clients {
+    fn reject(&self, stream: TcpStream, from: SocketAddr, cause: RefusalCause) {
+        self.refusals.note(cause, Instant::now());
+        self.rejected.add(stream, from, self.clock.now());
     }
 }
 

@@ -25,6 +25,12 @@ impl ConnectionLimit {
         self.max_clients.store(max_clients, Ordering::Relaxed);
     }
 
+    /// Returns the number of clients that are connected, and the maximum.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let max_clients = self.max_clients.load(Ordering::Relaxed);
+        (self.connected.load(Ordering::Relaxed), max_clients)
+    }
+
     /// Admits one more client, or returns `None` at capacity.
     pub(crate) fn admit(&self) -> Option<Permit> {
         let max_clients = self.max_clients.load(Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use herd::config::keys::KeyFile;
-use herd::link::watch::State;
+use herd::health::State;
 
 use super::disk::{Tracer, own_mounts};
 use super::form::{choose, figure, limit, skipped, spread};

@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use super::{HANDSHAKE_TIMEOUT, MAX_SKEW, VERSIONS};
+use crate::health::judge::Refusal;
 use crate::link::framing::is_timeout;
-use crate::link::neighbor::Refusal;
 
 /// Beginning of the reason in a `BYE` to a server that is not a neighbor.
 const NO_NEIGHBOR: &str = "servers.txt here names no neighbor";
