@@ -25,6 +25,7 @@ mod faults {
     mod names;
     mod neighbors;
     mod partition;
+    mod states;
     mod storage;
     mod store;
     mod strangers;

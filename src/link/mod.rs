@@ -183,7 +183,6 @@ impl Links {
             audit.peer_digests(),
             status.clone(),
             Arc::clone(&facts.catch_up),
-            Arc::clone(&rejected),
         )?;
         Ok(Links {
             shared: sender::Shared {

@@ -113,7 +113,8 @@ impl Durable {
         let failed = result.is_err();
         let changed = failed != self.failing;
         self.failing = failed;
-        if changed {
+        // A failure may follow another one after which there seemed to be room.
+        if failed || changed {
             state.lock().failing = result.as_ref().err().map(ToString::to_string);
         }
         match result {
@@ -234,6 +235,12 @@ impl Replica {
         }
         *logged = Some(problem);
         begun
+    }
+
+    /// Notes that there seems to be room for reports again, though not for a compaction. The next
+    /// append shows whether that is so; without reports nothing else would.
+    pub(super) fn note_room(&self) {
+        self.journal_state.lock().failing = None;
     }
 
     /// Forgets what was done to the journal's files, once all records have been written again.

@@ -36,6 +36,10 @@ const MAX_COMPACTION_PAUSE: Duration = Duration::from_secs(60);
 /// were deleted or changed: otherwise nobody who asks once a second would be told. The log keeps it.
 const TAMPERING_SHOWN: Duration = Duration::from_secs(1);
 
+/// Free space of a disk that was full with which reports are expected to be taken again, even if a
+/// compaction needs more.
+const ROOM_BYTES: u64 = 64 << 10;
+
 /// Interval at which epochs without a live record are pruned from the vector.
 const PRUNING_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 
@@ -187,6 +191,9 @@ fn keep_up(replica: &Replica, stop: &Stop) {
                 Ok(false) => {}
                 Err(error) => {
                     end_if_unsynced(&error);
+                    if matches!(error, JournalError::NoRoom { free, .. } if free >= ROOM_BYTES) {
+                        replica.note_room();
+                    }
                     retry.failed(&error);
                 }
             }

@@ -28,7 +28,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(100);
 const DROPS_HOLD: Duration = Duration::from_millis(1_500);
 
 /// Interval of the lines that show whether a log that failed can be written again.
-const LOG_RETRY: Duration = Duration::from_secs(1);
+const LOG_RETRY: Duration = Duration::from_millis(500);
 
 /// The rooms that are looked at.
 #[derive(Debug)]

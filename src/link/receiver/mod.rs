@@ -126,8 +126,8 @@ impl Receivers {
         peer_digests: PeerDigests,
         status: StatusSource,
         catch_up: Arc<CatchUp>,
-        rejected: Arc<RejectedPeers>,
     ) -> io::Result<Receivers> {
+        let rejected = Arc::clone(&status.rejected);
         let kept_alive = KeptAlive::new();
         let pulse = Pulse::start(kept_alive.clone())?;
         let shared = Arc::new(Shared {
