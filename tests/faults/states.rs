@@ -42,7 +42,13 @@ fn await_well(fleet: &Fleet) {
 /// Waits until a server tells the state, with that text in its reason. `herd status` must show it
 /// then, and exit with 1. Returns the time since `fault`.
 #[track_caller]
-fn told(fleet: &Fleet, server: usize, state: State, text: &str, fault: Instant) -> Duration {
+pub(super) fn told(
+    fleet: &Fleet,
+    server: usize,
+    state: State,
+    text: &str,
+    fault: Instant,
+) -> Duration {
     wait_for(&format!("{state}: {text}"), limit(2), || {
         let problems = fleet.problems(server);
         problems
@@ -69,7 +75,7 @@ fn told(fleet: &Fleet, server: usize, state: State, text: &str, fault: Instant) 
 
 /// Waits until a server no longer tells the state. Returns the time since `end`.
 #[track_caller]
-fn cleared(fleet: &Fleet, server: usize, state: State, end: Instant) -> Duration {
+pub(super) fn cleared(fleet: &Fleet, server: usize, state: State, end: Instant) -> Duration {
     wait_for(&format!("the end of {state}"), limit(2), || {
         let problems = fleet.problems(server);
         problems.iter().all(|(found, _)| *found != state)
@@ -88,7 +94,7 @@ fn shown(fleet: &Fleet, server: usize, flags: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
-fn record(state: State, told: Duration, cleared: Duration) {
+pub(super) fn record(state: State, told: Duration, cleared: Duration) {
     let (told, cleared) = (told.as_secs_f64(), cleared.as_secs_f64());
     figure(
         &format!("state {state}"),

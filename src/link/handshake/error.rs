@@ -115,6 +115,11 @@ impl HandshakeError {
     }
 }
 
+/// Returns whether a connection was closed for that reason since the clocks differ.
+pub(in crate::link) fn is_skew(reason: &str) -> bool {
+    reason.starts_with(SKEW)
+}
+
 impl HandshakeError {
     /// Returns what the other side's answer says of this server; `None` if it did not answer.
     pub(in crate::link) fn refusal(&self) -> Option<Refusal> {
@@ -127,7 +132,7 @@ impl HandshakeError {
             HandshakeError::Refused(reason) if reason.starts_with(NO_NEIGHBOR) => {
                 Some(Refusal::NotANeighbor)
             }
-            HandshakeError::Refused(reason) if reason.starts_with(SKEW) => Some(Refusal::Skew),
+            HandshakeError::Refused(reason) if is_skew(reason) => Some(Refusal::Skew),
             HandshakeError::Skew(_) => Some(Refusal::Skew),
             _ => Some(Refusal::Other),
         }

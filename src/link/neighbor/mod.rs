@@ -129,7 +129,7 @@ impl TwinEvidence {
     /// Returns the time for which it holds.
     fn holds(self) -> Duration {
         match self {
-            TwinEvidence::Refused => Duration::from_millis(1_700),
+            TwinEvidence::Refused => Duration::from_millis(1_600),
             TwinEvidence::Record => Duration::from_secs(10),
         }
     }

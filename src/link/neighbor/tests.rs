@@ -89,8 +89,8 @@ fn a_second_server_of_a_name_is_reported_as_long_as_there_is_evidence() {
     let report = |milliseconds, evidence| neighbor.report_twin(at(milliseconds), evidence, "x");
     assert!(report(0, TwinEvidence::Refused));
     assert!(!report(1_000, TwinEvidence::Refused));
-    assert!(neighbor.twin(at(2_699)).is_some());
-    assert_eq!(neighbor.twin(at(2_700)), None);
+    assert!(neighbor.twin(at(2_599)).is_some());
+    assert_eq!(neighbor.twin(at(2_600)), None);
     assert!(report(3_000, TwinEvidence::Record));
     assert!(!report(4_000, TwinEvidence::Refused));
     assert!(neighbor.twin(at(12_999)).is_some());

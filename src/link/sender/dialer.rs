@@ -9,6 +9,7 @@ use log::Level;
 
 use crate::config::topology::Address;
 use crate::health::judge::Refusal;
+use crate::link::handshake::is_skew;
 use crate::link::neighbor::Neighbor;
 use crate::link::refusals::RejectedPeers;
 use crate::link::sender::attempt::DialError;
@@ -100,7 +101,8 @@ impl Dialer {
         if was_long {
             self.pause = BACK_OFF.0;
         }
-        self.neighbor.lost(now, at, reason.clone(), None);
+        let refusal = is_skew(&reason).then_some(Refusal::Skew);
+        self.neighbor.lost(now, at, reason.clone(), refusal);
         self.lost = reason;
     }
 
