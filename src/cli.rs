@@ -210,17 +210,22 @@ pub(crate) struct CheckArguments {
     note = "The status is requested over the servers' peer ports, with the herd's key. Each server has 2 s to
 answer.
 
-For a link, LAG is the number of records that the neighbor has not applied yet, by its last
-acknowledgement, which is at most a second old; QUEUED is the number of those that are not sent
-yet, BYTES their size; RESYNCS counts how often the neighbor was sent the records that it lacked;
-DIVERGED is the number of buckets, of 256, in which its records were found to differ. REFUSED
-counts connections between servers, in either direction, that a server refused or closed for a
-protocol error. The digest covers the records that were received more than 10 s ago; if digests
-differ, the servers are asked twice, and differences that change in between do not count.
+STATE is ok, or the worst of what is wrong with the server; all of it is beneath its line, with the
+reasons. REFUSED LINKS counts connections between servers, in either direction, that a server
+refused or closed for a protocol error. KEYS has the beginning of a hash of the key that it uses, and
+of another that it accepts; it is the same at all servers. The digest covers the records that were
+received more than 10 s ago; if digests differ, the servers are asked twice, and differences that
+change in between do not count.
 
-Exit codes: 0 all servers are up, linked and equal; 1 they are not; 2 bad usage, or an invalid
+For a link, LAG is the age of the oldest record that the neighbor has not confirmed; confirmations
+come once a second. QUEUED is the number of records that are not sent yet, BYTES their size; RESYNCS
+counts how often the neighbor was sent the records that it lacked; DIVERGED is the number of
+buckets, of 256, in which its records were found to differ. LAST ERROR is shown while the link is
+not live, and for 10 s after.
+
+Exit codes: 0 all servers are up, ok, linked and equal; 1 they are not; 2 bad usage, or an invalid
 servers or key file.",
-    example = "{command_name}\n{command_name} --servers /etc/herd/servers.txt --key-file /etc/herd/herd.key"
+    example = "{command_name}\n{command_name} --json\n{command_name} --servers /etc/herd/servers.txt --key-file /etc/herd/herd.key"
 )]
 pub(crate) struct StatusArguments {
     /// file that lists the servers (default: servers.txt)
@@ -230,9 +235,21 @@ pub(crate) struct StatusArguments {
     /// file with the herd's key, which must exist (default: herd.key beside the servers file)
     #[argh(option, arg_name = "FILE")]
     key_file: Option<PathBuf>,
+
+    /// print one line of JSON instead of tables
+    #[argh(switch)]
+    json: bool,
 }
 
 impl StatusArguments {
+    /// Returns the output for a survey.
+    pub(crate) fn shown(&self, survey: &Survey) -> String {
+        match self.json {
+            true => survey.to_json() + "\n",
+            false => survey.to_string(),
+        }
+    }
+
     /// Requests and compares the status of all servers.
     pub(crate) fn survey(&self) -> Result<Survey, Box<dyn Error>> {
         let topology = Topology::load(&self.servers)?;

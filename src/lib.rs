@@ -10,6 +10,7 @@
 //! - [`listener`] and [`client`]: the accept loop of a port; connections and sessions of clients
 //! - [`link`]: connections to neighbors: handshake, flood, resync and audit
 //! - [`status`]: the status of the whole herd, for `herd status`
+//! - [`health`]: whether a server is well, and if not, why
 //! - [`replica`]: the records and the version vector of one server; decides which record wins
 //! - [`store`]: the journal on disk: writing, recovery and compaction
 //! - [`places`]: providers of nearby places: the compiled-in atlas, Google and Overpass
@@ -23,6 +24,7 @@ pub(crate) mod client;
 pub mod config;
 pub mod disk;
 pub mod exit;
+pub mod health;
 pub mod link;
 pub mod listener;
 pub mod logging;

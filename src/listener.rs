@@ -195,6 +195,17 @@ impl Listener {
     /// Starts to accept, on a thread for each socket, named `name`, `name-1` and so on. Each holds a
     /// descriptor in reserve from now on. Fails if there is no descriptor, or no thread.
     pub fn start(name: &str, bound: Bound, accept: impl Accept) -> io::Result<Listener> {
+        Listener::start_behind(name, bound, accept, None)
+    }
+
+    /// The same, but the first connection is accepted only once that signal has been given. Until
+    /// then connections wait with the kernel.
+    pub fn start_behind(
+        name: &str,
+        bound: Bound,
+        accept: impl Accept,
+        opening: Option<&Stop>,
+    ) -> io::Result<Listener> {
         let (stopper, stop) = thread::stop_pair();
         let mut listener = Listener {
             sockets: Vec::new(),
@@ -205,7 +216,11 @@ impl Listener {
                 0 => name.to_owned(),
                 _ => format!("{name}-{index}"),
             };
-            match Accepting::start(name, socket, stop.clone(), accept.clone()) {
+            let gate = Gate {
+                opening: opening.cloned(),
+                stop: stop.clone(),
+            };
+            match Accepting::start(name, socket, gate, accept.clone()) {
                 Ok(accepting) => listener.sockets.push(accepting),
                 Err(error) => {
                     listener.stop();
@@ -240,11 +255,31 @@ impl Listener {
     }
 }
 
+/// The signals of a thread that accepts: to begin, and to end.
+struct Gate {
+    /// `None` to begin at once.
+    opening: Option<Stop>,
+    stop: Stop,
+}
+
+impl Gate {
+    /// Waits for the begin. Returns whether it has come before the end.
+    fn passes(&self) -> bool {
+        let Some(opening) = &self.opening else {
+            return true;
+        };
+        crossbeam_channel::select! {
+            recv(opening.channel()) -> _ => true,
+            recv(self.stop.channel()) -> _ => false,
+        }
+    }
+}
+
 impl Accepting {
     fn start(
         name: String,
         listener: TcpListener,
-        stop: Stop,
+        gate: Gate,
         accept: impl Accept,
     ) -> io::Result<Accepting> {
         let address = listener.local_addr()?;
@@ -252,7 +287,11 @@ impl Accepting {
         // Before the server reports that it is ready: the reserve must be held before connections
         // can use up the descriptors.
         let reserve = open_reserve()?;
-        let thread = thread::spawn(name, move || run(&listener, reserve, &stop, accept))?;
+        let thread = thread::spawn(name, move || {
+            if gate.passes() {
+                run(&listener, reserve, &gate.stop, accept);
+            }
+        })?;
         Ok(Accepting {
             address,
             handle,

@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use argh::EarlyExit;
 use cli::{ServeArguments, Subcommand};
-use crossbeam_channel::{Receiver, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, bounded, never, select, unbounded};
 use herd::config::keys::KeyErrorKind;
+use herd::link::catch_up::Readiness;
 use herd::logging::LogWriter;
 use herd::server::{ReloadError, Server, Sockets};
+use herd::thread::Stop;
 use log::{error, info};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -27,8 +29,8 @@ use signal_hook::iterator::Signals;
 /// clients do not take their replies, and 3 s more where neighbors do not answer.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
 
-/// Time that the start has to end if the server is to stop meanwhile. Clients are served from its
-/// last moment on, and a stop keeps what they have reported; before that nothing is lost by an exit.
+/// Time that the start has to end if the server is to stop meanwhile. From its last moment on neighbors
+/// may be connected, and they are told of a stop; before that nothing is lost by an exit.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes of stack of the thread that starts the server, as the main thread has.
@@ -86,7 +88,7 @@ fn dispatch(log: &mut Option<LogWriter>) -> Result<(), Failure> {
                 .map_err(usage)
                 .and_then(|report| print(&report)),
             Some(Subcommand::Status(status)) => status.survey().map_err(usage).and_then(|survey| {
-                print(&survey.to_string())?;
+                print(&status.shown(&survey))?;
                 survey.is_whole().then_some(()).ok_or(Failure::Reported)
             }),
             Some(Subcommand::Key(key)) => match key.run() {
@@ -115,6 +117,14 @@ fn print(text: &str) -> Result<(), Failure> {
 fn reload(serve: &ServeArguments, server: &mut Server) -> Result<String, Box<dyn Error>> {
     let (topology, keys) = serve.read_again()?;
     Ok(server.reload(&topology, keys)?)
+}
+
+/// What the main thread waits for.
+enum Event {
+    /// A signal came.
+    Signal(i32),
+    /// The server serves clients from now on.
+    Ready,
 }
 
 /// The signals that this process has been sent, in their order, apart from those that end it at once.
@@ -182,17 +192,23 @@ impl SignalQueue {
         }
     }
 
-    /// Waits for the next signal. Those that came during the start are the first.
-    fn next(&mut self) -> i32 {
+    /// Waits for the next signal; those that came during the start are the first. Or for the server to
+    /// become ready, if `ready` is the signal for that.
+    fn next(&mut self, ready: Option<&Stop>) -> Event {
         if self.stop_due {
-            return SIGTERM;
+            return Event::Signal(SIGTERM);
         }
         if std::mem::take(&mut self.reload_due) {
-            return SIGHUP;
+            return Event::Signal(SIGHUP);
         }
-        match self.received.recv() {
-            Ok(signal) => signal,
-            Err(_) => herd::exit::wait(),
+        let never = never();
+        let ready = ready.map_or(&never, Stop::channel);
+        select! {
+            recv(self.received) -> signal => match signal {
+                Ok(signal) => Event::Signal(signal),
+                Err(_) => herd::exit::wait(),
+            },
+            recv(ready) -> _ => Event::Ready,
         }
     }
 }
@@ -227,14 +243,16 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
         return Ok(());
     };
     let mut server = started.map_err(|error| of_server(&error))?;
-    print(&format!(
-        "{name} is ready: clients {}, peers {}\n",
-        server.client_address(),
-        server.peer_address()
-    ))?;
-
+    let mut ready = Some(server.ready());
     loop {
-        let signal = signals.next();
+        let signal = match signals.next(ready.as_ref()) {
+            Event::Signal(signal) => signal,
+            Event::Ready => {
+                ready = None;
+                print(&ready_line(&name, &server))?;
+                continue;
+            }
+        };
         info!("signal {signal}");
         if signal != SIGHUP {
             break;
@@ -260,6 +278,17 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
     }
     drop(log.take());
     Ok(())
+}
+
+/// Returns the line that says that a server is ready, and how that came about. Scripts rely on its
+/// beginning.
+fn ready_line(name: &str, server: &Server) -> String {
+    let (clients, peers) = (server.client_address(), server.peer_address());
+    let how = match server.readiness() {
+        None | Some(Readiness::HerdOfOne) => String::new(),
+        Some(readiness) => format!("; {readiness}"),
+    };
+    format!("{name} is ready: clients {clients}, peers {peers}{how}\n")
 }
 
 /// Stops the server, or ends the process with a failure. Returns the number of acknowledged reports

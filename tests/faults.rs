@@ -26,6 +26,7 @@ mod faults {
     mod neighbors;
     mod partition;
     mod sessions;
+    mod states;
     mod storage;
     mod store;
     mod strangers;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// that is not listed fails the test.
 const FLOORS: [&[&str]; 9] = [
     &["disk", "exit", "model", "sync"],
-    &["thread"],
+    &["health", "thread"],
     &["config", "logging"],
     &["places", "store"],
     &["replica"],

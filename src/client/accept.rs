@@ -15,8 +15,9 @@ use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 
 use crate::client::connection::Connection;
-use crate::client::limit::{AtCapacity, ConnectionLimit};
+use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Dispatcher;
+use crate::client::refusals::{ClientRefusals, RefusalCause};
 use crate::client::services::Services;
 use crate::client::session::end::EndReason;
 use crate::listener::{Accept, Accepted};
@@ -58,6 +59,8 @@ pub(crate) struct Clients {
     pub limit: ConnectionLimit,
     /// The rejected clients.
     pub rejected: RejectedClients,
+    /// Their part in the server's state.
+    pub refusals: ClientRefusals,
     /// What sessions share.
     pub services: Arc<Services>,
 }
@@ -81,25 +84,28 @@ impl Accept for Clients {
             Ok(()) => Accepted::In,
             Err(connection) => {
                 connection.note_end(EndReason::Full, &self.services);
-                self.refuse(connection.stream, from);
+                self.reject(connection.stream, from, RefusalCause::NoWorker);
                 Accepted::Refused
             }
         }
     }
 
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        self.reject(stream, from, AtCapacity::Server);
+        self.reject(stream, from, RefusalCause::NoDescriptor);
     }
 
     fn free_descriptor(&mut self) {
+        self.refusals
+            .note(RefusalCause::NoDescriptor, Instant::now());
         self.rejected.close_oldest();
     }
 }
 
 impl Clients {
-    fn reject(&self, stream: TcpStream, from: SocketAddr, reason: AtCapacity) {
+    fn reject(&self, stream: TcpStream, from: SocketAddr, cause: RefusalCause) {
+        self.refusals.note(cause, Instant::now());
         let now = self.services.clock.now();
-        self.rejected.add(stream, from, reason, now);
+        self.rejected.add(stream, from, cause, now);
     }
 }
 
@@ -111,14 +117,14 @@ pub(crate) struct RejectedClients(Arc<Mutex<Lingering>>);
 struct Lingering {
     /// Open connections with the time at which they are closed, the earliest in front.
     clients: VecDeque<(TcpStream, Tick)>,
-    /// Warnings that the server is at capacity, and that an address is.
-    warnings: [LogThrottle; 2],
+    /// Warnings for each cause.
+    warnings: [LogThrottle; RefusalCause::ALL.len()],
 }
 
 impl RejectedClients {
     /// Sends a client the rejection, without waiting for it.
-    fn add(&self, mut stream: TcpStream, from: SocketAddr, reason: AtCapacity, now: Tick) {
-        debug!("client {from} refused: {}", describe(reason));
+    fn add(&self, mut stream: TcpStream, from: SocketAddr, cause: RefusalCause, now: Tick) {
+        debug!("client {from} refused: {cause}");
         let sent = stream
             .set_nonblocking(true)
             .and_then(|()| stream.write_all(SERVER_FULL))
@@ -132,7 +138,7 @@ impl RejectedClients {
                 closing = lingering.clients.pop_front();
             }
         }
-        warn_if_due(lingering, Some(reason));
+        warn_if_due(lingering, Some(cause));
         if let Some((stream, _)) = closing {
             has_closed(&stream);
         }
@@ -155,33 +161,24 @@ impl RejectedClients {
     }
 }
 
-fn describe(reason: AtCapacity) -> &'static str {
-    match reason {
-        AtCapacity::Server => "the server is full",
-        AtCapacity::Address => {
-            "their addresses have as many as they may (--max-clients-per-address)"
-        }
-    }
-}
-
 /// Counts a new rejection, and releases the lock before it logs any.
-fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: Option<AtCapacity>) {
-    let reasons = [AtCapacity::Server, AtCapacity::Address];
+fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: Option<RefusalCause>) {
     let now = Instant::now();
-    let mut counts = [None; 2];
-    for ((reason, warnings), count) in reasons
+    let mut counts = [0; RefusalCause::ALL.len()];
+    for ((cause, warnings), count) in RefusalCause::ALL
         .into_iter()
         .zip(&mut lingering.warnings)
         .zip(&mut counts)
     {
-        let new = u64::from(new == Some(reason));
-        let due = warnings.record(new, now, WARNING_INTERVAL);
-        *count = due.then(|| warnings.take_count());
+        let new = u64::from(new == Some(cause));
+        if warnings.record(new, now, WARNING_INTERVAL) {
+            *count = warnings.take_count();
+        }
     }
     drop(lingering);
-    for (reason, count) in reasons.into_iter().zip(counts) {
-        if let Some(count) = count {
-            warn!("clients refused because {}: {count}", describe(reason));
+    for (cause, count) in RefusalCause::ALL.into_iter().zip(counts) {
+        if count > 0 {
+            warn!("clients refused, {count}: {cause}");
         }
     }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::client::refusals::RefusalCause;
+
 /// Number of clients by address.
 type Addresses = Mutex<HashMap<IpAddr, usize>>;
 
@@ -19,15 +21,6 @@ pub(crate) struct ConnectionLimit {
     max_clients: Arc<AtomicUsize>,
     /// Maximum number of one address, and their numbers.
     addresses: Option<(usize, Arc<Addresses>)>,
-}
-
-/// Reason for which a client is not admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AtCapacity {
-    /// The server has as many clients as it may.
-    Server,
-    /// The client's address has as many as it may.
-    Address,
 }
 
 impl ConnectionLimit {
@@ -45,8 +38,14 @@ impl ConnectionLimit {
         self.max_clients.store(max_clients, Ordering::Relaxed);
     }
 
+    /// Returns the number of clients that are connected, and the maximum.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let max_clients = self.max_clients.load(Ordering::Relaxed);
+        (self.connected.load(Ordering::Relaxed), max_clients)
+    }
+
     /// Admits one more client from that address, unless the server or the address is at capacity.
-    pub(crate) fn admit(&self, from: IpAddr) -> Result<Permit, AtCapacity> {
+    pub(crate) fn admit(&self, from: IpAddr) -> Result<Permit, RefusalCause> {
         let max_clients = self.max_clients.load(Ordering::Relaxed);
         let mut permit = Permit {
             connected: Arc::clone(&self.connected),
@@ -54,14 +53,14 @@ impl ConnectionLimit {
         };
         // A permit that is dropped takes this back.
         if self.connected.fetch_add(1, Ordering::Relaxed) >= max_clients {
-            return Err(AtCapacity::Server);
+            return Err(RefusalCause::AtCapacity);
         }
         if let Some((limit, addresses)) = &self.addresses {
             let address = network(from);
             let mut numbers = addresses.lock();
             let number = numbers.entry(address).or_default();
             if *number >= *limit {
-                return Err(AtCapacity::Address);
+                return Err(RefusalCause::AddressAtCapacity);
             }
             *number += 1;
             permit.address = Some((address, Arc::clone(addresses)));
@@ -114,7 +113,7 @@ mod tests {
         let limit = ConnectionLimit::new(2, None);
         let (first, second) = (limit.admit(HOST), limit.admit(HOST));
         assert!(first.is_ok() && second.is_ok());
-        assert_eq!(limit.admit(HOST).err(), Some(AtCapacity::Server));
+        assert_eq!(limit.admit(HOST).err(), Some(RefusalCause::AtCapacity));
         assert_eq!(limit.connected.load(Ordering::Relaxed), 2);
         drop(first);
         let third = limit.admit(HOST);
@@ -135,14 +134,14 @@ mod tests {
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(
             limit.admit(parse("192.0.2.1")).err(),
-            Some(AtCapacity::Address)
+            Some(RefusalCause::AddressAtCapacity)
         );
         let others =
             ["192.0.2.2", "2001:db8::1", "2001:db8::ffff:1"].map(|text| limit.admit(parse(text)));
         assert!(others.iter().all(Result::is_ok));
         assert_eq!(
             limit.admit(parse("2001:db8:0:1::1")).err(),
-            Some(AtCapacity::Server)
+            Some(RefusalCause::AtCapacity)
         );
         drop(others);
         assert!(limit.admit(parse("192.0.2.1")).is_err());

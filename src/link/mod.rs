@@ -17,11 +17,13 @@
 //! - [`handshake`] authenticates a peer, by [`noise`] and the keys of [`keyring`]; [`framing`] is
 //!   encrypted lines, [`liveness`] the signs of life.
 //! - [`refusals`] counts and logs rejected peers; [`status`] answers status requests.
-//! - [`watch`] judges once a second whether the server is well; [`linked`] remembers the key by which
-//!   it had a link.
+//! - [`catch_up`] is the wait for a neighbor's records at the start; [`facts`] is what the server's
+//!   state depends on; [`linked`] remembers the key by which it had a link.
 
 pub(crate) mod audit;
+pub mod catch_up;
 pub(crate) mod door;
+pub(crate) mod facts;
 pub mod framing;
 pub mod handshake;
 pub(crate) mod keyring;
@@ -36,7 +38,6 @@ mod sender;
 pub mod status;
 #[cfg(test)]
 mod tests;
-pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,11 +48,14 @@ use std::time::{Duration, Instant};
 
 use crate::config::keys::KeyFile;
 use crate::config::topology::{Address, Topology};
+use crate::health::Health;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
 use crate::thread::{self, Stopper};
 use audit::Audit;
+use catch_up::CatchUp;
 use door::PeerAcceptor;
+use facts::LinkFacts;
 use keyring::{AnotherHerd, Keyring};
 use known::KnownAddresses;
 use linked::LinkedKey;
@@ -61,7 +65,6 @@ use refusals::RejectedPeers;
 use sender::Sender;
 use sender::orders::CloseReason;
 use status::{ServerStatus, StatusSource};
-use watch::Watch;
 
 /// Descriptors of each neighbor: its connections to this server, the one to it with the reader's
 /// handle on it, and an attempt to dial it that was given up.
@@ -81,6 +84,7 @@ pub struct Links {
     senders: BTreeMap<String, Sender>,
     receivers: Receivers,
     status: StatusSource,
+    facts: LinkFacts,
     audit: Audit,
     stopper: Stopper,
 }
@@ -134,12 +138,14 @@ pub fn neighbors(topology: &Topology, server: &str) -> BTreeMap<String, Address>
 }
 
 impl Links {
-    /// Starts without neighbors. `clients` is the number of clients that are connected, for status
-    /// requests. Digests are compared once in each `digest_interval`.
+    /// Starts without neighbors. `clients` is the number of clients that are connected, and `health`
+    /// the state of the server, for status requests. Digests are compared once in each
+    /// `digest_interval`.
     pub(crate) fn start(
         replica: Arc<Replica>,
         keys: Arc<Keyring>,
         clients: Arc<AtomicUsize>,
+        health: Arc<Health>,
         digest_interval: Duration,
         linked: LinkedKey,
     ) -> io::Result<Links> {
@@ -158,13 +164,15 @@ impl Links {
             clients,
             neighbors: Arc::clone(&neighbors),
             rejected: Arc::clone(&rejected),
-            watch: Arc::new(Watch::new(
-                Arc::clone(&replica),
-                Arc::clone(&keys),
-                Arc::clone(&neighbors),
-                Arc::clone(&linked),
-            )),
+            health,
+            keys: Arc::clone(&keys),
             started: Instant::now(),
+        };
+        let facts = LinkFacts {
+            neighbors: Arc::clone(&neighbors),
+            keys: Arc::clone(&keys),
+            linked: Arc::clone(&linked),
+            catch_up: Arc::new(CatchUp::new(Instant::now())),
         };
         let known = KnownAddresses::default();
         let receivers = Receivers::start(
@@ -174,7 +182,7 @@ impl Links {
             known.clone(),
             audit.peer_digests(),
             status.clone(),
-            Arc::clone(&rejected),
+            Arc::clone(&facts.catch_up),
         )?;
         Ok(Links {
             shared: sender::Shared {
@@ -188,6 +196,7 @@ impl Links {
             senders: BTreeMap::new(),
             receivers,
             status,
+            facts,
             audit,
             stopper,
         })
@@ -252,6 +261,11 @@ impl Links {
         self.receivers.acceptor()
     }
 
+    /// Returns the view of the links that the server's state depends on.
+    pub(crate) fn facts(&self) -> &LinkFacts {
+        &self.facts
+    }
+
     /// Returns the status of the server, without the digest of its records.
     pub fn server_status(&self) -> ServerStatus {
         self.status.status()
@@ -259,7 +273,7 @@ impl Links {
 
     /// Returns the state of the links by the neighbors' names.
     pub fn status(&self) -> BTreeMap<String, LinkStatus> {
-        self.neighbors.status()
+        self.neighbors.status(Instant::now())
     }
 
     /// Returns the number of connections to the peer port that were refused, and of links of either

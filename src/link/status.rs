@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::framing::prepare;
 use super::handshake::{self, HandshakeError, Hello, OBSERVER, Opening, Peer, failed};
+use super::keyring::Keyring;
 use super::neighbor::{LinkStatus, Neighbors};
 use super::refusals::RejectedPeers;
-use super::watch::{Problem, Watch};
 use crate::config::keys::KeyFile;
 use crate::config::topology::Address;
+use crate::health::{Health, Problem, State};
 use crate::model::decimal::parse_u64;
 use crate::model::digest::{Digest, DigestKey, DigestReader};
 use crate::model::fields::MAX_NAME_BYTES;
@@ -44,20 +45,38 @@ const MAX_LINKS: usize = 4_096;
 /// Maximum length of an error's text; the rest is cut off.
 const MAX_ERROR_BYTES: usize = 200;
 
-/// Maximum number of conditions in an answer, and the maximum length of the reason of one.
+/// Maximum number of problems in an answer, and the maximum length of the reason of one.
 const MAX_PROBLEMS: usize = 16;
 const MAX_PROBLEM_BYTES: usize = 400;
 
-/// Maximum length of one link, and of all else, in JSON: a name and an error's text, in which a
-/// backslash takes two bytes, twelve numbers of 20 digits, and the names of the fields.
+/// Maximum length of the release, of a fingerprint, and the maximum number of fingerprints.
+const MAX_WORD_BYTES: usize = 32;
+const MAX_KEYS: usize = 4;
+
+/// Maximum length of one link, of one problem, and of all else, in JSON: a name and an error's text,
+/// in which a backslash takes two bytes, fourteen numbers of 20 digits, and the names of the fields.
 const MAX_JSON_BYTES: usize = 1 << 10;
 
 /// Maximum length of the line of JSON; past this the connection ends.
 const MAX_STATUS_BYTES: usize = (1 + MAX_PROBLEMS + MAX_LINKS) * MAX_JSON_BYTES;
 
-/// Status of a server.
+/// Status of a server. Its JSON is one server's part of that of `herd status --json`; fields that a
+/// server of before does not send have their default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
+    /// `ok`, or the worst of the problems.
+    #[serde(default)]
+    pub state: State,
+    /// The states other than `ok` that hold, the worst first.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+    /// Version of its program.
+    #[serde(default)]
+    pub release: String,
+    /// Fingerprints of the herd's keys in force: of the one that it dials with, and of another that it
+    /// accepts too during a rotation.
+    #[serde(default)]
+    pub keys: Vec<String>,
     /// Number of clients whose location it knows.
     pub records: u64,
     /// Epoch of its start.
@@ -67,13 +86,10 @@ pub struct ServerStatus {
     /// Number of clients that are connected.
     pub clients: u64,
     /// Number of connections to its peer port that were refused, and of links of either direction
-    /// that were broken off for the data that came over them.
+    /// that were broken off for the data that came over them, since the start.
     pub refused: u64,
     /// Its links by the neighbors' names.
     pub links: BTreeMap<String, LinkStatus>,
-    /// Conditions under which it is not well, the worst first; a server of before has none to report.
-    #[serde(default)]
-    pub problems: Vec<Problem>,
     /// Digest of its records; `None` if it was not asked for, or took too long.
     #[serde(skip)]
     pub digest: Option<Digest>,
@@ -89,7 +105,7 @@ impl ServerStatus {
 
     /// Reads the line of JSON, without its LF.
     fn parse_line(line: &[u8]) -> Result<ServerStatus, HandshakeError> {
-        let status: ServerStatus = serde_json::from_slice(line)
+        let mut status: ServerStatus = serde_json::from_slice(line)
             .map_err(|error| HandshakeError::Answer(error.to_string()))?;
         let is_text = |text: &str, limit| text.len() <= limit && !text.contains(char::is_control);
         let is_valid = |(name, link): (&String, &LinkStatus)| {
@@ -99,14 +115,19 @@ impl ServerStatus {
         };
         let problems = &status.problems;
         let is_short = |problem: &Problem| is_text(&problem.reason, MAX_PROBLEM_BYTES);
+        let is_word = |word: &String| is_text(word, MAX_WORD_BYTES);
         if status.links.len() > MAX_LINKS
             || !status.links.iter().all(is_valid)
             || problems.len() > MAX_PROBLEMS
             || !problems.iter().all(is_short)
+            || status.keys.len() > MAX_KEYS
+            || !status.keys.iter().chain([&status.release]).all(is_word)
         {
-            let text = "it has too many links or problems, or a text that is too long";
+            let text = "it has too many links, problems or keys, or a text that is too long";
             return Err(HandshakeError::Answer(text.to_owned()));
         }
+        // A server of before sends its problems alone.
+        status.state = worst(&status.problems);
         Ok(status)
     }
 }
@@ -122,8 +143,10 @@ pub(super) struct StatusSource {
     pub(super) neighbors: Arc<Neighbors>,
     /// Number of refused connections.
     pub(super) rejected: Arc<RejectedPeers>,
-    /// The conditions.
-    pub(super) watch: Arc<Watch>,
+    /// The states that hold.
+    pub(super) health: Arc<Health>,
+    /// The keys in force.
+    pub(super) keys: Arc<Keyring>,
     /// Time of the start.
     pub(super) started: Instant,
 }
@@ -131,25 +154,34 @@ pub(super) struct StatusSource {
 impl StatusSource {
     /// Returns the status as of about now, without the digest.
     pub(super) fn status(&self) -> ServerStatus {
-        let mut links = self.neighbors.status();
+        let now = Instant::now();
+        let mut links = self.neighbors.status(now);
         for error in links.values_mut().filter_map(|link| link.error.as_mut()) {
             error.reason = bounded(&error.reason, MAX_ERROR_BYTES);
         }
-        let mut problems = self.watch.problems();
+        let mut problems = self.health.problems(now);
         for problem in &mut problems {
             problem.reason = bounded(&problem.reason, MAX_PROBLEM_BYTES);
         }
         ServerStatus {
+            state: worst(&problems),
+            problems,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            keys: self.keys.fingerprints(),
             records: self.replica.len() as u64,
             epoch: self.replica.epoch(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             clients: self.clients.load(Ordering::Relaxed) as u64,
             refused: self.rejected.count(),
             links,
-            problems,
             digest: None,
         }
     }
+}
+
+/// Returns the state that the first of the problems stands for.
+fn worst(problems: &[Problem]) -> State {
+    problems.first().map_or(State::Ok, |problem| problem.state)
 }
 
 /// Returns an error's text without control characters, cut to its maximum length.
@@ -284,18 +316,20 @@ fn connect(address: &Address, deadline: Instant) -> Result<TcpStream, HandshakeE
 mod tests {
     use super::*;
     use crate::link::neighbor::{LinkError, LinkPhase};
-    use crate::link::watch::State;
     use crate::replica::outbox::Depth;
 
     fn status(links: Vec<(String, LinkStatus)>) -> ServerStatus {
         ServerStatus {
+            state: State::Ok,
+            problems: Vec::new(),
+            release: "0.1.0".to_owned(),
+            keys: vec!["0badcafe".to_owned()],
             records: 1,
             epoch: 2,
             uptime_ms: 3,
             clients: 4,
             refused: 5,
             links: links.into_iter().collect(),
-            problems: Vec::new(),
             digest: None,
         }
     }
@@ -303,7 +337,11 @@ mod tests {
     fn down(reason: &str) -> LinkStatus {
         let (at, reason) = (Timestamp::from_nanos(7), reason.to_owned());
         LinkStatus {
-            error: Some(LinkError { at, reason }),
+            error: Some(LinkError {
+                at,
+                ago_ms: 9,
+                reason,
+            }),
             ..LinkStatus::default()
         }
     }
@@ -320,6 +358,7 @@ mod tests {
             phase: LinkPhase::Live,
             written: 10,
             acknowledged: 9,
+            lag_ms: Some(30),
             queue: Depth {
                 batches: 1,
                 bytes: 200,
@@ -332,20 +371,35 @@ mod tests {
         };
         let (ball, welsh) = ("Ball".to_owned(), "Welsh".to_owned());
         let mut status = status(vec![(ball, down("gone")), (welsh, live)]);
+        status.state = State::JournalFailing;
         status.problems.push(Problem {
             state: State::JournalFailing,
             since: Timestamp::from_nanos(8),
+            for_ms: 6,
             reason: "the disk".to_owned(),
         });
         let line = line(&status);
         assert_eq!(
             line,
-            r#"{"records":1,"epoch":2,"uptime_ms":3,"clients":4,"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}},"problems":[{"state":"journal failing","since":8,"reason":"the disk"}]}"#
+            r#"{"state":"journal failing","problems":[{"state":"journal failing","since":8,"for_ms":6,"reason":"the disk"}],"release":"0.1.0","keys":["0badcafe"],"records":1,"epoch":2,"uptime_ms":3,"clients":4,"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"lag_ms":null,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"ago_ms":9,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"lag_ms":30,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}}}"#
                 .to_owned()
                 + "\n"
         );
         let read = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap();
         assert_eq!(read, status);
+    }
+
+    #[test]
+    fn a_status_of_a_server_of_before_is_read() {
+        let line = br#"{"records":1,"epoch":2,"uptime_ms":3,"clients":4,"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"reason":"gone"}}},"problems":[{"state":"alone","since":8,"reason":"x"}],"later":1}"#;
+        let read = ServerStatus::parse_line(line).unwrap();
+        assert_eq!((read.state, read.records), (State::Alone, 1));
+        assert_eq!((read.release.as_str(), read.keys.len()), ("", 0));
+        let link = &read.links["Ball"];
+        assert_eq!(
+            (link.lag_ms, link.error.as_ref().unwrap().ago_ms),
+            (None, 0)
+        );
     }
 
     #[test]
@@ -358,6 +412,7 @@ mod tests {
             phase: LinkPhase::Connecting,
             written: u64::MAX,
             acknowledged: u64::MAX,
+            lag_ms: Some(u64::MAX),
             queue: Depth {
                 batches: usize::MAX,
                 bytes: usize::MAX,
@@ -368,6 +423,7 @@ mod tests {
             diverged: u64::MAX,
             error: Some(LinkError {
                 at: Timestamp::from_nanos(u64::MAX),
+                ago_ms: u64::MAX,
                 reason: bounded(&"\\".repeat(300), MAX_ERROR_BYTES),
             }),
         };
@@ -377,10 +433,14 @@ mod tests {
             Problem {
                 state: State::JournalFailing,
                 since: Timestamp::from_nanos(u64::MAX),
+                for_ms: u64::MAX,
                 reason: bounded(&"\\".repeat(900), MAX_PROBLEM_BYTES),
             };
             MAX_PROBLEMS
         ];
+        status.state = State::JournalFailing;
+        status.release = "x".repeat(MAX_WORD_BYTES);
+        status.keys = vec!["x".repeat(MAX_WORD_BYTES); MAX_KEYS];
         let line = line(&status);
         assert!(line.len() <= MAX_STATUS_BYTES, "{}", line.len());
         let read = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap();
@@ -398,7 +458,7 @@ mod tests {
             let error = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "its answer can't be read, perhaps it is of another version: it has too many links or problems, or a text that is too long"
+                "its answer can't be read, perhaps it is of another version: it has too many links, problems or keys, or a text that is too long"
             );
         }
         for line in ["", "SERVER 1 2 3 4 5", "{}", r#"{"records":-1}"#] {

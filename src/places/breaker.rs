@@ -47,6 +47,11 @@ impl CircuitBreaker {
         }
     }
 
+    /// Returns whether calls are suspended, or tried one by one.
+    pub(super) fn is_open(&self) -> bool {
+        self.state != State::Closed
+    }
+
     /// Records the outcome of an admitted call. Returns whether the breaker opened because of it.
     pub(super) fn report(&mut self, failed: bool, now: Instant) -> bool {
         match self.state {

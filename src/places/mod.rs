@@ -15,11 +15,13 @@ mod google_common;
 pub mod google_legacy;
 pub mod http;
 pub mod key;
+mod outcomes;
 pub mod overpass;
 pub mod remote;
 pub mod upstream;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use answer::write_zero_results;
 use atlas::Atlas;
@@ -82,6 +84,14 @@ impl Places {
                     request,
                 })
             }
+        }
+    }
+
+    /// Returns why searches fail, if they do. The atlas never fails.
+    pub(crate) fn problem(&self, now: Instant) -> Option<String> {
+        match self {
+            Places::Atlas(_) => None,
+            Places::Remote(remote) => remote.problem(now),
         }
     }
 

@@ -20,6 +20,7 @@ use super::answer::write_failure;
 use super::breaker::{CircuitBreaker, RateLimit};
 use super::cache::Cache;
 use super::failure::Failure;
+use super::outcomes::Outcomes;
 use super::upstream::{Request, Upstream};
 use crate::thread::{self, STACK_BYTES};
 
@@ -61,6 +62,7 @@ struct Shared {
     /// Callbacks of each request that is in the queue or being answered by a thread.
     in_flight: Mutex<HashMap<Request, Vec<AnswerCallback>>>,
     breaker: Mutex<CircuitBreaker>,
+    outcomes: Mutex<Outcomes>,
     rate_limit: Option<Mutex<RateLimit>>,
     cache: Option<Mutex<Cache>>,
 }
@@ -90,6 +92,7 @@ impl Remote {
             upstream,
             in_flight: Mutex::default(),
             breaker: Mutex::default(),
+            outcomes: Mutex::default(),
             rate_limit: settings
                 .calls_per_minute
                 .map(|calls| Mutex::new(RateLimit::new(calls, now))),
@@ -136,6 +139,8 @@ impl Remote {
         let queue = self.queue.lock();
         let rejected = match &*queue {
             Some(queue) => queue.try_send(job).is_err().then(|| {
+                let mut outcomes = self.shared.outcomes.lock();
+                outcomes.refused(Instant::now(), "too many wait for the places provider");
                 Failure::Quota(
                     "Too many searches are waiting for the places provider. Try again in a moment."
                         .to_owned(),
@@ -147,6 +152,12 @@ impl Remote {
         if let Some(failure) = rejected {
             self.shared.complete(&request, Err(failure));
         }
+    }
+
+    /// Returns why searches fail, if they do.
+    pub(super) fn problem(&self, now: Instant) -> Option<String> {
+        let is_suspended = self.shared.breaker.lock().is_open();
+        self.shared.outcomes.lock().problem(now, is_suspended)
     }
 
     /// Returns the number of descriptors that the calls take at most: each thread has a connection
@@ -207,6 +218,8 @@ impl Shared {
         if let Some(limit) = &self.rate_limit
             && !limit.lock().admit(now)
         {
+            let why = "this server's limit of places calls per minute is used up";
+            self.outcomes.lock().refused(now, why);
             return Err(Failure::Quota(
                 "This server has reached its limit of places calls per minute. Try again in a minute, or raise --places-calls-per-minute."
                     .to_owned(),
@@ -222,6 +235,7 @@ impl Shared {
         let now = Instant::now();
         let counts = result.as_ref().is_err_and(Failure::counts_against_breaker);
         let opened = self.breaker.lock().report(counts, now);
+        self.outcomes.lock().called(result.as_ref().err());
         match &result {
             Ok(answer) => {
                 if let Some(cache) = &self.cache {

@@ -3,7 +3,7 @@
 //! Everything that must be atomic with the cache and the numbering is here. The threads that bring the journal
 //! to disk, flush it, watch it and start compactions are in `upkeep`; opening it is in `open`.
 
-use log::{error, info, warn};
+use log::{error, warn};
 
 use super::{Apply, Replica};
 use crate::config::Ack;
@@ -26,7 +26,7 @@ pub(super) struct Durable {
 pub(super) struct JournalState {
     /// Why reports are refused.
     failing: Option<String>,
-    /// The change that others made to its files; kept for a while after the journal has been written again.
+    /// The change that others made to its files, until all records have been written again.
     tampered: Option<String>,
 }
 
@@ -113,7 +113,8 @@ impl Durable {
         let failed = result.is_err();
         let changed = failed != self.failing;
         self.failing = failed;
-        if changed {
+        // A failure may follow another one after which there seemed to be room.
+        if failed || changed {
             state.lock().failing = result.as_ref().err().map(ToString::to_string);
         }
         match result {
@@ -150,9 +151,14 @@ impl Replica {
     /// disk.
     pub fn journal_problem(&self) -> Option<String> {
         let state = self.journal_state.lock();
-        let tampered = state.tampered.clone();
-        let failing = state.failing.as_ref();
-        tampered.or_else(|| failing.map(|error| format!("the journal can't be written: {error}")))
+        let failing = state
+            .failing
+            .as_ref()
+            .map(|error| format!("the journal can't be written, and reports are refused: {error}"));
+        failing.or_else(|| {
+            let text = state.tampered.as_ref()?;
+            Some(format!("{text}; all records are written to a new journal"))
+        })
     }
 
     /// With [`Ack::Memory`], writes the appends that have gathered; called several times a second,
@@ -231,11 +237,15 @@ impl Replica {
         begun
     }
 
-    /// Forgets what was done to the journal's files, once it has been written again for a while.
+    /// Notes that there seems to be room for reports again, though not for a compaction. The next
+    /// append shows whether that is so; without reports nothing else would.
+    pub(super) fn note_room(&self) {
+        self.journal_state.lock().failing = None;
+    }
+
+    /// Forgets what was done to the journal's files, once all records have been written again.
     pub(super) fn forget_tampering(&self) {
-        if self.journal_state.lock().tampered.take().is_some() {
-            info!("the journal has been whole since");
-        }
+        self.journal_state.lock().tampered = None;
     }
 
     /// Returns the number of acknowledged reports that the journal lacks, since it could not be

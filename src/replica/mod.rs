@@ -141,6 +141,11 @@ impl Replica {
         self.locations.len()
     }
 
+    /// Returns the number of clients past which reports of new ones are refused.
+    pub fn max_records(&self) -> usize {
+        self.max_records
+    }
+
     /// Returns whether no client is known.
     pub fn is_empty(&self) -> bool {
         self.locations.is_empty()

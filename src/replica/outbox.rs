@@ -228,6 +228,11 @@ impl OutboxReceiver {
         self.queue.try_recv().map(|queued| self.taken(queued))
     }
 
+    /// Returns whether records are queued.
+    pub fn has_records(&self) -> bool {
+        self.counts.records.load(Ordering::Relaxed) > 0
+    }
+
     /// Returns the gauge of the queue.
     pub fn gauge(&self) -> Gauge {
         Gauge {

@@ -33,9 +33,13 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// and would use up the disk if it were repeated all the time.
 const MAX_COMPACTION_PAUSE: Duration = Duration::from_secs(60);
 
-/// Time for which the status shows that the journal's files were deleted or changed, once it has
-/// been written again: long enough for somebody to see it.
-const TAMPERING_SHOWN: Duration = Duration::from_secs(300);
+/// Time for which the journal still counts as failing once it has been written again, after its files
+/// were deleted or changed: otherwise nobody who asks once a second would be told. The log keeps it.
+const TAMPERING_SHOWN: Duration = Duration::from_secs(1);
+
+/// Free space of a disk that was full with which reports are expected to be taken again, even if a
+/// compaction needs more.
+const ROOM_BYTES: u64 = 64 << 10;
 
 /// Interval at which epochs without a live record are pruned from the vector.
 const PRUNING_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
@@ -183,7 +187,8 @@ fn sync_for(replica: &Replica, syncer: &Syncer, waiters: &Receiver<Waiter>, stop
 fn keep_up(replica: &Replica, stop: &Stop) {
     let mut pruned = Instant::now();
     let mut logged = None;
-    let mut tampered: Option<Instant> = None;
+    // Since when the journal has been whole again.
+    let mut whole: Option<Instant> = None;
     let mut retry = Retry::default();
     while !stop.wait(CHECK_INTERVAL) {
         if pruned.elapsed() >= PRUNING_INTERVAL {
@@ -191,7 +196,7 @@ fn keep_up(replica: &Replica, stop: &Stop) {
             pruned = Instant::now();
         }
         if replica.check_journal(&mut logged) {
-            tampered = Some(Instant::now());
+            whole = None;
             retry = Retry::default();
         }
         if retry.is_due() {
@@ -199,17 +204,21 @@ fn keep_up(replica: &Replica, stop: &Stop) {
                 Ok(true) => {
                     info!("journal compacted");
                     retry = Retry::default();
+                    whole = Some(Instant::now());
                 }
                 Ok(false) => {}
                 Err(error) => {
                     end_if_unsynced(&error);
+                    if matches!(error, JournalError::NoRoom { free, .. } if free >= ROOM_BYTES) {
+                        replica.note_room();
+                    }
                     retry.failed(&error);
                 }
             }
         }
-        if tampered.is_some_and(|since| since.elapsed() >= TAMPERING_SHOWN) {
+        if whole.is_some_and(|since| since.elapsed() >= TAMPERING_SHOWN) {
             replica.forget_tampering();
-            tampered = None;
+            whole = None;
         }
     }
 }

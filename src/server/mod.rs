@@ -1,8 +1,8 @@
 //! Binds, wires and stops one server. Every thread belongs to an owner here, and is joined by it.
 //!
 //! `error` has the errors of starting and reloading, `reload` adopts a new configuration, `timer`
-//! runs the periodic jobs, `descriptors` divides the open files between links and clients. Nothing
-//! of a protocol or of a record is decided here.
+//! runs the periodic jobs, `watch` gathers what the server's state depends on, `descriptors` divides
+//! the open files between links and clients. Nothing of a protocol or of a record is decided here.
 
 mod descriptors;
 mod error;
@@ -10,6 +10,7 @@ mod reload;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,11 +24,14 @@ use parking_lot::Mutex;
 use crate::client::accept::{self, Clients, RejectedClients};
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Pool;
+use crate::client::refusals::ClientRefusals;
 use crate::client::services::Services;
 use crate::client::session::end::EndCounts;
 use crate::config::Config;
 use crate::config::limits::check_threads;
 use crate::config::topology::{Address, ServerEntry};
+use crate::health::Health;
+use crate::link::catch_up::Readiness;
 use crate::link::keyring::Keyring;
 use crate::link::linked::LinkedKey;
 use crate::link::neighbor::LinkStatus;
@@ -37,12 +41,14 @@ use crate::model::time::{COARSE_STEP, CoarseClock};
 use crate::places::Places;
 use crate::replica::Replica;
 use crate::replica::upkeep::Upkeep;
+use crate::thread::Stop;
 
 pub use error::{ReloadError, StartError, TooFewDescriptors};
 
 use descriptors::Descriptors;
 use error::bind_reason;
 use timer::{Job, Timer};
+use watch::{Sources, Watch};
 
 /// Threads whose number does not depend on the settings, rounded up: five for peers that are not
 /// neighbors, a listener for each address, two for the upkeep of the replica, the timer, the audit, the
@@ -128,13 +134,15 @@ pub struct Server {
     links: Links,
     upkeep: Upkeep,
     timer: Timer,
+    watch: Watch,
     descriptors: Descriptors,
     limit: ConnectionLimit,
     stage: StopStage,
 }
 
 impl Server {
-    /// Starts all threads; when it returns, clients are served.
+    /// Starts all threads. Clients that connect wait with the kernel until the server
+    /// [has caught up](Server::ready) with its herd, and are served from then on.
     pub fn start(config: &Config, sockets: Sockets, places: Places) -> Result<Server, StartError> {
         warn_of_left_out("clients", &sockets.clients);
         warn_of_left_out("peers", &sockets.peers);
@@ -154,7 +162,15 @@ impl Server {
         let interval = config.digest_interval;
         let folder = config.data_dir.as_ref().map(|folder| folder.join(name));
         let linked = LinkedKey::open(folder.as_deref());
-        let mut links = Links::start(Arc::clone(&replica), keys, connected, interval, linked)?;
+        let health = Arc::<Health>::default();
+        let mut links = Links::start(
+            Arc::clone(&replica),
+            keys,
+            connected,
+            Arc::clone(&health),
+            interval,
+            linked,
+        )?;
         links.set_neighbors(&neighbors)?;
 
         let services = Arc::new(Services {
@@ -172,16 +188,30 @@ impl Server {
         let rejected = RejectedClients::default();
         let timer = Timer::start(jobs(&pool, &rejected, &clock))?;
         let peers = Listener::start("peer-listener", sockets.peers, links.acceptor())?;
+        let refusals = ClientRefusals::default();
+        let watch = Watch::start(Sources {
+            links: links.facts().clone(),
+            services: Arc::clone(&services),
+            limit: limit.clone(),
+            refusals: refusals.clone(),
+            health,
+        })?;
         let clients = Clients {
             dispatcher: pool.dispatcher(),
             limit: limit.clone(),
             rejected,
+            refusals,
             services: Arc::clone(&services),
         };
         accept::bound_replies(sockets.clients.listeners())?;
-        let clients = Listener::start("client-listener", sockets.clients, clients)?;
+        let clients = Listener::start_behind(
+            "client-listener",
+            sockets.clients,
+            clients,
+            Some(links.facts().catch_up().over()),
+        )?;
         info!(
-            "{name} serves clients on {} and peers on {}, {} workers, {:?}, at most {max_clients} clients",
+            "{name} listens for clients on {} and for peers on {}, {} workers, {:?}, at most {max_clients} clients",
             clients.addresses(),
             peers.addresses(),
             config.workers,
@@ -196,10 +226,22 @@ impl Server {
             links,
             upkeep,
             timer,
+            watch,
             descriptors,
             limit,
             stage: StopStage(Arc::new(Mutex::new("no part"))),
         })
+    }
+
+    /// Returns the signal that clients are served: given at once in a herd of one, and otherwise when
+    /// a neighbor has sent everything that this server lacked, or none does within 2 s.
+    pub fn ready(&self) -> Stop {
+        self.links.facts().catch_up().over().clone()
+    }
+
+    /// Returns how that came about; `None` before.
+    pub fn readiness(&self) -> Option<Readiness> {
+        self.links.facts().catch_up().outcome()
     }
 
     /// Returns the first address for clients.
@@ -255,6 +297,8 @@ impl Server {
         // No report is applied from here on, but for those of neighbors.
         self.stage.set("the links to the neighbors");
         self.services.replica.send_markers();
+        // It reads the links' state, which must not be taken for a failure from here on.
+        self.watch.stop();
         let unconfirmed = self.links.stop();
         if unconfirmed > 0 {
             warn!("{unconfirmed} records were confirmed by no neighbor since this start");

@@ -5,10 +5,14 @@
 //! even servers that agree differ in the records that are just being replaced; so where digests
 //! differ they are asked once more, and only a bucket that differs in the same way again is wrong
 //! ([`DigestDifference`](crate::model::digest::DigestDifference)).
+//!
+//! Whether a server is well is its own decision ([`health`](crate::health)); what only shows from
+//! outside is added here: servers that do not answer, differ, or run with other files.
 
+mod json;
 mod table;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -44,6 +48,7 @@ struct Answer {
 pub struct Survey {
     now: Timestamp,
     answers: Vec<Answer>,
+    /// What is wrong besides the states that the servers report of themselves.
     problems: Vec<String>,
     /// Buckets that could not be compared, since their records change all the time.
     moving: usize,
@@ -76,9 +81,23 @@ impl Survey {
         }
     }
 
-    /// Returns whether all servers are up, all links live, and all records equal.
+    /// Returns whether all servers are up and well, all links live, and all records and keys equal.
     pub fn is_whole(&self) -> bool {
-        self.problems.is_empty()
+        self.count_problems() == 0
+    }
+
+    fn count_problems(&self) -> usize {
+        let reported = self
+            .answers
+            .iter()
+            .filter_map(|one| one.result.as_ref().ok());
+        let reported: usize = reported.map(|status| status.problems.len()).sum();
+        self.problems.len() + reported
+    }
+
+    /// Returns the survey as one JSON text, on one line. `docs/operations.md` describes it.
+    pub fn to_json(&self) -> String {
+        json::write(self)
     }
 }
 
@@ -87,7 +106,7 @@ impl fmt::Display for Survey {
         table::servers(f, &self.answers)?;
         if self.answers.iter().any(Answer::has_links) {
             writeln!(f)?;
-            table::links(f, &self.answers, self.now)?;
+            table::links(f, &self.answers)?;
         }
         writeln!(f)?;
         for problem in &self.problems {
@@ -102,7 +121,7 @@ impl fmt::Display for Survey {
         }
         let up = self.answers.iter().filter(|one| one.result.is_ok()).count();
         let all = self.answers.len();
-        let (whole, verdict) = match self.problems.len() {
+        let (whole, verdict) = match self.count_problems() {
             0 if self.moving > 0 => ("whole", "equal as far as can be judged".to_owned()),
             0 => ("whole", "equal".to_owned()),
             problems => ("not whole", format!("problems: {problems}")),
@@ -236,9 +255,6 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
                 continue;
             }
         };
-        for problem in &status.problems {
-            problems.push(format!("{name}: {}: {}", problem.state, problem.reason));
-        }
         if status.digest.is_none() {
             problems.push(format!(
                 "{name}: it holds more records than it can compare within {} s",
@@ -272,12 +288,39 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
             }
         }
     }
+    problems.extend(differing_keys(answers));
     problems
+}
+
+/// Returns which servers run with other keys than others, if any do.
+fn differing_keys(answers: &[Answer]) -> Option<String> {
+    let mut servers = BTreeMap::<String, Vec<&str>>::new();
+    for Answer { name, result } in answers {
+        // A server of before does not say which it has.
+        if let Ok(status) = result
+            && !status.keys.is_empty()
+        {
+            servers.entry(shown_keys(status)).or_default().push(name);
+        }
+    }
+    let shown = |(keys, names): (&String, &Vec<&str>)| format!("{keys} at {}", names.join(", "));
+    let parts: Vec<_> = servers.iter().map(shown).collect();
+    (parts.len() > 1).then(|| {
+        let parts = parts.join("; ");
+        format!("keys differ: {parts}: give all servers one key file, and send them SIGHUP")
+    })
+}
+
+/// Returns the fingerprints of a server's keys: of the one that it dials with, and of another that it
+/// accepts too.
+fn shown_keys(status: &ServerStatus) -> String {
+    status.keys.join("+")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::{Problem, State};
     use crate::link::neighbor::{LinkError, LinkStatus};
     use crate::model::digest::DigestKey;
     use crate::model::record::RecordView;
@@ -318,12 +361,65 @@ mod tests {
     }
 
     #[test]
+    fn servers_with_other_keys_are_named() {
+        let with = |name: &str, keys: &[&str]| Answer {
+            name: name.to_owned(),
+            result: Ok(ServerStatus {
+                keys: keys.iter().map(|&key| key.to_owned()).collect(),
+                ..ServerStatus::default()
+            }),
+        };
+        let (old, step) = (&["0badcafe"][..], &["0badcafe", "12345678"][..]);
+        assert_eq!(differing_keys(&[with("A", old), with("B", old)]), None);
+        assert_eq!(differing_keys(&[with("A", step), with("B", &[])]), None);
+        assert_eq!(
+            differing_keys(&[with("A", old), with("B", step), with("C", old)]).as_deref(),
+            Some(
+                "keys differ: 0badcafe at A, C; 0badcafe+12345678 at B: give all servers one key file, and send them SIGHUP"
+            )
+        );
+    }
+
+    #[test]
+    fn a_herd_with_a_server_that_is_not_well_is_not_whole() {
+        let survey = |problems| Survey {
+            now: Timestamp::from_nanos(1),
+            answers: vec![Answer {
+                name: "A".to_owned(),
+                result: Ok(ServerStatus {
+                    state: State::Full,
+                    problems,
+                    ..ServerStatus::default()
+                }),
+            }],
+            problems: Vec::new(),
+            moving: 0,
+        };
+        assert!(survey(Vec::new()).is_whole());
+        let full = survey(vec![Problem {
+            state: State::Full,
+            since: Timestamp::from_nanos(1),
+            for_ms: 61_000,
+            reason: "10 clients are known".to_owned(),
+        }]);
+        assert!(!full.is_whole());
+        let shown = full.to_string();
+        assert!(
+            shown.contains("\n    full for 1 min 1 s: 10 clients are known\n"),
+            "{shown}"
+        );
+        let end = "the herd is not whole: 1 of 1 servers up, problems: 1\n";
+        assert!(shown.ends_with(end), "{shown}");
+    }
+
+    #[test]
     fn every_problem_is_named_once() {
         let text = b"A h:1 h:2 B C\nB h:3 h:4 A C\nC h:5 h:6 A B\n";
         let topology = Topology::parse(text).unwrap();
         let link = |name: &str, phase, error: Option<&str>| {
             let error = error.map(|text| LinkError {
                 at: Timestamp::from_nanos(1),
+                ago_ms: 1,
                 reason: text.to_owned(),
             });
             let link = LinkStatus {

@@ -3,17 +3,37 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::Answer;
+use super::{Answer, shown_keys};
+use crate::health::Problem;
 use crate::link::neighbor::{LinkError, LinkStatus};
-use crate::model::time::Timestamp;
 
-/// The cells of one line. The last is free text, whatever the column it is in.
-type Row = Vec<String>;
+/// Columns past which the text beneath a line is wrapped.
+const WIDTH: usize = 100;
 
-/// Writes a line for each server: its records and its clients.
+/// Spaces before the text beneath a line.
+const INDENT: usize = 4;
+
+/// A line and the text beneath it.
+#[derive(Default)]
+struct Row {
+    /// The cells. The last is free text, whatever the column it is in.
+    cells: Vec<String>,
+    beneath: Vec<String>,
+}
+
+/// Writes a line for each server: its state, its records and its clients. Beneath it is why it is not
+/// well.
 pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Result {
     let heads = [
-        "SERVER", "RECORDS", "DIGEST", "CLIENTS", "REFUSED", "UP FOR",
+        "SERVER",
+        "STATE",
+        "RECORDS",
+        "DIGEST",
+        "CLIENTS",
+        "REFUSED LINKS",
+        "VERSION",
+        "KEYS",
+        "UP FOR",
     ];
     let row = |answer: &Answer| match &answer.result {
         Ok(status) => {
@@ -21,25 +41,39 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
                 Some(digest) => format!("{:016x}", digest.total()),
                 None => "-".to_owned(),
             };
-            vec![
+            let known = |text: String| if text.is_empty() { "-".into() } else { text };
+            let cells = vec![
                 answer.name.clone(),
+                status.state.to_string(),
                 grouped(status.records),
                 digest,
                 grouped(status.clients),
                 grouped(status.refused),
+                known(status.release.clone()),
+                known(shown_keys(status)),
                 span(Duration::from_millis(status.uptime_ms)),
-            ]
+            ];
+            let beneath = status.problems.iter().map(shown_problem).collect();
+            Row { cells, beneath }
         }
-        Err(reason) => vec![answer.name.clone(), reason.clone()],
+        Err(reason) => Row {
+            cells: vec![answer.name.clone(), reason.clone()],
+            ..Row::default()
+        },
     };
     write_table(f, &heads, answers.iter().map(row).collect())
 }
 
-/// Writes a line for each link: its phase and the records that its neighbor has yet to apply.
-pub(super) fn links(f: &mut fmt::Formatter<'_>, answers: &[Answer], now: Timestamp) -> fmt::Result {
+fn shown_problem(problem: &Problem) -> String {
+    let time = span(Duration::from_millis(problem.for_ms));
+    format!("{} for {time}: {}", problem.state, problem.reason)
+}
+
+/// Writes a line for each link: its phase and what its neighbor has yet to apply.
+pub(super) fn links(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Result {
     let heads = [
         "LINK",
-        "STATE",
+        "PHASE",
         "LAG",
         "QUEUED",
         "BYTES",
@@ -50,31 +84,34 @@ pub(super) fn links(f: &mut fmt::Formatter<'_>, answers: &[Answer], now: Timesta
     let mut rows = Vec::new();
     for answer in answers {
         for (neighbor, link) in answer.result.iter().flat_map(|status| &status.links) {
-            rows.push(link_row(&answer.name, neighbor, link, now));
+            rows.push(link_row(&answer.name, neighbor, link));
         }
     }
     write_table(f, &heads, rows)
 }
 
-fn link_row(name: &str, neighbor: &str, link: &LinkStatus, now: Timestamp) -> Row {
-    let lag = link.lag().map_or_else(|| "-".to_owned(), grouped);
+fn link_row(name: &str, neighbor: &str, link: &LinkStatus) -> Row {
+    let lag = link.lag_ms.map(|lag| format!("{} ms", grouped(lag)));
     let error = match &link.error {
-        Some(LinkError { at, reason }) => {
-            let ago = Duration::from_nanos(now.as_nanos().saturating_sub(at.as_nanos()));
-            format!("{reason} ({} ago)", span(ago))
+        Some(LinkError { ago_ms, reason, .. }) => {
+            format!("{reason} ({} ago)", span(Duration::from_millis(*ago_ms)))
         }
         None => "-".to_owned(),
     };
-    vec![
+    let cells = vec![
         format!("{name} > {neighbor}"),
         link.phase.to_string(),
-        lag,
+        lag.unwrap_or_else(|| "-".to_owned()),
         grouped(link.queue.records as u64),
         grouped(link.queue.bytes as u64),
         grouped(link.resyncs),
         grouped(link.diverged),
         error,
-    ]
+    ];
+    Row {
+        cells,
+        ..Row::default()
+    }
 }
 
 /// Writes rows under their heads; text is aligned to the left of its column, numbers to the right.
@@ -82,7 +119,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, heads: &[&str], rows: Vec<Row>) -> fm
     let cells = |column: usize| {
         let aligned = rows
             .iter()
-            .filter_map(move |row| row[..row.len() - 1].get(column));
+            .filter_map(move |row| row.cells[..row.cells.len() - 1].get(column));
         aligned.map(String::as_str)
     };
     let width = |column: usize| match cells(column).map(|cell| cell.chars().count()).max() {
@@ -91,9 +128,19 @@ fn write_table(f: &mut fmt::Formatter<'_>, heads: &[&str], rows: Vec<Row>) -> fm
     };
     let widths: Vec<_> = (0..heads.len()).map(width).collect();
     let is_digit = |byte: u8| byte.is_ascii_digit() || byte == b',';
-    let is_number = |cell: &str| cell == "-" || cell.bytes().all(is_digit);
-    let heads: Row = heads.iter().map(|&head| head.to_owned()).collect();
-    for row in std::iter::once(&heads).chain(&rows) {
+    let is_number = |cell: &str| {
+        let number = cell.strip_suffix(" ms").unwrap_or(cell);
+        cell == "-" || number.bytes().all(is_digit)
+    };
+    let heads = Row {
+        cells: heads.iter().map(|&head| head.to_owned()).collect(),
+        ..Row::default()
+    };
+    for Row {
+        cells: row,
+        beneath,
+    } in std::iter::once(&heads).chain(&rows)
+    {
         let mut line = String::new();
         for (column, cell) in row[..row.len() - 1].iter().enumerate() {
             let width = widths[column];
@@ -105,8 +152,29 @@ fn write_table(f: &mut fmt::Formatter<'_>, heads: &[&str], rows: Vec<Row>) -> fm
         }
         line.extend(row.last().map(String::as_str));
         writeln!(f, "{line}")?;
+        for text in beneath {
+            for line in wrapped(text) {
+                writeln!(f, "{:INDENT$}{line}", "")?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Breaks a text at its spaces into lines that fit beneath a line.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().filter(|line| {
+            line.is_empty() || INDENT + line.chars().count() + 1 + word.chars().count() <= WIDTH
+        });
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => line.extend([" ", word]),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Returns a number with a comma between thousands.
@@ -137,9 +205,11 @@ fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::State;
     use crate::link::neighbor::LinkPhase;
     use crate::link::status::ServerStatus;
     use crate::model::digest::Digest;
+    use crate::model::time::Timestamp;
     use crate::replica::outbox::Depth;
 
     struct Shown<F>(F);
@@ -152,11 +222,11 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_numbers_grouped() {
-        let second = 1_000_000_000;
         let live = LinkStatus {
             phase: LinkPhase::Live,
             written: 5_000,
             acknowledged: 3_000,
+            lag_ms: Some(1_020),
             queue: Depth {
                 batches: 1,
                 bytes: 12_345,
@@ -169,12 +239,24 @@ mod tests {
         };
         let down = LinkStatus {
             error: Some(LinkError {
-                at: Timestamp::from_nanos(10 * second),
+                at: Timestamp::from_nanos(10),
+                ago_ms: 65_000,
                 reason: "gone".to_owned(),
             }),
             ..LinkStatus::default()
         };
+        let reason = "no neighbor is linked (".to_owned() + &"Ball: gone; ".repeat(8) + "x)";
+        let problem = Problem {
+            state: State::Alone,
+            since: Timestamp::from_nanos(1),
+            for_ms: 2_000,
+            reason,
+        };
         let status = ServerStatus {
+            state: State::Alone,
+            problems: vec![problem],
+            release: "0.1.0".to_owned(),
+            keys: vec!["0badcafe".to_owned(), "12345678".to_owned()],
             records: 1_234_567,
             uptime_ms: 3_700_000,
             clients: 12,
@@ -192,21 +274,28 @@ mod tests {
                 name: "Ball".to_owned(),
                 result: Err("no answer within 2 s".to_owned()),
             },
+            Answer {
+                name: "Welsh".to_owned(),
+                result: Ok(ServerStatus::default()),
+            },
         ];
-        let now = Timestamp::from_nanos(75 * second);
+        let gone = "Ball: gone; ".repeat(4);
         assert_eq!(
             Shown(|f: &mut fmt::Formatter<'_>| servers(f, &answers)).to_string(),
             format!(
-                "SERVER    RECORDS  DIGEST            CLIENTS  REFUSED  UP FOR\n\
-                 Alford  1,234,567  {total:016x}       12        0  1 h 1 min\n\
-                 Ball    no answer within 2 s\n"
+                "SERVER  STATE    RECORDS  DIGEST            CLIENTS  REFUSED LINKS  VERSION  KEYS               UP FOR\n\
+                 Alford  alone  1,234,567  {total:016x}       12              0  0.1.0    0badcafe+12345678  1 h 1 min\n    \
+                 alone for 2 s: no neighbor is linked ({gone}Ball:\n    \
+                 gone; Ball: gone; Ball: gone; Ball: gone; x)\n\
+                 Ball    no answer within 2 s\n\
+                 Welsh   ok             0  -                       0              0  -        -                  0 s\n"
             )
         );
         assert_eq!(
-            Shown(|f: &mut fmt::Formatter<'_>| links(f, &answers, now)).to_string(),
-            "LINK            STATE    LAG  QUEUED   BYTES  RESYNCS  DIVERGED  LAST ERROR\n\
-             Alford > Ball   down       -       0       0        0         0  gone (1 min 5 s ago)\n\
-             Alford > Welsh  live   2,100     100  12,345        1         0  -\n"
+            Shown(|f: &mut fmt::Formatter<'_>| links(f, &answers)).to_string(),
+            "LINK            PHASE       LAG  QUEUED   BYTES  RESYNCS  DIVERGED  LAST ERROR\n\
+             Alford > Ball   down          -       0       0        0         0  gone (1 min 5 s ago)\n\
+             Alford > Welsh  live   1,020 ms     100  12,345        1         0  -\n"
         );
     }
 

@@ -267,7 +267,7 @@ fn sigterm_beside_a_very_slow_neighbor_ends_in_time_and_loses_nothing() {
             link.hold(false, false);
             wait_for("a long queue for the neighbor", limit(5), || {
                 let link = fleet.link_status(ball, welsh);
-                link.phase.is_connected() && link.lag() > Some(2_000)
+                link.phase.is_connected() && link.unconfirmed() > Some(2_000)
             });
             let start = std::time::Instant::now();
             fleet.signal(ball, "TERM");

@@ -12,7 +12,7 @@ use crate::support::process::{Running, behind, wait_until};
 use crate::support::{Client, report};
 
 /// Shell script that mounts a file system of 1 MiB on its first argument and runs the rest as a command.
-const MOUNT: &str = r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#;
+pub(super) const MOUNT: &str = r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#;
 
 /// Words to put before a command for a mount namespace of its own, if this process may make one.
 pub(super) fn own_mounts() -> Option<Vec<&'static str>> {

@@ -49,7 +49,7 @@ fn sent(fleet: &Fleet, servers: &[usize]) -> (u64, u64) {
                 .all(|(_, link)| {
                     sums.0 += link.written;
                     sums.1 += link.resyncs;
-                    link.phase == LinkPhase::Live && link.lag() == Some(0)
+                    link.phase == LinkPhase::Live && link.unconfirmed() == Some(0)
                 })
         })
     });

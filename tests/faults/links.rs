@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use herd::config::keys::KeyFile;
-use herd::link::watch::State;
+use herd::health::State;
 
 use super::disk::{Tracer, own_mounts};
 use super::form::{choose, figure, limit, skipped, spread};
 use super::neighbors::faketime;
+use super::states::{cleared, record, told};
 use crate::support::fleet::Fleet;
 use crate::support::process::{behind, wait_for, wait_until};
 use crate::support::report;
@@ -160,17 +161,22 @@ fn a_clock_that_jumps_closes_the_link_with_the_reason_at_both_ends() {
     fleet.start_as(WELSH, command);
     await_links(&fleet);
     fs::write(&offset, "+7200\n").unwrap();
+    let jumped = Instant::now();
     let closed = wait_for("the links are closed", limit(2), || {
         !fleet.is_live(BALL, WELSH) && !fleet.is_live(WELSH, BALL)
     });
+    let (mut times, mut ends) = (Vec::new(), Vec::new());
     for server in [BALL, WELSH] {
+        let text = "from that of every neighbor";
+        times.push(told(&fleet, server, State::Clock, text, jumped));
         fleet.await_logged(server, "its clock differs by");
-        wait_until("the clock in the status", || {
-            let problems = fleet.problems(server);
-            problems.iter().any(|(state, _)| *state == State::Clock)
-        });
     }
     fs::write(&offset, "+0\n").unwrap();
+    let corrected = Instant::now();
+    for server in [BALL, WELSH] {
+        ends.push(cleared(&fleet, server, State::Clock, corrected));
+    }
+    record(State::Clock, times[0], ends[0]);
     await_links(&fleet);
     for server in [BALL, WELSH] {
         wait_until("no problem is left", || fleet.problems(server).is_empty());
@@ -197,17 +203,23 @@ fn two_servers_of_one_name_are_named_and_do_not_displace_each_other() {
         fleet.peer(WELSH)
     );
     double.replace_line(BALL, WELSH, &line);
-    double.start(BALL);
+    double.launch(BALL);
     let text = "two servers call themselves Ball";
-    let is_twin = |fleet: &Fleet, server| {
-        let problems = fleet.problems(server);
-        let is_twin =
-            |(state, reason): &(State, String)| *state == State::Twin && reason.contains(text);
-        problems.iter().any(is_twin)
-    };
-    wait_until("all three report it", || {
-        is_twin(&fleet, BALL) && is_twin(&fleet, WELSH) && is_twin(&double, BALL)
+    let state = State::Twin;
+    // From the first connection of the second one.
+    wait_for("the second one is known", limit(5), || {
+        let problems = fleet.problems(WELSH);
+        problems.iter().any(|(found, _)| *found == state)
     });
+    let fault = Instant::now();
+    let mut times = Vec::new();
+    for (fleet, server) in [(&fleet, WELSH), (&fleet, BALL), (&double, BALL)] {
+        times.push(told(fleet, server, state, text, fault));
+    }
+    // The one that Welsh dials is named with its port.
+    let named = format!("one at {}, epoch", fleet.peer(BALL));
+    let problems = fleet.problems(WELSH);
+    assert!(problems[0].1.contains(&named), "{problems:?}");
     let seconds = choose(3, 10);
     let connections = |fleet: &Fleet| fleet.logged(WELSH, "neighbor Ball connected from");
     let before = connections(&fleet);
@@ -218,14 +230,16 @@ fn two_servers_of_one_name_are_named_and_do_not_displace_each_other() {
         let warnings = log
             .lines()
             .filter(|line| line.contains(text) && line.contains("WARN"));
-        let count = warnings.count();
-        assert!(
-            (1..=4).contains(&count),
-            "{count} warnings at {}",
-            fleet.name(server)
-        );
+        let warnings: Vec<_> = warnings.collect();
+        assert!((1..=6).contains(&warnings.len()), "{warnings:#?}");
     }
     double.kill(BALL);
+    let end = Instant::now();
+    let mut ends = Vec::new();
+    for server in [BALL, WELSH] {
+        ends.push(cleared(&fleet, server, state, end));
+    }
+    record(state, times[1], ends[1]);
     for server in [BALL, WELSH] {
         wait_for("no problem is left", Duration::from_secs(20), || {
             fleet.problems(server).is_empty()

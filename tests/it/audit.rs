@@ -68,7 +68,7 @@ fn await_equal(servers: &[Server; 2]) {
 fn await_links(servers: &[Server; 2]) {
     let is_up = |server: &Server| {
         let mut links = server.links().into_values();
-        links.all(|link| link.phase == LinkPhase::Live && link.lag() == Some(0))
+        links.all(|link| link.phase == LinkPhase::Live && link.unconfirmed() == Some(0))
     };
     wait_until("both links are live and idle", || servers.iter().all(is_up));
 }

@@ -19,10 +19,13 @@ fn a_journal_that_is_deleted_is_a_problem_that_can_be_seen_and_is_written_again(
     wait_until("the problem is known", || {
         let problem = server.replica().journal_problem();
         problem.is_some_and(|problem| {
-            problem.ends_with("journal-1.log was deleted or moved while the server ran")
+            problem.contains("journal-1.log was deleted or moved while the server ran")
         })
     });
     wait_until("a new journal", || folder.join("journal-2.log").exists());
+    wait_until("the end of the problem", || {
+        server.replica().journal_problem().is_none()
+    });
     server.stop();
     let server = alone(|config| config.data_dir = Some(data.clone()));
     assert_eq!(server.replica().len(), 1);

@@ -8,14 +8,14 @@ use std::process::Command;
 use std::time::Instant;
 
 use herd::config::keys::KeyFile;
+use herd::health::State;
 use herd::link::neighbor::{LinkPhase, LinkStatus};
 use herd::link::status::{ServerStatus, ask_over};
-use herd::link::watch::State;
 use herd::model::time::Timestamp;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::process::{
-    Directory, Running, free_addresses, herd, signal, spawn, wait, wait_until,
+    Directory, Running, await_ready, free_addresses, herd, launch, signal, wait, wait_until,
 };
 use crate::support::proxy::Proxy;
 use crate::support::{Client, PATIENCE, RING};
@@ -34,6 +34,8 @@ struct Server {
     /// Proxies in front of its neighbors, in the order of `neighbors`; empty without proxies.
     proxies: Vec<Proxy>,
     process: Option<Running>,
+    /// The line that it printed when it was ready.
+    ready: String,
 }
 
 /// Source address of [`Fleet::status`], so that a packet filter can let it pass.
@@ -55,6 +57,7 @@ impl Fleet {
                     peer,
                     proxies: Vec::new(),
                     process: None,
+                    ready: String::new(),
                 }
             })
             .collect();
@@ -187,9 +190,23 @@ impl Fleet {
         self.start_as(server, command);
     }
 
-    /// Starts a server with another command. Its standard error is appended to the file `notices`.
+    /// Starts a server with another command, and waits until it is ready.
     #[track_caller]
-    pub fn start_as(&mut self, server: usize, mut command: Command) {
+    pub fn start_as(&mut self, server: usize, command: Command) {
+        self.launch_as(server, command);
+        self.servers[server].ready = await_ready(self.process_mut(server));
+    }
+
+    /// Starts a server and does not wait until it is ready.
+    #[track_caller]
+    pub fn launch(&mut self, server: usize) {
+        let command = self.command(server);
+        self.launch_as(server, command);
+    }
+
+    /// The same with another command. Its standard error is appended to the file `notices`.
+    #[track_caller]
+    pub fn launch_as(&mut self, server: usize, mut command: Command) {
         assert!(
             self.servers[server].process.is_none(),
             "it is running already"
@@ -200,12 +217,25 @@ impl Fleet {
             .open(self.directory.0.join("notices"))
             .unwrap();
         command.stderr(notices);
-        self.servers[server].process = Some(spawn(command).0);
+        self.servers[server].process = Some(launch(command));
     }
 
+    /// Waits until a server that was launched is ready.
+    #[track_caller]
+    pub fn await_ready(&mut self, server: usize) {
+        self.servers[server].ready = await_ready(self.process_mut(server));
+    }
+
+    /// The line by which a server said that it is ready.
+    pub fn ready_line(&self, server: usize) -> &str {
+        &self.servers[server].ready
+    }
+
+    /// Starts all servers at once, and waits until each is ready.
     #[track_caller]
     pub fn start_all(&mut self) {
-        (0..self.len()).for_each(|server| self.start(server));
+        (0..self.len()).for_each(|server| self.launch(server));
+        (0..self.len()).for_each(|server| self.await_ready(server));
     }
 
     pub fn process(&self, server: usize) -> &Running {

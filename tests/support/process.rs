@@ -145,18 +145,30 @@ pub fn start_named(directory: &Directory, name: &str, flags: &[&str]) -> (Runnin
 
 /// Starts a server and waits until it is ready. Returns it with the address of its client port.
 #[track_caller]
-pub fn spawn(mut command: Command) -> (Running, SocketAddr) {
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut ready = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut ready)
-        .unwrap();
-    let child = Running(child);
+pub fn spawn(command: Command) -> (Running, SocketAddr) {
+    let mut child = launch(command);
+    let ready = await_ready(&mut child);
     let address = ready
         .split_once(" is ready: clients ")
         .and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
-    let address = address.unwrap_or_else(|| panic!("not ready, it printed {ready:?}: {command:?}"));
-    (child, address)
+    (child, address.unwrap())
+}
+
+/// Starts a server and does not wait until it is ready.
+pub fn launch(mut command: Command) -> Running {
+    Running(command.stdout(Stdio::piped()).spawn().unwrap())
+}
+
+/// Waits until a server that was launched is ready. Returns the line by which it said so.
+#[track_caller]
+pub fn await_ready(child: &mut Running) -> String {
+    let mut ready = String::new();
+    BufReader::new(child.0.stdout.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    let is_ready = ready.contains(" is ready: clients ");
+    assert!(is_ready, "not ready, it printed {ready:?}");
+    ready
 }
 
 /// The same command run by another program: `words` and then the command itself.

@@ -40,10 +40,11 @@ pub(crate) fn measure(
     fleet.start_member(0)?;
     measure::fill(cell, &fleet, progress)?;
     let clients = cell.scenario.clients;
+    // A server may be ready only once it has the records.
+    let began = Instant::now();
     fleet.start_member(1)?;
-    let ready = Instant::now();
     progress.show(|| "copying".to_owned());
-    let mut figures = copy(fleet.client(1), clients, ready)?;
+    let mut figures = copy(fleet.client(1), clients, began)?;
     let all: Vec<usize> = (0..clients).collect();
     let missing = unknown(&mut Asker::connect(fleet.client(1))?, &all)?;
     if !missing.is_empty() {
@@ -52,8 +53,8 @@ pub(crate) fn measure(
             missing.len()
         ));
     }
-    fleet.stop_member(1)?;
-    // The others keep no records across a restart.
+    // The others keep no records across a restart. Its neighbor goes on, so that the herd is not
+    // waited for.
     if fleet.variant().is_herd() {
         fleet.stop_member(0)?;
         let began = Instant::now();
@@ -70,20 +71,20 @@ pub(crate) fn measure(
 }
 
 /// Asks for a sample of the clients again and again, until a server knows them all. Returns the time
-/// since it was ready, and the records a second since the first of them was seen.
-fn copy(address: SocketAddr, clients: usize, ready: Instant) -> Result<Vec<Figure>, String> {
+/// since its start, and the records a second since the first of them was seen.
+fn copy(address: SocketAddr, clients: usize, began: Instant) -> Result<Vec<Figure>, String> {
     let size = SAMPLE.min(clients);
     let mut missing: Vec<usize> = (0..size).map(|part| part * clients / size).collect();
     let mut asker = Asker::connect(address)?;
     let mut first = None;
     loop {
         missing = unknown(&mut asker, &missing)?;
-        let now = ready.elapsed();
+        let now = began.elapsed();
         if missing.len() < size && first.is_none() {
             first = Some((now, missing.len()));
         }
         if missing.is_empty() {
-            // Where the first look found all of them, they came since the server was ready.
+            // Where the first look found all of them, they came since the start.
             let (since, left) = first
                 .filter(|(_, left)| *left > 0)
                 .unwrap_or((Duration::ZERO, size));

@@ -155,7 +155,7 @@ impl Fleet {
         let mut failure = String::new();
         for _ in 0..PORT_TRIES {
             let mut fleet = Fleet::new(workplace, variant.clone(), names)?;
-            match (0..names.len()).try_for_each(|index| fleet.start_member(index)) {
+            match fleet.start_members() {
                 Ok(()) => return Ok(fleet),
                 Err(error) => failure = error,
             }
@@ -217,8 +217,24 @@ impl Fleet {
         })
     }
 
+    /// Starts all servers at once, and waits until each is ready: one that starts before its neighbors
+    /// waits for them.
+    fn start_members(&mut self) -> Result<(), String> {
+        let launched: Result<Vec<_>, String> = (0..self.members.len())
+            .map(|index| self.launch_member(index))
+            .collect();
+        let mut launched = launched?.into_iter().enumerate();
+        launched.try_for_each(|(index, ready)| self.await_member(index, &ready))
+    }
+
     /// Starts one server and waits until it is ready.
     pub(crate) fn start_member(&mut self, index: usize) -> Result<(), String> {
+        let ready = self.launch_member(index)?;
+        self.await_member(index, &ready)
+    }
+
+    /// Starts one server. Returns the channel that its first line of output comes over.
+    fn launch_member(&mut self, index: usize) -> Result<mpsc::Receiver<String>, String> {
         let name = self.members[index].name.clone();
         let mut arguments = Vec::new();
         if self.workplace.apart.load(Ordering::Relaxed) {
@@ -226,7 +242,7 @@ impl Fleet {
         }
         arguments.extend(self.variant.command(&name, &self.folder));
         self.workplace.note(&arguments.join(" "));
-        let complaints = self.folder.join(format!("{name}.stderr"));
+        let complaints = self.complaints(index);
         let stderr = File::create(&complaints).map_err(|error| error.to_string())?;
         let mut command = Command::new(&arguments[0]);
         command
@@ -255,12 +271,24 @@ impl Fleet {
             // Its other output must not fill the pipe.
             lines.for_each(drop);
         });
+        Ok(ready)
+    }
+
+    /// The file that a server writes its complaints to.
+    fn complaints(&self, index: usize) -> PathBuf {
+        let name = &self.members[index].name;
+        self.folder.join(format!("{name}.stderr"))
+    }
+
+    /// Waits until a server that was launched is ready.
+    fn await_member(&mut self, index: usize, ready: &mpsc::Receiver<String>) -> Result<(), String> {
+        let name = &self.members[index].name;
         let line = ready.recv_timeout(READY_LIMIT).unwrap_or_default();
         if line.starts_with(&format!("{name} is ready")) {
             return Ok(());
         }
         let _ = self.stop_member(index);
-        let complaint = fs::read_to_string(&complaints).unwrap_or_default();
+        let complaint = fs::read_to_string(self.complaints(index)).unwrap_or_default();
         let complaint = complaint.lines().last().unwrap_or(&line);
         Err(format!(
             "{} does not start: {complaint}",

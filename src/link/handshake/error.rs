@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use super::{HANDSHAKE_TIMEOUT, MAX_SKEW, VERSIONS};
+use crate::health::judge::Refusal;
 use crate::link::framing::is_timeout;
-use crate::link::neighbor::Refusal;
 
 /// Beginning of the reason in a `BYE` to a server that is not a neighbor.
 const NO_NEIGHBOR: &str = "servers.txt here names no neighbor";
@@ -115,6 +115,11 @@ impl HandshakeError {
     }
 }
 
+/// Returns whether a connection was closed for that reason since the clocks differ.
+pub(in crate::link) fn is_skew(reason: &str) -> bool {
+    reason.starts_with(SKEW)
+}
+
 impl HandshakeError {
     /// Returns what the other side's answer says of this server; `None` if it did not answer.
     pub(in crate::link) fn refusal(&self) -> Option<Refusal> {
@@ -127,7 +132,7 @@ impl HandshakeError {
             HandshakeError::Refused(reason) if reason.starts_with(NO_NEIGHBOR) => {
                 Some(Refusal::NotANeighbor)
             }
-            HandshakeError::Refused(reason) if reason.starts_with(SKEW) => Some(Refusal::Skew),
+            HandshakeError::Refused(reason) if is_skew(reason) => Some(Refusal::Skew),
             HandshakeError::Skew(_) => Some(Refusal::Skew),
             _ => Some(Refusal::Other),
         }

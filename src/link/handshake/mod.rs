@@ -19,8 +19,8 @@ use super::noise::{Initiator, MESSAGE_BYTES, Message};
 use crate::config::keys::KeyFile;
 pub use accept::accept;
 pub use error::HandshakeError;
-pub(super) use error::failed;
 use error::no_cipher;
+pub(super) use error::{failed, is_skew};
 pub use hello::Hello;
 pub(super) use hello::{OBSERVER, skew};
 

@@ -14,7 +14,7 @@ use crate::link::audit::{PeerDigest, PeerDigests};
 use crate::link::framing::{Filled, Transport, unexpected_line};
 use crate::link::handshake::MAX_SKEW;
 use crate::link::liveness::Liveness;
-use crate::link::neighbor::Neighbor;
+use crate::link::neighbor::{Neighbor, TwinEvidence};
 use crate::link::receiver::pulse::BackChannel;
 use crate::link::sender::acks::TWINS;
 use crate::link::sender::orders::CloseReason;
@@ -67,6 +67,10 @@ pub(in crate::link) struct Connection<T> {
     digest: DigestReader,
     liveness: Liveness,
     back: Arc<BackChannel<T>>,
+    /// Records received.
+    received: u64,
+    /// The marker at the end of the first resync has been received.
+    is_resynced: bool,
 }
 
 /// Returns the lines of a block, each of which ends with an LF.
@@ -104,8 +108,16 @@ impl<T: Transport> Connection<T> {
             // A long vector takes its time to be sent.
             liveness: Liveness::new(now()),
             back,
+            received: 0,
+            is_resynced: false,
         };
         Ok(connection)
+    }
+
+    /// Returns the number of records received, and whether they include everything that the neighbor
+    /// had and this server lacked when the connection was made.
+    pub(in crate::link) fn progress(&self) -> (u64, bool) {
+        (self.received, self.is_resynced)
     }
 
     /// Does what is due: to be called before each block of lines, and several times a second.
@@ -173,6 +185,7 @@ impl<T: Transport> Connection<T> {
                     let marker = std::mem::take(&mut self.marker);
                     if !marker.is_empty() {
                         self.replica.advance(&marker);
+                        self.is_resynced = true;
                     }
                 }
             } else if line.starts_with(b"DIGEST") {
@@ -206,7 +219,7 @@ impl<T: Transport> Connection<T> {
         if record.epoch != started && is_later {
             let (name, epoch) = (self.replica.name(), record.epoch);
             let text = format!("{TWINS} {name}: one of epoch {started}, and one of epoch {epoch}");
-            if self.neighbor.report_twin(now, &text) {
+            if self.neighbor.report_twin(now, TwinEvidence::Record, &text) {
                 warn!(
                     "by records that neighbor {} sends, {text}",
                     self.neighbor.name()
@@ -219,6 +232,7 @@ impl<T: Transport> Connection<T> {
         if !records.is_empty() {
             let adopted = self.replica.adopt(records, self.source);
             self.back.applied(records.len());
+            self.received += records.len() as u64;
             debug!(
                 "{adopted} of {} records from {} were new",
                 records.len(),

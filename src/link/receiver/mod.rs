@@ -24,12 +24,13 @@ use log::{debug, info};
 use parking_lot::Mutex;
 
 use crate::link::audit::PeerDigests;
+use crate::link::catch_up::CatchUp;
 use crate::link::door::{Context, Door, FromPeer, IdentifiedPeer, PeerAcceptor};
 use crate::link::framing::{Reader, Transport, Writer, is_timeout, reset_at_close};
 use crate::link::handshake::HandshakeError;
 use crate::link::keyring::Keyring;
 use crate::link::known::KnownAddresses;
-use crate::link::neighbor::Neighbors;
+use crate::link::neighbor::{Neighbors, TwinEvidence};
 use crate::link::refusals::RejectedPeers;
 use crate::link::status::{self, StatusSource};
 use crate::model::time::Timestamp;
@@ -66,6 +67,7 @@ struct Shared {
     peer_digests: PeerDigests,
     status: StatusSource,
     rejected: Arc<RejectedPeers>,
+    catch_up: Arc<CatchUp>,
     open: Mutex<Registry<Arc<TcpStream>, Arc<BackChannel<Outgoing>>>>,
     kept_alive: KeptAlive<Outgoing>,
     free_threads: Mutex<FreeThreads>,
@@ -123,18 +125,18 @@ impl Receivers {
         known: KnownAddresses,
         peer_digests: PeerDigests,
         status: StatusSource,
-        rejected: Arc<RejectedPeers>,
+        catch_up: Arc<CatchUp>,
     ) -> io::Result<Receivers> {
-        let watch = Arc::clone(&status.watch);
-        let look = move || watch.look(Instant::now(), Timestamp::now());
+        let rejected = Arc::clone(&status.rejected);
         let kept_alive = KeptAlive::new();
-        let pulse = Pulse::start(kept_alive.clone(), look)?;
+        let pulse = Pulse::start(kept_alive.clone())?;
         let shared = Arc::new(Shared {
             replica: Arc::clone(&replica),
             keys: Arc::clone(&keys),
             peer_digests,
             status,
             rejected: Arc::clone(&rejected),
+            catch_up,
             open: Mutex::default(),
             free_threads: Mutex::default(),
             kept_alive,
@@ -320,12 +322,13 @@ impl Shared {
         };
         let back = Arc::new(BackChannel::new(outgoing, peer.version));
         let start = (epoch, Some(from.ip().to_canonical()));
-        let replaced = self
-            .open
-            .lock()
-            .replace(connection, name, start, Arc::clone(&back));
+        let dialed_at = |epoch| neighbor.dialed_at(epoch);
+        let replaced =
+            self.open
+                .lock()
+                .replace(connection, name, start, dialed_at, Arc::clone(&back));
         if let Err(twins) = replaced {
-            neighbor.report_twin(Instant::now(), &twins.text);
+            neighbor.report_twin(Instant::now(), TwinEvidence::Refused, &twins.text);
             // Either may be gone already.
             let _ = back.write(format!("BYE {}\n", twins.text).as_bytes());
             let _ = twins.connected.report_twin(&twins.text);
@@ -333,6 +336,7 @@ impl Shared {
         }
         neighbor.wake_sender();
         info!("neighbor {name} connected from {from}");
+        self.catch_up.connected(connection, name, Instant::now());
         stream.set_read_timeout(Some(WATCH_INTERVAL))?;
         let end = self
             .kept_alive
@@ -348,8 +352,13 @@ impl Shared {
                     Instant::now,
                 )
             });
-        let end = end.and_then(|connection| receive(connection, peer.reader, &stream));
+        let progress = |progress| {
+            let now = Instant::now();
+            self.catch_up.received(connection, progress, now);
+        };
+        let end = end.and_then(|served| receive(served, peer.reader, &stream, progress));
         let end = end.unwrap_or_else(|end| end);
+        self.catch_up.gone(connection, Instant::now());
         info!("neighbor {name} gone: {}", end.reason());
         if matches!(end, End::Silent(_)) {
             reset_at_close(&stream);
@@ -365,11 +374,12 @@ impl Shared {
     }
 }
 
-/// Runs a neighbor's connection to its end.
+/// Runs a neighbor's connection to its end, and shows its progress after each block.
 fn receive(
     mut connection: Connection<Outgoing>,
     mut reader: Reader,
     stream: &TcpStream,
+    progress: impl Fn((u64, bool)),
 ) -> Result<End, End> {
     loop {
         connection.tick(Instant::now())?;
@@ -383,6 +393,7 @@ fn receive(
         } else {
             connection.apply(block, Instant::now(), Timestamp::now())?;
             connection.applied(Instant::now());
+            progress(connection.progress());
         }
     }
 }

@@ -119,16 +119,14 @@ pub(in crate::link) struct Pulse {
 }
 
 impl Pulse {
-    /// Starts the thread, which also calls `every_second`.
+    /// Starts the thread.
     pub(in crate::link) fn start<T: Transport + Send + 'static>(
         connections: KeptAlive<T>,
-        mut every_second: impl FnMut() + Send + 'static,
     ) -> io::Result<Pulse> {
         let (stopper, stop) = thread::stop_pair();
         let thread = thread::spawn("link-pulse", move || {
             while !stop.wait(PONG_INTERVAL) {
                 connections.pong();
-                every_second();
             }
         })?;
         Ok(Pulse { stopper, thread })

@@ -76,18 +76,23 @@ impl<S: Shut, B: Clone> Registry<S, B> {
     }
 
     /// Makes this the connection of the neighbor's start of that epoch, and shuts an older one;
-    /// refuses it while one of a later start is open.
+    /// refuses it while one of a later start is open. `dialed_at` is the address at which this server
+    /// last dialed the start of an epoch.
     pub(in crate::link) fn replace(
         &mut self,
         connection: u64,
         name: &str,
         (epoch, from): (u64, Option<IpAddr>),
+        dialed_at: impl Fn(u64) -> Option<String>,
         back: B,
     ) -> Result<(), Twins<B>> {
         if let Some(current) = self.by_neighbor.get(name) {
             if current.epoch > epoch {
-                let shown = |from: Option<IpAddr>, epoch| match from {
-                    Some(from) => format!("one at {from}, epoch {epoch}"),
+                // The port that a connection comes from is another each time, and says nothing.
+                let shown = |from: Option<IpAddr>, epoch| match dialed_at(epoch)
+                    .or_else(|| from.map(|from| from.to_string()))
+                {
+                    Some(at) => format!("one at {at}, epoch {epoch}"),
                     None => format!("one of epoch {epoch}"),
                 };
                 let (one, other) = (shown(from, epoch), shown(current.from, current.epoch));

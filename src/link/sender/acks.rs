@@ -10,7 +10,7 @@ use log::{debug, warn};
 use crate::link::framing::{Filled, unexpected_line};
 use crate::link::handshake::{self, HandshakeError};
 use crate::link::liveness::Liveness;
-use crate::link::neighbor::Neighbor;
+use crate::link::neighbor::{Neighbor, TwinEvidence};
 use crate::model::decimal::parse_u64;
 use crate::model::printable::Printable;
 use crate::model::time::Timestamp;
@@ -105,7 +105,7 @@ impl Acks {
 
     fn report_twin(&self, text: &[u8], now: Instant) {
         let text = Printable(text).to_string();
-        if self.neighbor.report_twin(now, &text) {
+        if self.neighbor.report_twin(now, TwinEvidence::Refused, &text) {
             warn!("neighbor {} reports: {text}", self.neighbor.name());
         }
     }

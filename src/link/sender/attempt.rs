@@ -15,10 +15,10 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::keys::KeyFile;
 use crate::config::topology::Address;
+use crate::health::judge::Refusal;
 use crate::link::framing::prepare;
 use crate::link::handshake::{self, DIAL_TIMEOUT, HandshakeError, Hello, Opening, Peer};
 use crate::link::known::KnownAddresses;
-use crate::link::neighbor::Refusal;
 use crate::link::sender::orders::ORDER_POLL;
 use crate::thread;
 

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::config::topology::Address;
-use crate::link::neighbor::{Neighbor, Refusal};
+use crate::health::judge::Refusal;
+use crate::link::handshake::is_skew;
+use crate::link::neighbor::Neighbor;
 use crate::link::refusals::RejectedPeers;
 use crate::link::sender::attempt::DialError;
 use crate::link::sender::orders::CloseReason;
@@ -99,14 +101,15 @@ impl Dialer {
         if was_long {
             self.pause = BACK_OFF.0;
         }
-        self.neighbor.lost(at, reason.clone(), None);
+        let refusal = is_skew(&reason).then_some(Refusal::Skew);
+        self.neighbor.lost(now, at, reason.clone(), refusal);
         self.lost = reason;
     }
 
     /// Takes the failure to make a connection.
     pub(in crate::link) fn failed(&mut self, error: &DialError, now: Instant, at: Timestamp) {
         let refusal = self.judge(error.refusal());
-        self.neighbor.lost(at, error.to_string(), refusal);
+        self.neighbor.lost(now, at, error.to_string(), refusal);
         let starting = now < self.started + START_GRACE;
         let level = match (self.failed_before, starting) {
             (true, _) => Level::Debug,

@@ -51,6 +51,8 @@ pub(in crate::link) struct Feed {
     resync_allowed: Instant,
     /// Nothing has been written since the last sign of life was due.
     is_quiet: bool,
+    /// Begin of the last write, if records were queued meanwhile that have yet to be taken.
+    behind: Option<Instant>,
 }
 
 impl Feed {
@@ -71,6 +73,7 @@ impl Feed {
             resync_from: None,
             resync_allowed: now,
             is_quiet: false,
+            behind: None,
         }
     }
 
@@ -82,10 +85,10 @@ impl Feed {
 
     /// Begins with a new connection to the neighbor's start of that epoch, before anything is
     /// written or read.
-    pub(in crate::link) fn connected(&mut self, epoch: u64) {
+    pub(in crate::link) fn connected(&mut self, epoch: u64, now: Instant) {
         (self.epoch, self.is_quiet) = (epoch, false);
-        self.resync_from = None;
-        self.neighbor.connected();
+        (self.resync_from, self.behind) = (None, None);
+        self.neighbor.connected(now);
     }
 
     /// Ends with a connection.
@@ -110,24 +113,29 @@ impl Feed {
         let Some(held) = self.resync_from.take() else {
             return Ok(());
         };
-        self.neighbor.resyncing();
+        let began = to.now();
+        let since = self.neighbor.resyncing(began);
         let start = NeighborStart {
             link: self.neighbor.link(),
             epoch: self.epoch,
         };
-        let Some(captured) = self.replica.set_live_within(start, LOCK_WAIT) else {
+        let Some(mut captured) = self.replica.set_live_within(start, LOCK_WAIT) else {
             self.resync_from = Some(held);
             self.resync_allowed = to.now() + LOCK_WAIT;
             return Ok(());
         };
         // A scan that breaks off counts too: a link that flaps would scan the cache all the time.
         self.resync_allowed = to.now() + RESYNC_INTERVAL;
-        let records = self.send_from_cache(&held, |_| true, to)?;
+        let records = self.send_from_cache(&held, |_| true, since, to)?;
+        // So that the marker of a server without records says more than that it is alive: the
+        // neighbor has caught up with it.
+        captured.advance(self.replica.name().as_bytes(), self.replica.epoch(), 0);
         let mut marker = Vec::new();
         captured.write_lines("MARKER", &mut marker);
         self.neighbor.marked(Arc::new(captured));
         to.write(&marker)?;
         self.is_quiet = false;
+        self.note_behind(began);
         self.neighbor.resynced();
         self.resync_allowed = to.now() + RESYNC_INTERVAL;
         info!(
@@ -164,10 +172,12 @@ impl Feed {
     }
 
     /// Sends all records of these buckets, among the records that are sent anyway.
-    fn repair(&self, buckets: &[usize], to: &mut impl Transport) -> io::Result<()> {
+    fn repair(&mut self, buckets: &[usize], to: &mut impl Transport) -> io::Result<()> {
         let is_in_them =
             |record: &RecordView<'_>| buckets.contains(&self.key.bucket(record.client));
-        let records = self.send_from_cache(&Vector::default(), is_in_them, to)?;
+        let now = to.now();
+        let records = self.send_from_cache(&Vector::default(), is_in_them, now, to)?;
+        self.note_behind(now);
         info!(
             "sent all {records} records of {} buckets in which neighbor {} differs",
             buckets.len(),
@@ -198,11 +208,12 @@ impl Feed {
     }
 
     /// Writes the records that `held` does not cover and that are wanted straight to the
-    /// connection, in bounded blocks. Returns how many there were.
+    /// connection, in bounded blocks; they count as queued at `since`. Returns how many there were.
     fn send_from_cache(
         &self,
         held: &Vector,
         is_wanted: impl Fn(&RecordView<'_>) -> bool,
+        since: Instant,
         to: &mut impl Transport,
     ) -> io::Result<usize> {
         let mut scan = Scan {
@@ -210,6 +221,7 @@ impl Feed {
             gathered: 0,
             records: 0,
             neighbor: &self.neighbor,
+            since,
             to,
             written: Ok(()),
         };
@@ -236,8 +248,10 @@ impl Feed {
         first: Queued,
         to: &mut impl Transport,
     ) -> io::Result<()> {
+        let now = to.now();
+        let since = self.behind.unwrap_or(now);
         let Queued::Lines(lines) = first else {
-            return self.ask_for_vector(to);
+            return self.ask_for_vector(since, to);
         };
         let mut gathered = Vec::new();
         let mut records = lines.records();
@@ -252,7 +266,7 @@ impl Feed {
                     records += more.records();
                     marker = more.marked().cloned().or(marker);
                 }
-                Ok(Queued::Overflowed) => return self.ask_for_vector(to),
+                Ok(Queued::Overflowed) => return self.ask_for_vector(since, to),
                 Err(_) => break,
             }
         }
@@ -273,15 +287,23 @@ impl Feed {
                 );
             }
         }
-        self.neighbor.writing(records);
+        self.neighbor.writing(records, since);
         if let Some(marker) = marker {
             self.neighbor.marked(marker);
         }
         self.is_quiet = false;
-        to.write(block)
+        let written = to.write(block);
+        self.note_behind(now);
+        written
     }
 
-    fn ask_for_vector(&self, to: &mut impl Transport) -> io::Result<()> {
+    /// Notes whether records have been queued during a write that began at that time.
+    fn note_behind(&mut self, began: Instant) {
+        self.behind = self.outbox.has_records().then_some(began);
+    }
+
+    fn ask_for_vector(&self, since: Instant, to: &mut impl Transport) -> io::Result<()> {
+        self.neighbor.overflowed(since);
         warn!(
             "the queue for neighbor {} overflowed: asking for its vector, to send the rest from the cache",
             self.neighbor.name()
@@ -298,13 +320,14 @@ struct Scan<'a, T> {
     /// Records written so far.
     records: usize,
     neighbor: &'a Neighbor,
+    since: Instant,
     to: &'a mut T,
     written: io::Result<()>,
 }
 
 impl<T: Transport> Scan<'_, T> {
     fn write(scan: &mut Scan<'_, T>) -> bool {
-        scan.neighbor.writing(scan.gathered);
+        scan.neighbor.writing(scan.gathered, scan.since);
         scan.records += std::mem::take(&mut scan.gathered);
         scan.written = scan.to.write(&scan.lines);
         scan.lines.clear();

@@ -365,8 +365,12 @@ impl SenderThread {
     fn begin(&mut self, dialed: Dialed) -> io::Result<Connection> {
         let Dialed { stream, peer, keys } = dialed;
         self.shared.linked.remember(&keys);
-        self.dialer.connected(Instant::now());
-        self.feed.connected(peer.hello.epoch);
+        let now = Instant::now();
+        self.dialer.connected(now);
+        if let Ok(address) = stream.peer_addr() {
+            self.neighbor.dialed(peer.hello.epoch, address.to_string());
+        }
+        self.feed.connected(peer.hello.epoch, now);
         let (messages, received) = bounded(PEER_MESSAGES);
         let reading = Reading {
             stream: stream.try_clone()?,

@@ -42,6 +42,7 @@ use self::memory::{Clock, EPOCH, Outgoing, Pipe, peer};
 use self::server::{FIRST_EPOCH, Link, Server, Settings};
 use super::framing::Reader;
 use super::handshake::{self, HandshakeError, Hello};
+use super::neighbor::TwinEvidence;
 use super::receiver::connection::Connection;
 use super::receiver::pulse::BackChannel;
 use super::receiver::registry::Shut;
@@ -188,12 +189,12 @@ impl Script {
             ["status", server] => {
                 let links = &self.servers[server].links;
                 let lines = links.iter().map(|(name, link)| {
-                    let status = link.neighbor.status();
+                    let status = link.neighbor.status(self.clock.now());
                     let error = status.error.as_ref();
                     format!(
-                        "{server} > {name} is {}, lag {:?}, resyncs {}, diverged {}, error: {}",
+                        "{server} > {name} is {}, unconfirmed {:?}, resyncs {}, diverged {}, error: {}",
                         status.phase,
-                        status.lag(),
+                        status.unconfirmed(),
                         status.resyncs,
                         status.diverged,
                         error.map_or("none", |error| &error.reason)
@@ -321,7 +322,7 @@ impl Script {
         };
         let version = own.versions.1.min(other_version);
         link.dialer.connected(now);
-        link.feed.connected(dialer.hello.epoch);
+        link.feed.connected(dialer.hello.epoch, self.clock.now());
         let acks = Acks::new(Arc::clone(&link.neighbor), now);
         let outgoing = |writer, pipe| Outgoing {
             writer,
@@ -348,9 +349,10 @@ impl Script {
             version,
         ));
         let start = (acceptor.hello.epoch, None);
-        let replaced = server
-            .registry
-            .replace(connection.number, from, start, Arc::clone(&back));
+        let replaced =
+            server
+                .registry
+                .replace(connection.number, from, start, |_| None, Arc::clone(&back));
         match replaced {
             Ok(()) => {
                 neighbor.wake_sender();
@@ -366,7 +368,7 @@ impl Script {
                 });
             }
             Err(twins) => {
-                neighbor.report_twin(now, &twins.text);
+                neighbor.report_twin(now, TwinEvidence::Refused, &twins.text);
                 back.write(format!("BYE {}\n", twins.text).as_bytes())
                     .unwrap();
                 twins.connected.report_twin(&twins.text).unwrap();

@@ -1,14 +1,18 @@
 //! The state of a neighbor, in one place, and the neighbors by name.
 //!
 //! Each field has one writer, named beside it; everybody else reads. The receiving side reports
-//! once a second how many records it has applied over the connection (`PONG`), so the number that
-//! is written or queued and not yet acknowledged is known on the sending side. Counting costs an
-//! addition for each batch of records; the rest changes with the connection.
+//! once a second how many records it has applied over the connection (`PONG`), so the sending side
+//! knows how old the oldest record is that it has not confirmed. That costs an addition and a time
+//! for each write; the rest changes with the connection.
 //!
 //! Whether the flood queues records for the neighbor is the flood's own field, since it changes
 //! under the apply lock. An overflow of the queue shows in the outbox, and is read from there.
 
-use std::collections::{BTreeMap, VecDeque};
+mod holdings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,11 +21,13 @@ use crossbeam_channel::Sender as Channel;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
+use crate::health::judge::{NeighborFacts, Refusal};
 use crate::link::sender::orders::{CloseReason, Request};
 use crate::model::digest::DigestDifference;
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::outbox::{Depth, Gauge, LinkId};
+use holdings::Holdings;
 
 /// Phase of the link to a neighbor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,29 +75,40 @@ pub struct LinkStatus {
     pub written: u64,
     /// Records of those that the neighbor has applied, by its last `PONG`.
     pub acknowledged: u64,
+    /// Age in milliseconds of the oldest record that the neighbor has not confirmed, from when it was
+    /// queued; 0 if there is none, `None` without a connection. A `PONG` comes once a second.
+    #[serde(default)]
+    pub lag_ms: Option<u64>,
     /// Fill of the queue.
     pub queue: Depth,
     /// Number of resyncs: how often the neighbor was sent the records that it lacked from the cache.
     pub resyncs: u64,
     /// Number of buckets in which the neighbor was found to differ.
     pub diverged: u64,
-    /// Why the last connection ended or could not be made.
+    /// Why the last connection ended or could not be made, as long as that matters: while the link is
+    /// not live, and for 10 s after.
     pub error: Option<LinkError>,
 }
+
+/// Time for which the error of a link that is live again is shown.
+const ERROR_SHOWN: Duration = Duration::from_secs(10);
 
 /// Why and when a connection ended or could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkError {
-    /// When, in nanoseconds since 1970.
+    /// When, in nanoseconds since 1970, by the server's clock.
     pub at: Timestamp,
+    /// Milliseconds since then, which no difference between clocks changes.
+    #[serde(default)]
+    pub ago_ms: u64,
     /// Why, in words.
     pub reason: String,
 }
 
 impl LinkStatus {
-    /// Returns the number of records that the neighbor has yet to apply; `None` while there is no
-    /// connection to count them over. After an overflow the true number is higher.
-    pub fn lag(&self) -> Option<u64> {
+    /// Returns the number of records written or queued that the neighbor has not confirmed; `None`
+    /// while there is no connection to count them over. After an overflow the true number is higher.
+    pub fn unconfirmed(&self) -> Option<u64> {
         let sent = self.written + self.queue.records as u64;
         self.phase
             .is_connected()
@@ -99,27 +116,24 @@ impl LinkStatus {
     }
 }
 
-/// Refusal of a connection by a neighbor that answered.
+/// Evidence that two servers have one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The neighbor has proved its key, and its `servers.txt` does not name this server a neighbor.
-    NotANeighbor,
-    /// It closed the connection when this server had proved its key, several times in a row: it has
-    /// another. Anybody at its address could do that.
-    WrongKey,
-    /// The clocks differ by too much.
-    Skew,
-    /// For another reason.
-    Other,
+pub(super) enum TwinEvidence {
+    /// One of them was refused a connection. It tries again at least once in a second.
+    Refused,
+    /// A record that the other one took, which may have been its last.
+    Record,
 }
 
-/// Reports of another server of the same name hold for this time after the last one: the loser of
-/// the two tries again each second.
-const TWIN_REPORT: Duration = Duration::from_secs(10);
-
-/// Markers sent and not yet acknowledged that are kept for one neighbor: one comes each second, and
-/// the oldest are dropped first.
-const MARKERS: usize = 64;
+impl TwinEvidence {
+    /// Returns the time for which it holds.
+    fn holds(self) -> Duration {
+        match self {
+            TwinEvidence::Refused => Duration::from_millis(1_600),
+            TwinEvidence::Record => Duration::from_secs(10),
+        }
+    }
+}
 
 /// The last comparison of a neighbor's digest with this server's.
 #[derive(Debug)]
@@ -152,18 +166,12 @@ pub(super) struct Neighbor {
     diverged: AtomicU64,
     /// Writers: the sender thread sets what was sent, its reader thread what is confirmed.
     holdings: Mutex<Holdings>,
-    /// The last report of two servers of one name, and its time. Writers: a receiver, for two that
-    /// call themselves as this neighbor; the sender's reader thread, for this server's own name.
+    /// The last report of two servers of one name, and the time until which it holds. Writers: a
+    /// receiver, for two that call themselves as this neighbor; the sender's reader thread, for this
+    /// server's own name.
     twin: Mutex<Option<(Instant, String)>>,
-}
-
-/// Records that a neighbor is known to hold, by its own words.
-#[derive(Debug, Default)]
-struct Holdings {
-    /// Vector that covers records which the neighbor has confirmed.
-    confirmed: Vector,
-    /// Markers sent over this connection, each with the number of records before it.
-    sent: VecDeque<(u64, Arc<Vector>)>,
+    /// Epoch and address of the start that was dialed last. Writer: the sender thread.
+    dialed: Mutex<Option<(u64, String)>>,
 }
 
 /// The part of the state that changes seldom.
@@ -172,7 +180,7 @@ struct Connection {
     /// Never [`LinkPhase::Dirty`]: that is the outbox's to know.
     phase: LinkPhase,
     resyncs: u64,
-    error: Option<LinkError>,
+    error: Option<(Instant, LinkError)>,
     /// The neighbor's last refusal of a connection, since the last connection.
     refusal: Option<Refusal>,
 }
@@ -198,6 +206,7 @@ impl Neighbor {
             diverged: AtomicU64::new(0),
             holdings: Mutex::default(),
             twin: Mutex::default(),
+            dialed: Mutex::default(),
         }
     }
 
@@ -244,22 +253,31 @@ impl Neighbor {
         self.connection.lock().phase = LinkPhase::Connecting;
     }
 
-    /// Notes a new connection, before anything is written over it.
-    pub(super) fn connected(&self) {
+    /// Notes a new connection, before anything is written over it. The neighbor may lack anything
+    /// until the first resync.
+    pub(super) fn connected(&self, now: Instant) {
         self.written.store(0, Ordering::Relaxed);
-        self.holdings.lock().sent.clear();
+        self.holdings.lock().connected(now);
         let mut connection = self.connection.lock();
         connection.phase = LinkPhase::Resyncing;
         connection.refusal = None;
     }
 
-    /// Notes that a resync begins.
-    pub(super) fn resyncing(&self) {
-        self.connection.lock().phase = LinkPhase::Resyncing;
+    /// Notes that records which the neighbor has not been sent are no longer queued: the first of them
+    /// was queued at `since`.
+    pub(super) fn overflowed(&self, since: Instant) {
+        self.holdings.lock().missing.get_or_insert(since);
     }
 
-    /// Notes that a resync is complete.
+    /// Notes that a resync begins. Returns since when the neighbor lacks what it is sent.
+    pub(super) fn resyncing(&self, now: Instant) -> Instant {
+        self.connection.lock().phase = LinkPhase::Resyncing;
+        *self.holdings.lock().missing.get_or_insert(now)
+    }
+
+    /// Notes that a resync is complete: all of it has been written.
     pub(super) fn resynced(&self) {
+        self.holdings.lock().missing = None;
         let mut connection = self.connection.lock();
         connection.phase = LinkPhase::Live;
         connection.resyncs += 1;
@@ -272,10 +290,17 @@ impl Neighbor {
 
     /// Notes that there is no connection, and why. A neighbor that does not answer takes back nothing
     /// of what it has said of this server's place in the herd.
-    pub(super) fn lost(&self, at: Timestamp, reason: String, refusal: Option<Refusal>) {
+    pub(super) fn lost(
+        &self,
+        now: Instant,
+        at: Timestamp,
+        reason: String,
+        refusal: Option<Refusal>,
+    ) {
         let mut connection = self.connection.lock();
         connection.phase = LinkPhase::Down;
-        connection.error = Some(LinkError { at, reason });
+        let ago_ms = 0;
+        connection.error = Some((now, LinkError { at, ago_ms, reason }));
         let stays = matches!(
             connection.refusal,
             Some(Refusal::NotANeighbor | Refusal::WrongKey)
@@ -285,28 +310,32 @@ impl Neighbor {
         }
     }
 
-    /// Returns whether there is a connection.
-    pub(super) fn is_connected(&self) -> bool {
-        self.connection.lock().phase.is_connected()
-    }
-
-    /// Returns its name, and why there is no connection.
-    pub(super) fn shown_error(&self) -> String {
+    /// Returns what a server's state depends on.
+    pub(super) fn facts(&self, now: Instant) -> NeighborFacts {
+        let twin = self.twin(now);
         let connection = self.connection.lock();
         let error = connection.error.as_ref();
-        let reason = error.map_or("not connected yet", |error| &error.reason);
-        format!("{}: {reason}", self.name)
+        NeighborFacts {
+            name: self.name.clone(),
+            is_linked: connection.phase.is_connected(),
+            error: error.map_or_else(
+                || "not connected yet".to_owned(),
+                |(_, error)| error.reason.clone(),
+            ),
+            refusal: connection.refusal,
+            twin,
+        }
     }
 
-    /// Returns the refusal that the last attempt to connect ended with.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.connection.lock().refusal
-    }
-
-    /// Counts records that are about to be written. Before the write, so that no acknowledgement
-    /// is ever ahead of it.
-    pub(super) fn writing(&self, records: usize) {
-        self.written.fetch_add(records as u64, Ordering::Relaxed);
+    /// Counts records that are about to be written, the first of which was queued at `since`. Before
+    /// the write, so that no acknowledgement is ever ahead of it.
+    pub(super) fn writing(&self, records: usize, since: Instant) {
+        if records == 0 {
+            return;
+        }
+        let records = records as u64;
+        let written = self.written.fetch_add(records, Ordering::Relaxed) + records;
+        self.holdings.lock().written(written, since);
     }
 
     /// Notes how many records the neighbor has applied; `false` if that is more than were sent.
@@ -327,11 +356,7 @@ impl Neighbor {
     /// Notes that a marker has been written behind all records so far.
     pub(super) fn marked(&self, marker: Arc<Vector>) {
         let written = self.written.load(Ordering::Relaxed);
-        let mut holdings = self.holdings.lock();
-        if holdings.sent.len() >= MARKERS {
-            holdings.sent.pop_front();
-        }
-        holdings.sent.push_back((written, marker));
+        self.holdings.lock().marked(written, marker);
     }
 
     /// Returns a vector that covers records which the neighbor has confirmed that it holds.
@@ -340,18 +365,31 @@ impl Neighbor {
     }
 
     /// Notes a report that two servers have one name. Returns whether it is news.
-    pub(super) fn report_twin(&self, now: Instant, text: &str) -> bool {
+    pub(super) fn report_twin(&self, now: Instant, evidence: TwinEvidence, text: &str) -> bool {
         let mut twin = self.twin.lock();
-        let is_news = !matches!(&*twin, Some((at, _)) if now < *at + TWIN_REPORT);
-        *twin = Some((now, text.to_owned()));
-        is_news
+        let held = twin.as_ref().map(|(until, _)| *until);
+        let until = held.map_or(now, |until| until.max(now));
+        *twin = Some((until.max(now + evidence.holds()), text.to_owned()));
+        held.is_none_or(|until| now >= until)
     }
 
     /// Returns the report that two servers have one name, while it holds.
     pub(super) fn twin(&self, now: Instant) -> Option<String> {
         let twin = self.twin.lock();
-        let (at, text) = twin.as_ref()?;
-        (now < *at + TWIN_REPORT).then(|| text.clone())
+        let (until, text) = twin.as_ref()?;
+        (now < *until).then(|| text.clone())
+    }
+
+    /// Notes that the start of that epoch was dialed at that address.
+    pub(super) fn dialed(&self, epoch: u64, address: String) {
+        *self.dialed.lock() = Some((epoch, address));
+    }
+
+    /// Returns the address at which the start of that epoch was dialed, if it was the last.
+    pub(super) fn dialed_at(&self, epoch: u64) -> Option<String> {
+        let dialed = self.dialed.lock();
+        let (_, address) = dialed.as_ref().filter(|(dialed, _)| *dialed == epoch)?;
+        Some(address.clone())
     }
 
     /// Returns the last comparison with this server, to be replaced.
@@ -364,37 +402,38 @@ impl Neighbor {
         self.diverged.fetch_add(buckets as u64, Ordering::Relaxed);
     }
 
-    /// Returns the state of the link as of about now.
-    pub(super) fn status(&self) -> LinkStatus {
+    /// Returns the state of the link as of about `now`.
+    pub(super) fn status(&self, now: Instant) -> LinkStatus {
         let queue = self.outbox.depth();
+        let lag = self.holdings.lock().lag(now);
         let connection = self.connection.lock();
         let phase = match connection.phase {
             LinkPhase::Live if queue.overflowed => LinkPhase::Dirty,
             phase => phase,
         };
+        let error = connection.error.as_ref().and_then(|(at, error)| {
+            let ago = now.saturating_duration_since(*at);
+            let matters = phase != LinkPhase::Live || ago < ERROR_SHOWN;
+            matters.then(|| LinkError {
+                ago_ms: milliseconds(ago),
+                ..error.clone()
+            })
+        });
         LinkStatus {
             phase,
             written: self.written.load(Ordering::Relaxed),
             acknowledged: self.acknowledged.load(Ordering::Relaxed),
+            lag_ms: phase.is_connected().then(|| milliseconds(lag)),
             queue,
             resyncs: connection.resyncs,
             diverged: self.diverged.load(Ordering::Relaxed),
-            error: connection.error.clone(),
+            error,
         }
     }
 }
 
-impl Holdings {
-    /// Takes the acknowledgement of that number of records.
-    fn confirm(&mut self, records: u64) {
-        while let Some((before, _)) = self.sent.front()
-            && *before <= records
-        {
-            if let Some((_, marker)) = self.sent.pop_front() {
-                self.confirmed.merge(&marker);
-            }
-        }
-    }
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The neighbors of a server by name. Writer: the owner of all links.
@@ -429,124 +468,11 @@ impl Neighbors {
         self.0.read().values().cloned().collect()
     }
 
-    /// Returns the state of all links.
-    pub(super) fn status(&self) -> BTreeMap<String, LinkStatus> {
+    /// Returns the state of all links as of about `now`.
+    pub(super) fn status(&self, now: Instant) -> BTreeMap<String, LinkStatus> {
         let neighbors = self.0.read();
         let status =
-            |(name, neighbor): (&String, &Arc<Neighbor>)| (name.clone(), neighbor.status());
+            |(name, neighbor): (&String, &Arc<Neighbor>)| (name.clone(), neighbor.status(now));
         neighbors.iter().map(status).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::replica::outbox::{Batch, OutboxSender, outbox};
-
-    fn neighbor(batches: usize) -> (OutboxSender, Neighbor) {
-        let (sender, receiver) = outbox(batches);
-        let (requests, _) = crossbeam_channel::bounded(1);
-        let neighbor = Neighbor::new("Ball", LinkId(0), receiver.gauge(), requests);
-        (sender, neighbor)
-    }
-
-    #[test]
-    fn lag_is_the_number_written_or_queued_and_not_acknowledged() {
-        let (outbox, neighbor) = neighbor(2);
-        assert_eq!(neighbor.status().lag(), None);
-        neighbor.connected();
-        neighbor.writing(10);
-        outbox.push(&Batch::new(b"one\ntwo\n".to_vec(), 2)).unwrap();
-        assert_eq!(neighbor.status().lag(), Some(12));
-        assert!(neighbor.acknowledge(7));
-        assert_eq!(neighbor.status().lag(), Some(5));
-        // More than was sent is no acknowledgement.
-        assert!(!neighbor.acknowledge(11));
-        assert_eq!(neighbor.status().lag(), Some(5));
-        // The next connection counts from 0.
-        neighbor.lost(Timestamp::from_nanos(5), "gone".to_owned(), None);
-        assert_eq!(neighbor.status().lag(), None);
-        neighbor.connected();
-        assert!(neighbor.acknowledge(0));
-        assert_eq!(neighbor.status().lag(), Some(2));
-    }
-
-    #[test]
-    fn a_marker_is_confirmed_with_the_records_before_it() {
-        let (_outbox, neighbor) = neighbor(2);
-        let marker = |sequence| {
-            let mut vector = Vector::default();
-            vector.advance(b"Ball", 1, sequence);
-            Arc::new(vector)
-        };
-        neighbor.connected();
-        neighbor.holds(&marker(1));
-        neighbor.writing(10);
-        neighbor.marked(marker(11));
-        neighbor.writing(5);
-        neighbor.marked(marker(16));
-        for (acknowledged, held) in [(9, 1), (10, 11), (14, 11), (15, 16)] {
-            assert!(neighbor.acknowledge(acknowledged));
-            assert_eq!(neighbor.confirmed(), *marker(held), "{acknowledged}");
-        }
-        // A connection that is lost does not unsay what was confirmed over it; markers that were
-        // not confirmed count no more.
-        neighbor.writing(1);
-        neighbor.marked(marker(17));
-        neighbor.connected();
-        assert!(neighbor.acknowledge(0));
-        assert_eq!(neighbor.confirmed(), *marker(16));
-        // A neighbor that comes back without its data has confirmed nothing.
-        neighbor.holds(&Vector::default());
-        assert_eq!(neighbor.confirmed(), Vector::default());
-    }
-
-    #[test]
-    fn a_refusal_holds_until_the_neighbor_answers_something_else() {
-        let (_outbox, neighbor) = neighbor(2);
-        let lose = |refusal| neighbor.lost(Timestamp::from_nanos(5), "gone".to_owned(), refusal);
-        for (refusal, expected) in [
-            (Some(Refusal::Skew), Some(Refusal::Skew)),
-            (None, None),
-            (Some(Refusal::NotANeighbor), Some(Refusal::NotANeighbor)),
-            // It does not answer.
-            (None, Some(Refusal::NotANeighbor)),
-            (Some(Refusal::Other), Some(Refusal::Other)),
-            (Some(Refusal::WrongKey), Some(Refusal::WrongKey)),
-            (None, Some(Refusal::WrongKey)),
-        ] {
-            lose(refusal);
-            assert_eq!(neighbor.refusal(), expected);
-        }
-        neighbor.connected();
-        assert_eq!(neighbor.refusal(), None);
-    }
-
-    #[test]
-    fn an_overflow_shows_before_the_sender_has_seen_it() {
-        let (outbox, neighbor) = neighbor(1);
-        neighbor.connected();
-        neighbor.resynced();
-        let batch = Batch::new(b"one\n".to_vec(), 1);
-        outbox.push(&batch).unwrap();
-        assert_eq!(neighbor.status().phase, LinkPhase::Live);
-        outbox.push(&batch).unwrap_err();
-        assert_eq!(neighbor.status().phase, LinkPhase::Dirty);
-        outbox.clear();
-        assert_eq!(neighbor.status().phase, LinkPhase::Live);
-    }
-
-    #[test]
-    fn a_phase_is_written_alike_in_words_and_in_json() {
-        for phase in [
-            LinkPhase::Down,
-            LinkPhase::Connecting,
-            LinkPhase::Resyncing,
-            LinkPhase::Live,
-            LinkPhase::Dirty,
-        ] {
-            let json = serde_json::to_string(&phase).unwrap();
-            assert_eq!(json, format!("\"{phase}\""));
-        }
     }
 }

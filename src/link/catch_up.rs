@@ -1,0 +1,269 @@
+//! Whether this server has caught up with its herd since its start; clients are served from then on.
+//!
+//! A server that comes back lacks what was reported while it was away, and would answer questions
+//! for known clients as if nobody knew them. So it waits until one neighbor has sent it everything
+//! that it lacks: the first marker over a connection that the neighbor dialed says so. A server that
+//! no neighbor sends anything does not wait for long, and a herd of one not at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use log::info;
+use parking_lot::Mutex;
+
+use crate::thread::{self, Stop, Stopper};
+
+/// Time without a record from any neighbor, or a new connection, after which it is not waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Interval at which the number of records received is logged.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How the wait has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// There is no neighbor to wait for.
+    HerdOfOne,
+    /// That neighbor has sent everything that this server lacked.
+    CaughtUp(String),
+    /// No neighbor is connected.
+    Alone,
+    /// Those neighbors are connected, and do not send what they have.
+    Silent(Vec<String>),
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = PATIENCE.as_secs();
+        match self {
+            Readiness::HerdOfOne => f.write_str("a herd of one"),
+            Readiness::CaughtUp(name) => write!(f, "caught up with {name}"),
+            Readiness::Alone => write!(f, "alone: no neighbor answered within {seconds} s"),
+            Readiness::Silent(names) => {
+                let names = names.join(", ");
+                write!(f, "not caught up: nothing from {names} for {seconds} s")
+            }
+        }
+    }
+}
+
+/// The wait for a neighbor's records. Time is an argument.
+#[derive(Debug)]
+pub(crate) struct CatchUp {
+    progress: Mutex<Progress>,
+    /// The wait is over; read without the lock.
+    is_over: AtomicBool,
+    /// Signals the end to those that wait for it.
+    stopper: Stopper,
+    over: Stop,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// The open connections of neighbors, by number: the neighbor, and the records received over it.
+    connections: BTreeMap<u64, (String, u64)>,
+    /// When anything was received last, or a connection began or ended.
+    last: Instant,
+    /// When the progress was logged last.
+    logged: Instant,
+    outcome: Option<Readiness>,
+}
+
+impl CatchUp {
+    /// Begins to wait.
+    pub(crate) fn new(now: Instant) -> CatchUp {
+        let (stopper, over) = thread::stop_pair();
+        CatchUp {
+            progress: Mutex::new(Progress {
+                connections: BTreeMap::new(),
+                last: now,
+                logged: now,
+                outcome: None,
+            }),
+            is_over: AtomicBool::new(false),
+            stopper,
+            over,
+        }
+    }
+
+    /// Returns the signal that the wait is over.
+    pub(crate) fn over(&self) -> &Stop {
+        &self.over
+    }
+
+    /// Returns how the wait has ended; `None` before.
+    pub(crate) fn outcome(&self) -> Option<Readiness> {
+        self.progress.lock().outcome.clone()
+    }
+
+    /// Notes a new connection of a neighbor.
+    pub(super) fn connected(&self, connection: u64, neighbor: &str, now: Instant) {
+        let mut progress = self.progress.lock();
+        progress.last = now;
+        let received = (neighbor.to_owned(), 0);
+        progress.connections.insert(connection, received);
+    }
+
+    /// Notes that a connection has ended.
+    pub(super) fn gone(&self, connection: u64, now: Instant) {
+        let mut progress = self.progress.lock();
+        if progress.connections.remove(&connection).is_some() {
+            progress.last = now;
+        }
+    }
+
+    /// Notes how many records have been applied over a connection, and whether they are all that this
+    /// server lacked.
+    pub(super) fn received(
+        &self,
+        connection: u64,
+        (records, is_resynced): (u64, bool),
+        now: Instant,
+    ) {
+        if self.is_over.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut progress = self.progress.lock();
+        let Some((name, received)) = progress.connections.get_mut(&connection) else {
+            return;
+        };
+        if is_resynced {
+            let outcome = Readiness::CaughtUp(name.clone());
+            return self.end(&mut progress, outcome);
+        }
+        if *received != records {
+            *received = records;
+            progress.last = now;
+        }
+    }
+
+    /// Ends the wait if it is vain, with that number of neighbors. Returns what is awaited otherwise.
+    /// To be called several times a second.
+    pub(crate) fn look(&self, neighbors: usize, now: Instant) -> Option<String> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut progress = self.progress.lock();
+        if progress.outcome.is_some() {
+            return None;
+        }
+        let outcome = if neighbors == 0 {
+            Some(Readiness::HerdOfOne)
+        } else if now.saturating_duration_since(progress.last) < PATIENCE {
+            None
+        } else if progress.connections.is_empty() {
+            Some(Readiness::Alone)
+        } else {
+            let names = progress.connections.values().map(|(name, _)| name.clone());
+            Some(Readiness::Silent(names.collect()))
+        };
+        if let Some(outcome) = outcome {
+            self.end(&mut progress, outcome);
+            return None;
+        }
+        let shown = |(name, records): &(String, u64)| format!("{records} from {name}");
+        let received: Vec<_> = progress.connections.values().map(shown).collect();
+        if received.is_empty() {
+            return Some("no neighbor is connected yet".to_owned());
+        }
+        let text = format!("receiving records: {} so far", received.join(", "));
+        if now.saturating_duration_since(progress.logged) >= PROGRESS_INTERVAL {
+            progress.logged = now;
+            info!("{text}");
+        }
+        Some(text)
+    }
+
+    fn end(&self, progress: &mut Progress, outcome: Readiness) {
+        if progress.outcome.is_none() {
+            info!("serving clients from now on: {outcome}");
+            progress.outcome = Some(outcome);
+            progress.connections.clear();
+            self.is_over.store(true, Ordering::Relaxed);
+            self.stopper.stop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(catch_up: &CatchUp, start: Instant, milliseconds: u64) -> Option<String> {
+        catch_up.look(2, start + Duration::from_millis(milliseconds))
+    }
+
+    #[test]
+    fn a_herd_of_one_waits_for_nobody() {
+        let start = Instant::now();
+        let catch_up = CatchUp::new(start);
+        assert!(!catch_up.over().is_set());
+        assert_eq!(catch_up.look(0, start), None);
+        assert!(catch_up.over().is_set());
+        assert_eq!(catch_up.outcome(), Some(Readiness::HerdOfOne));
+    }
+
+    #[test]
+    fn a_server_that_nobody_answers_waits_two_seconds() {
+        let start = Instant::now();
+        let catch_up = CatchUp::new(start);
+        let awaited = "no neighbor is connected yet".to_owned();
+        assert_eq!(after(&catch_up, start, 1_999), Some(awaited));
+        assert_eq!(after(&catch_up, start, 2_000), None);
+        let outcome = catch_up.outcome().unwrap();
+        assert_eq!(
+            outcome.to_string(),
+            "alone: no neighbor answered within 2 s"
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_resync_ends_the_wait_at_once() {
+        let start = Instant::now();
+        let catch_up = CatchUp::new(start);
+        catch_up.connected(7, "Ball", start);
+        catch_up.received(7, (0, false), start);
+        assert!(!catch_up.over().is_set());
+        catch_up.received(7, (5, true), start);
+        assert!(catch_up.over().is_set());
+        assert_eq!(
+            catch_up.outcome().unwrap().to_string(),
+            "caught up with Ball"
+        );
+        // What comes later changes nothing.
+        catch_up.gone(7, start);
+        assert_eq!(after(&catch_up, start, 9_000), None);
+        assert_eq!(
+            catch_up.outcome().unwrap(),
+            Readiness::CaughtUp("Ball".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_long_resync_is_waited_for_and_another_neighbor_takes_over() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let catch_up = CatchUp::new(start);
+        catch_up.connected(7, "Ball", at(100));
+        for step in 1..10 {
+            catch_up.received(7, (1_000 * step, false), at(1_900 * step));
+            let text = format!("receiving records: {} from Ball so far", 1_000 * step);
+            assert_eq!(after(&catch_up, start, 1_900 * step + 1_800), Some(text));
+        }
+        // It dies in the middle; from then on another has its time.
+        catch_up.gone(7, at(18_000));
+        assert!(after(&catch_up, start, 19_999).is_some());
+        catch_up.connected(8, "Welsh", at(19_999));
+        catch_up.received(8, (3, false), at(20_000));
+        assert!(after(&catch_up, start, 21_999).is_some());
+        // The same number again is no progress.
+        catch_up.received(8, (3, false), at(21_999));
+        assert_eq!(after(&catch_up, start, 22_000), None);
+        assert_eq!(
+            catch_up.outcome().unwrap().to_string(),
+            "not caught up: nothing from Welsh for 2 s"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! The thread that gathers what the server's state depends on, several times a second, and has it
+//! judged. It waits for no disk.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use crate::client::limit::ConnectionLimit;
+use crate::client::refusals::ClientRefusals;
+use crate::client::services::Services;
+use crate::health::judge::{Facts, NeighborFacts, judge};
+use crate::health::{Health, State};
+use crate::link::facts::LinkFacts;
+use crate::logging;
+use crate::model::time::Timestamp;
+use crate::thread::{self, Stop, Stopper};
+
+/// Interval at which the state is judged: nothing is told later than this.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Maximum wait for the apply lock, which under any load is free within a few milliseconds.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
+
+/// Time for which dropped lines of the log count.
+const DROPS_HOLD: Duration = Duration::from_millis(1_500);
+
+/// Interval of the lines that show whether a log that failed can be written again.
+const LOG_RETRY: Duration = Duration::from_millis(500);
+
+/// The rooms that are looked at.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) links: LinkFacts,
+    pub(super) services: Arc<Services>,
+    pub(super) limit: ConnectionLimit,
+    pub(super) refusals: ClientRefusals,
+    pub(super) health: Arc<Health>,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(super) struct Watch {
+    stopper: Stopper,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Judges for the first time, and starts the thread.
+    pub(super) fn start(sources: Sources) -> io::Result<Watch> {
+        let (stopper, stop) = thread::stop_pair();
+        let mut watcher = Watcher::new(sources, Instant::now());
+        watcher.look(Instant::now(), Timestamp::now());
+        let thread = thread::spawn("health", move || watcher.run(&stop))?;
+        Ok(Watch { stopper, thread })
+    }
+
+    /// Ends and joins the thread.
+    pub(super) fn stop(self) {
+        self.stopper.stop();
+        let _ = self.thread.join();
+    }
+}
+
+/// State of the thread: since when something has lasted that is a problem only after a while.
+struct Watcher {
+    sources: Sources,
+    /// When there was a link, or no neighbor, last.
+    linked: Instant,
+    /// When the disk answered last.
+    responsive: Instant,
+    /// Dropped lines of the log, and when their number changed last.
+    dropped: (u64, Option<Instant>),
+    log_retried: Instant,
+}
+
+impl Watcher {
+    fn new(sources: Sources, now: Instant) -> Watcher {
+        Watcher {
+            sources,
+            linked: now,
+            responsive: now,
+            dropped: (logging::dropped_lines(), None),
+            log_retried: now,
+        }
+    }
+
+    fn run(mut self, stop: &Stop) {
+        while !stop.wait(INTERVAL) {
+            self.look(Instant::now(), Timestamp::now());
+        }
+    }
+
+    fn look(&mut self, now: Instant, wall: Timestamp) {
+        let found = judge(&self.gather(now));
+        let is_removed = found.iter().any(|(state, _)| *state == State::Removed);
+        self.sources.services.replica.set_removed(is_removed);
+        self.sources.health.replace(found, now, wall);
+    }
+
+    fn gather(&mut self, now: Instant) -> Facts {
+        let neighbors = self.sources.links.neighbors(now);
+        let is_linked = |one: &NeighborFacts| one.is_linked;
+        if neighbors.is_empty() || neighbors.iter().any(is_linked) {
+            self.linked = now;
+        }
+        let replica = &self.sources.services.replica;
+        if replica.is_responsive(LOCK_WAIT) {
+            self.responsive = now;
+        }
+        let log = self.log(now);
+        let Sources {
+            links,
+            services,
+            limit,
+            refusals,
+            ..
+        } = &self.sources;
+        let (connected, max_clients) = limit.fill();
+        Facts {
+            starting: links.catch_up().look(neighbors.len(), now),
+            neighbors,
+            is_new_key: links.is_new_key(),
+            unlinked: now.saturating_duration_since(self.linked),
+            stalled: now.saturating_duration_since(self.responsive),
+            journal: services.replica.journal_problem(),
+            records: services.replica.len(),
+            max_records: services.replica.max_records(),
+            clients: refusals.problem(now, connected, max_clients),
+            places: services.places.problem(now),
+            log,
+        }
+    }
+
+    /// Returns why lines of the log are lost.
+    fn log(&mut self, now: Instant) -> Option<String> {
+        let dropped = logging::dropped_lines();
+        let (before, changed) = &mut self.dropped;
+        if *before != dropped {
+            (*before, *changed) = (dropped, Some(now));
+        }
+        if let Some(problem) = logging::problem() {
+            // Only a line that is written shows that lines can be written.
+            if now >= self.log_retried + LOG_RETRY {
+                self.log_retried = now;
+                info!("lines of the log were lost: {}", problem.reason);
+            }
+            return Some(problem.reason);
+        }
+        let is_recent = changed.is_some_and(|changed| now < changed + DROPS_HOLD);
+        is_recent.then(|| {
+            format!("lines come faster than they can be written, {dropped} were dropped so far")
+        })
+    }
+}
