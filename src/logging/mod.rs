@@ -9,6 +9,7 @@
 //! part of it each time; that was a third of the cost of a line.
 
 mod file;
+mod health;
 mod line;
 mod queue;
 pub(crate) mod throttle;
@@ -27,10 +28,13 @@ use simplelog::{CombinedLogger, ConfigBuilder, LevelPadding, SharedLogger, Write
 use crate::exit;
 use crate::thread::{self, Stop, Stopper};
 use file::{FILE_BYTES, RotatingFile};
+use health::Destination;
 use line::LineWriter;
 use queue::Queue;
 use throttle::LogThrottle;
 use time_prefix::TimePrefix;
+
+pub use health::{Problem, dropped_lines, problem};
 
 /// Bytes of lines that are buffered before they are queued. These stay in the processor's cache; the
 /// memory of the queue does not, and a lock that is held while a line is copied there is held longer.
@@ -66,7 +70,8 @@ impl Drop for LogWriter {
 /// was set before.
 pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<LogWriter> {
     std::fs::create_dir_all(directory)?;
-    let file = RotatingFile::open(directory.join(format!("{name}.log")), FILE_BYTES)?;
+    let path = directory.join(format!("{name}.log"));
+    let file = RotatingFile::open(path.clone(), FILE_BYTES)?;
     let (wake, woken) = bounded(1);
     let lines = Queue::new(wake.clone());
     let notices = Queue::new(wake);
@@ -90,6 +95,7 @@ pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<Log
         prefix: format!("{name}: "),
         lines,
         notices,
+        path: path.display().to_string(),
         file,
         lost: LogThrottle::default(),
         write_error: None,
@@ -151,6 +157,7 @@ struct Writer {
     prefix: String,
     lines: Queue,
     notices: Queue,
+    path: String,
     file: RotatingFile,
     /// Lines that could not be written since the last success.
     lost: LogThrottle,
@@ -195,6 +202,7 @@ impl Writer {
     fn write_lines(&mut self, spare: Vec<u8>) -> Vec<u8> {
         let taken = self.lines.take(spare);
         if taken.dropped > 0 {
+            health::count_dropped(taken.dropped);
             log::warn!(
                 "{} log lines dropped: they came faster than they could be written",
                 taken.dropped
@@ -203,7 +211,13 @@ impl Writer {
         if taken.lines.is_empty() {
             return taken.lines;
         }
-        match self.file.write(&taken.lines) {
+        health::begin_write(&self.path);
+        let written = self.file.write(&taken.lines);
+        health::end_write();
+        let failure = written.as_ref().err();
+        let reason = failure.map(|error| format!("{}: {error}", self.path));
+        health::set(Destination::Events, reason);
+        match written {
             Ok(()) => {
                 if let Some(error) = self.write_error.take() {
                     log::warn!("{} log lines lost: {error}", self.lost.reset());
@@ -211,6 +225,7 @@ impl Writer {
             }
             Err(error) => {
                 let lines = memchr::memchr_iter(b'\n', &taken.lines).count() as u64;
+                health::count_dropped(lines);
                 // The first error is reported at once: standard error may still show it.
                 if self.lost.record(lines, Instant::now(), Duration::MAX) {
                     log::warn!("log lines are lost until they can be written again: {error}");
