@@ -6,12 +6,13 @@
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use log::{error, info};
+use log::{debug, error};
 
 use crate::client::limit::Permit;
 use crate::client::services::Services;
 use crate::client::session::pending::Released;
 use crate::client::session::{EndReason, Scratch, Session, TurnResult};
+use crate::logging::lines::{self, Peer};
 use crate::model::time::Tick;
 
 /// A client's connection.
@@ -30,7 +31,8 @@ impl Connection {
         permit: Permit,
         now: Tick,
     ) -> Box<Connection> {
-        info!("client {client} connected");
+        debug!("client {client} connected");
+        lines::note(Peer::Client(client), format_args!("connected"));
         Box::new(Connection {
             stream,
             session: Session::new(client, now),
@@ -66,7 +68,8 @@ impl Connection {
         match reason {
             // The panic itself has been logged with its location.
             EndReason::Panic => error!("client {client} gone: {reason}"),
-            _ => info!("client {client} gone: {reason}"),
+            _ => debug!("client {client} gone: {reason}"),
         }
+        lines::note(Peer::Client(client), format_args!("gone: {reason}"));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::client::refusals::RefusalCounts;
 use crate::model::time::CoarseClock;
 use crate::places::Places;
 use crate::replica::Replica;
@@ -20,6 +21,8 @@ pub(crate) struct Services {
     pub durability: Option<Durability>,
     /// Longest time without input from a client; past this its connection is closed.
     pub idle_timeout: Duration,
+    /// The lines of clients that were refused, by reason.
+    pub refusals: RefusalCounts,
     /// The clock that deadlines are measured on.
     pub clock: CoarseClock,
     /// Set once the server stops: sessions read once more, answer that, and close.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::keyring::Keyring;
 use super::linked::LinkedKey;
 use super::neighbor::{Neighbor, Neighbors, Refusal};
+use crate::logging::{EVENT, RECOVERY};
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
 
@@ -196,14 +197,14 @@ impl Watch {
         let mut problems = self.problems.lock();
         for ended in problems.iter() {
             if found.iter().all(|(state, _)| *state != ended.state) {
-                info!("no longer {}", ended.state);
+                info!(target: RECOVERY, "no longer {}", ended.state);
             }
         }
         let old = std::mem::take(&mut *problems);
         problems.extend(found.into_iter().map(|(state, reason)| {
             let before = old.iter().find(|problem| problem.state == state);
             if before.is_none() {
-                warn!("state {state}: {reason}");
+                warn!(target: EVENT, "state {state}: {reason}");
             }
             Problem {
                 state,

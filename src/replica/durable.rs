@@ -7,6 +7,7 @@ use log::{error, info, warn};
 
 use super::{Apply, Replica};
 use crate::config::Ack;
+use crate::logging::RECOVERY;
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
 use crate::store::journal::{Journal, JournalError, SyncPosition, Tampering};
@@ -132,7 +133,7 @@ impl Change {
             Change::Failed(error) => error!(
                 "the journal can't be written, and reports are refused until it can: {error}"
             ),
-            Change::Recovered => warn!("the journal can be written again"),
+            Change::Recovered => info!(target: RECOVERY, "the journal can be written again"),
         }
     }
 }
@@ -234,7 +235,7 @@ impl Replica {
     /// Forgets what was done to the journal's files, once it has been written again for a while.
     pub(super) fn forget_tampering(&self) {
         if self.journal_state.lock().tampered.take().is_some() {
-            info!("the journal has been whole since");
+            info!(target: RECOVERY, "the journal has been whole since");
         }
     }
 

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{Level, error, info};
 
 use super::Replica;
+use crate::logging::RECOVERY;
 use crate::store::journal::{JournalError, SyncPosition, Syncer};
 use crate::thread::{self, Stop, Stopper};
 
@@ -179,7 +180,7 @@ fn keep_up(replica: &Replica, stop: &Stop) {
         if retry.is_due() {
             match replica.compact_journal() {
                 Ok(true) => {
-                    info!("journal compacted");
+                    retry.succeeded();
                     retry = Retry::default();
                 }
                 Ok(false) => {}
@@ -207,6 +208,14 @@ struct Retry {
 impl Retry {
     fn is_due(&self) -> bool {
         self.next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    fn succeeded(&self) {
+        if self.failed {
+            info!(target: RECOVERY, "journal compacted");
+        } else {
+            info!("journal compacted");
+        }
     }
 
     fn failed(&mut self, error: &JournalError) {

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use crate::client::accept::{self, Clients, RejectedClients};
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Pool;
+use crate::client::refusals::RefusalCounts;
 use crate::client::services::Services;
 use crate::config::Config;
 use crate::config::limits::check_threads;
@@ -33,6 +34,7 @@ use crate::link::linked::LinkedKey;
 use crate::link::neighbor::LinkStatus;
 use crate::link::{self, Links};
 use crate::listener::{Bound, Listener};
+use crate::logging::EVENT;
 use crate::model::time::{COARSE_STEP, CoarseClock};
 use crate::places::Places;
 use crate::replica::Replica;
@@ -165,6 +167,7 @@ impl Server {
             places,
             durability: upkeep.durability(),
             idle_timeout: config.idle_timeout,
+            refusals: RefusalCounts::default(),
             clock: clock.clone(),
             stopping: AtomicBool::new(false),
         });
@@ -181,6 +184,7 @@ impl Server {
         accept::bound_replies(sockets.clients.listeners())?;
         let clients = Listener::start("client-listener", sockets.clients, clients)?;
         info!(
+            target: EVENT,
             "{name} serves clients on {} and peers on {}, {} workers, {:?}, at most {max_clients} clients",
             clients.addresses(),
             peers.addresses(),
@@ -242,7 +246,7 @@ impl Server {
     /// brings the journal to disk, and joins every thread. Returns the number of acknowledged reports that are
     /// lost, since the journal can't be written.
     pub fn finish(self) -> u64 {
-        info!("stopping");
+        info!(target: EVENT, "stopping");
         self.stage.set("the listeners");
         self.clients.stop();
         self.peers.stop();
@@ -257,13 +261,13 @@ impl Server {
         self.services.replica.send_markers();
         let unconfirmed = self.links.stop();
         if unconfirmed > 0 {
-            warn!("{unconfirmed} records were confirmed by no neighbor since this start");
+            warn!(target: EVENT, "{unconfirmed} records were confirmed by no neighbor since this start");
         }
         self.stage.set("the journal");
         let lost = self.upkeep.stop();
         self.stage.set("the timer");
         self.timer.stop();
-        info!("stopped");
+        info!(target: EVENT, "stopped");
         lost
     }
 }

@@ -21,9 +21,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use log::{Level, log_enabled};
 
+use crate::client::refusals::Refusal;
 use crate::client::services::Services;
+use crate::logging::lines::{LineBatch, Peer};
 use crate::model::time::{Tick, Timestamp};
 use crate::replica::Outcome;
 use input::Input;
@@ -178,7 +179,7 @@ impl Session {
 
     /// Takes the replies that a wait has released; the next turn sends them.
     pub(crate) fn resume(&mut self, released: Released, now: Tick) {
-        if released.unlogged && log_enabled!(Level::Info) {
+        if released.unlogged {
             log_sent(self.client, &released.replies);
         }
         self.output.push(&released.replies, now);
@@ -313,17 +314,18 @@ impl Session {
         output.clear();
         let (mut start, mut answered) = (0, 0);
         let (places_call, sync_position) = {
+            let received = Timestamp::now();
             let mut turn = Turn {
                 client: self.client,
                 places_call: None,
                 sync_position: None,
                 services,
-                received: Timestamp::now(),
+                received,
                 reports: ArrayVec::new(),
                 lines: ArrayVec::new(),
                 outcomes,
                 output,
-                logged: log_enabled!(Level::Info),
+                log: LineBatch::begin(Peer::Client(self.client), received),
             };
             while answered < TURN_REQUESTS && turn.places_call.is_none() {
                 match next_line(&buffer[start..end], ended) {
@@ -333,7 +335,7 @@ impl Session {
                         answered += 1;
                     }
                     Next::TooLong(line) => {
-                        turn.reject(line);
+                        turn.reject(line, Refusal::TooLong);
                         self.progress = Progress::Closing(EndReason::LineTooLong);
                         start = end;
                         break;

@@ -92,6 +92,7 @@ impl Fixture {
         Fixture {
             session: Session::new(([127, 0, 0, 1], 1).into(), clock.now()),
             services: Services {
+                refusals: Default::default(),
                 replica: Arc::new(Replica::new("Ball", 1, 100)),
                 places: Places::Atlas(Atlas),
                 durability: None,
