@@ -178,9 +178,18 @@ impl LogFile {
         }
     }
 
-    /// Opens the path again if it leads to another file than the open one. To be called before a
-    /// write, and once a second.
-    pub(super) fn follow(&mut self) -> io::Result<()> {
+    /// Does without a write what one does first: follows the path, and tries a rotation again that
+    /// failed. To be called once a second.
+    pub(super) fn check(&mut self) -> io::Result<()> {
+        self.follow()?;
+        if self.unrotated.is_some() {
+            self.rotate_if_due(0)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the path again if it leads to another file than the open one.
+    fn follow(&mut self) -> io::Result<()> {
         if self.is_at_path() {
             Ok(())
         } else {

@@ -173,7 +173,7 @@ impl Output {
     /// Looks whether the file is still there. Writing does that too.
     fn check(&mut self) {
         if !self.has_pending() {
-            let found = self.file.follow();
+            let found = self.file.check();
             self.set_problem(found.err().map(|error| error.to_string()));
         }
     }
