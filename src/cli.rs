@@ -17,6 +17,7 @@ use herd::config::{
     DEFAULT_MAX_UNSENT_BYTES, DEFAULT_WORKERS, MAX_WORKERS, MIN_MAX_UNSENT_BYTES, PoolKind,
 };
 use herd::disk::Readers;
+use herd::logging;
 use herd::places::Places;
 use herd::places::atlas::Atlas;
 use herd::places::google::Google;
@@ -70,7 +71,8 @@ pub(crate) enum Subcommand {
     help_triggers("-h", "--help"),
     note = "SIGHUP makes the server read the servers file and the key file again: neighbors are added, removed
 and moved, and new links use the new keys. An invalid file, or one that changes this server's own
-addresses, is refused: the log has the reason, and the current configuration stays."
+addresses, is refused: the log has the reason, and the current configuration stays. SIGHUP and SIGUSR1
+make it open its log files again."
 )]
 pub(crate) struct ServeArguments {
     /// name of the server, as in servers.txt
@@ -91,13 +93,23 @@ pub(crate) struct ServeArguments {
     #[argh(option, arg_name = "memory|journal|disk", default = "Ack::Journal")]
     ack: Ack,
 
-    /// let the group read the data folder too (modes 640 and 750 instead of 600 and 700)
+    /// let the group read the data folder and the logs too (modes 640 and 750 instead of 600 and
+    /// 700)
     #[argh(switch)]
     group_readable: bool,
 
     /// directory of the log, NAME.log (default: logs)
-    #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"logs\")")]
-    pub(crate) log_dir: PathBuf,
+    #[argh(option, arg_name = "DIR")]
+    log_dir: Option<PathBuf>,
+
+    /// log to standard output instead of files: - is the only value
+    #[argh(option, arg_name = "-", from_str_fn(dash))]
+    log: Option<Stdout>,
+
+    /// log every line received from and sent to clients, and every record from and to neighbors, to
+    /// NAME.lines.log: the positions of all clients
+    #[argh(switch)]
+    log_lines: bool,
 
     /// file with the herd's key; created if it is missing and all servers have loopback addresses
     /// (default: herd.key beside the servers file)
@@ -186,8 +198,9 @@ pub(crate) struct ServeArguments {
     )]
     idle_timeout: Duration,
 
-    /// lowest level that is logged: error, warn, info (with every line received and sent; the
-    /// default) or debug
+    /// lowest level that is logged: error, warn, info (the default) or debug (also clients that come
+    /// and go, and the reason for each refused line). Start, stop, reload, and what is lost and
+    /// comes back are logged at every level
     #[argh(option, arg_name = "error|warn|info|debug", default = "LogLevel::Info")]
     log_level: LogLevel,
 }
@@ -417,11 +430,7 @@ impl ServeArguments {
             idle_timeout: self.idle_timeout,
             data_dir: Some(self.data_dir.clone()),
             ack: self.ack,
-            readers: if self.group_readable {
-                Readers::Group
-            } else {
-                Readers::Owner
-            },
+            readers: self.readers(),
             digest_interval: DEFAULT_DIGEST_INTERVAL,
             topology,
         })
@@ -446,6 +455,17 @@ fn existing_key(path: &Path) -> Result<KeyFile, Box<dyn Error>> {
     }
 }
 
+/// Standard output, as the place of the log.
+#[derive(Debug)]
+struct Stdout;
+
+fn dash(text: &str) -> Result<Stdout, String> {
+    match text {
+        "-" => Ok(Stdout),
+        _ => Err("it must be - for standard output; --log-dir names a folder for files".to_owned()),
+    }
+}
+
 /// Levels of the log.
 #[derive(Clone, Copy, Debug, FromArgValue)]
 enum LogLevel {
@@ -466,13 +486,36 @@ enum Provider {
 }
 
 impl ServeArguments {
-    /// Returns the lowest level that is logged.
-    pub(crate) fn log_level(&self) -> LevelFilter {
-        match self.log_level {
-            LogLevel::Error => LevelFilter::Error,
-            LogLevel::Warn => LevelFilter::Warn,
-            LogLevel::Info => LevelFilter::Info,
-            LogLevel::Debug => LevelFilter::Debug,
+    /// Returns the settings of the log.
+    pub(crate) fn log(&self) -> Result<logging::Settings, String> {
+        let folder = match (&self.log, &self.log_dir) {
+            (Some(Stdout), Some(_)) => {
+                return Err("--log - and --log-dir exclude each other".to_owned());
+            }
+            (Some(Stdout), None) => None,
+            (None, Some(folder)) => Some(folder.clone()),
+            (None, None) => Some(PathBuf::from("logs")),
+        };
+        Ok(logging::Settings {
+            name: self.name.clone(),
+            folder,
+            level: match self.log_level {
+                LogLevel::Error => LevelFilter::Error,
+                LogLevel::Warn => LevelFilter::Warn,
+                LogLevel::Info => LevelFilter::Info,
+                LogLevel::Debug => LevelFilter::Debug,
+            },
+            lines: self.log_lines,
+            readers: self.readers(),
+        })
+    }
+
+    /// Returns the users that may read the server's files.
+    fn readers(&self) -> Readers {
+        if self.group_readable {
+            Readers::Group
+        } else {
+            Readers::Owner
         }
     }
 

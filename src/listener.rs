@@ -11,9 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Tc
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::{Level, debug, log};
+use log::{Level, debug, info, log};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::logging::RECOVERY;
 use crate::logging::throttle::LogThrottle;
 use crate::thread::{self, Stop, Stopper};
 
@@ -329,6 +330,7 @@ fn open_reserve() -> io::Result<File> {
 fn run(listener: &TcpListener, reserve: File, stop: &Stop, mut accept: impl Accept) {
     let mut reserve = Some(reserve);
     let mut warnings = LogThrottle::default();
+    let mut has_warned = false;
     while !stop.is_set() {
         if reserve.is_none() {
             reserve = open_reserve().ok();
@@ -341,7 +343,12 @@ fn run(listener: &TcpListener, reserve: File, stop: &Stop, mut accept: impl Acce
         let pause = match accepted {
             _ if stop.is_set() => return,
             Ok((stream, from)) => match accept.accept(stream, from) {
-                Accepted::In => continue,
+                Accepted::In => {
+                    if std::mem::take(&mut has_warned) {
+                        info!(target: RECOVERY, "connections are accepted again");
+                    }
+                    continue;
+                }
                 Accepted::Refused => REFUSAL_PAUSE,
             },
             // The client has disconnected already, or a signal arrived.
@@ -356,6 +363,7 @@ fn run(listener: &TcpListener, reserve: File, stop: &Stop, mut accept: impl Acce
             }
             Err(error) => {
                 let level = if warnings.record(1, Instant::now(), WARNING_INTERVAL) {
+                    has_warned = true;
                     Level::Warn
                 } else {
                     Level::Debug

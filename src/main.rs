@@ -18,11 +18,13 @@ use cli::{ServeArguments, Subcommand};
 use crossbeam_channel::{Receiver, bounded, never, select, unbounded};
 use herd::config::keys::KeyErrorKind;
 use herd::link::catch_up::Readiness;
-use herd::logging::LogWriter;
+use herd::logging::{EVENT, LogWriter};
 use herd::server::{ReloadError, Server, Sockets};
 use herd::thread::Stop;
-use log::{error, info};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use log::{debug, error, info};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
+};
 use signal_hook::iterator::Signals;
 
 /// Time limit for a stop, after which the process exits with a failure. It takes up to 5 s where
@@ -32,6 +34,15 @@ const STOP_LIMIT: Duration = Duration::from_secs(9);
 /// Time that the start has to end if the server is to stop meanwhile. From its last moment on neighbors
 /// may be connected, and they are told of a stop; before that nothing is lost by an exit.
 const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Signals that would end the process by default, and mean nothing to it: of timers that it does not
+/// have, of a program that took its process id for another's. SIGXFSZ comes with a write beyond the
+/// limit on the size of files, which fails then like one on a full disk.
+const IGNORED: [i32; 6] = [SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ];
+
+/// More of them, which other systems lack.
+#[cfg(target_os = "linux")]
+const IGNORED_ON_LINUX: [i32; 2] = [libc::SIGPWR, libc::SIGSTKFLT];
 
 /// Bytes of stack of the thread that starts the server, as the main thread has.
 const START_STACK_BYTES: usize = 8 << 20;
@@ -127,7 +138,7 @@ enum Event {
     Ready,
 }
 
-/// The signals that this process has been sent, in their order, apart from those that end it at once.
+/// The signals that this process has been sent and that the main thread acts on, in their order.
 struct SignalQueue {
     received: Receiver<i32>,
     /// SIGHUP came during the start.
@@ -138,13 +149,34 @@ struct SignalQueue {
 
 impl SignalQueue {
     /// Starts the thread that takes signals. A second SIGTERM or SIGINT ends the process at once.
+    ///
+    /// The ignored ones have a handler too, since a signal that is ignored in the system's sense stays
+    /// so in programs that a process starts. The one exception is SIGPIPE, which Rust's start-up code
+    /// sets; the server starts no other program.
     fn start() -> io::Result<SignalQueue> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        for signal in IGNORED {
+            signals.add_signal(signal)?;
+        }
+        #[cfg(target_os = "linux")]
+        for signal in IGNORED_ON_LINUX
+            .into_iter()
+            .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
+        {
+            signals.add_signal(signal)?;
+        }
         let (queue, received) = unbounded();
         // Not joined: it ends with the process.
         herd::thread::spawn("signals", move || {
             let mut is_stopping = false;
             for signal in signals.forever() {
+                if signal == SIGHUP || signal == SIGUSR1 {
+                    herd::logging::reopen();
+                }
+                if ![SIGTERM, SIGINT, SIGHUP].contains(&signal) {
+                    debug!("signal {signal}");
+                    continue;
+                }
                 let is_stop = signal != SIGHUP;
                 if is_stop && is_stopping {
                     herd::exit::fail(format_args!(
@@ -218,10 +250,7 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
     let name = config.server.name.clone();
     let of_server = |error: &dyn Display| Failure::Other(format!("{name}: {error}"));
     let upstream = serve.upstream().map_err(usage)?;
-    // A write beyond the limit on the size of files fails like one on a full disk; by default the
-    // signal would end the process.
-    #[cfg(unix)]
-    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default())?;
+    let log_settings = serve.log().map_err(usage)?;
     let mut signals = SignalQueue::start()?;
     let (entry, bind) = (config.server.clone(), config.bind);
     let bound = signals.during(Duration::ZERO, move || Sockets::bind(&entry, bind))?;
@@ -229,17 +258,11 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
         return Ok(());
     };
     let sockets = bound.map_err(|error| of_server(&error))?;
-    let started = herd::logging::start(&serve.log_dir, &name, serve.log_level());
-    *log = Some(started.map_err(|error| {
-        Failure::Other(format!(
-            "cannot log to {}: {error}",
-            serve.log_dir.display()
-        ))
-    })?);
+    *log = Some(herd::logging::start(&log_settings).map_err(|error| of_server(&error))?);
     let places = serve.places(upstream).map_err(|error| of_server(&error))?;
     let start = move || Server::start(&config, sockets, places);
     let Some(started) = signals.during(START_PATIENCE, start)? else {
-        info!("stopped before the start was complete");
+        info!(target: EVENT, "stopped before the start was complete");
         return Ok(());
     };
     let mut server = started.map_err(|error| of_server(&error))?;
@@ -253,12 +276,12 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
                 continue;
             }
         };
-        info!("signal {signal}");
+        info!(target: EVENT, "signal {signal}");
         if signal != SIGHUP {
             break;
         }
         match reload(serve, &mut server) {
-            Ok(changes) => info!("reloaded: {changes}"),
+            Ok(changes) => info!(target: EVENT, "reloaded: {changes}"),
             Err(reason) => {
                 let kept = if matches!(reason.downcast_ref(), Some(ReloadError::Threads(_))) {
                     ""

@@ -19,6 +19,8 @@ mod it {
     mod ends;
     mod flood;
     mod links;
+    #[cfg(target_os = "linux")]
+    mod logs;
     mod places;
     #[cfg(target_os = "linux")]
     mod pool;

@@ -410,7 +410,7 @@ survives_a_split() {
     check_known 'healed: a new report reaches all five' after "$answer" "${SERVERS[@]}"
 }
 
-# logged WHAT SERVER PATTERN: a line that matches is in the server's log, or soon will be.
+# logged WHAT LOG PATTERN: a line that matches is in LOG.log, or soon will be.
 logged() {
     if soon 5 grep -qE -- "$3" "$logs/$2.log"; then
         pass "log: $1"
@@ -426,13 +426,13 @@ logs_hold() {
             "$logs/$name.log" | head -n 3)
         same "log: every line of $name has a UTC time with microseconds and a level" '' "$odd"
     done
-    logged 'a client connects' Welsh "\[INFO \] $client connected"
-    logged 'a client disconnects' Welsh "\[INFO \] $client gone"
-    logged 'a line received from a client' Welsh "received from $client: IAMAT client-of-Welsh "
-    logged 'a line sent to a client' Welsh "sent to $client: AT Welsh [+-][0-9.]+ client-of-Welsh "
-    logged 'malformed input, escaped' Hamilton "received from $client: caf.xc3.xa9 .xf0.x9f.x90.x91 .xe9\$"
-    logged 'a line sent to a neighbor' Welsh 'sent to neighbor (Ball|Alford): .* client-of-Welsh '
-    logged 'a line received from a neighbor' Alford 'received from neighbor Welsh: .* client-of-Welsh '
+    logged 'a client connects' Welsh.lines "Z $client connected"
+    logged 'a client disconnects' Welsh.lines "Z $client gone"
+    logged 'a line received from a client' Welsh.lines "received from $client: IAMAT client-of-Welsh "
+    logged 'a line sent to a client' Welsh.lines "sent to $client: AT Welsh [+-][0-9.]+ client-of-Welsh "
+    logged 'malformed input, escaped' Hamilton.lines "received from $client: caf.xc3.xa9 .xf0.x9f.x90.x91 .xe9\$"
+    logged 'a line sent to a neighbor' Welsh.lines 'sent to neighbor (Ball|Alford): .* client-of-Welsh '
+    logged 'a line received from a neighbor' Alford.lines 'received from neighbor Welsh: .* client-of-Welsh '
     logged 'a neighbor connects' Welsh 'neighbor Ball connected|connected to neighbor Ball'
     logged 'the connection of a crashed neighbor ends' Welsh 'neighbor Ball gone'
     logged 'a lost link is a warning' Welsh '\[WARN \] .*neighbor Ball'

@@ -135,7 +135,7 @@ spawn() {
     : >"$stem.out"
     # shellcheck disable=SC2016 # The supervisor expands them.
     setsid "$BASH" -c 'source "$0" && supervise "$@"' "${BASH_SOURCE[0]}" "$stem" \
-        "$herd" serve "$name" --servers "$servers" --log-dir "$log_dir" --data-dir "$data_dir" "${flags[@]}" \
+        "$herd" serve "$name" --servers "$servers" --log-dir "$log_dir" --data-dir "$data_dir" --log-lines "${flags[@]}" \
         </dev/null >>"$stem.out" 2>>"$stem.notices" {lock}>&- {never}<&- &
 }
 

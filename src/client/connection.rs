@@ -8,13 +8,14 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use log::{error, info};
+use log::{debug, error};
 
 use crate::client::limit::Permit;
 use crate::client::services::Services;
 use crate::client::session::end::EndReason;
 use crate::client::session::pending::Released;
 use crate::client::session::{Scratch, Session, Stream, TurnResult};
+use crate::logging::lines::{self, Peer};
 use crate::model::time::Tick;
 
 /// A client's connection.
@@ -33,7 +34,8 @@ impl Connection {
         permit: Permit,
         now: Tick,
     ) -> Box<Connection> {
-        info!("client {client} connected");
+        debug!("client {client} connected");
+        lines::note(Peer::Client(client), format_args!("connected"));
         Box::new(Connection {
             stream,
             session: Session::new(client, now),
@@ -99,12 +101,13 @@ impl Connection {
 }
 
 fn note_end(client: SocketAddr, reason: EndReason, services: &Services) {
-    services.ends.count(reason);
+    services.counts.ends.count(reason);
     match reason {
         // The panic itself has been logged with its location.
         EndReason::Panic => error!("client {client} gone: {reason}"),
-        _ => info!("client {client} gone: {reason}"),
+        _ => debug!("client {client} gone: {reason}"),
     }
+    lines::note(Peer::Client(client), format_args!("gone: {reason}"));
 }
 
 /// A socket that does not block.

@@ -6,8 +6,10 @@
 
 pub(crate) mod accept;
 pub(crate) mod connection;
+pub(crate) mod counts;
 pub(crate) mod limit;
 pub(crate) mod pool;
 pub(crate) mod refusals;
+pub(crate) mod refused_lines;
 pub(crate) mod services;
 pub(crate) mod session;

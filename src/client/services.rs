@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::client::session::end::EndCounts;
+use crate::client::counts::ClientCounts;
 use crate::model::time::CoarseClock;
 use crate::places::Places;
 use crate::replica::Replica;
@@ -30,6 +30,6 @@ pub(crate) struct Services {
     pub clock: CoarseClock,
     /// Set once the server stops: sessions read once more, answer that, and close.
     pub stopping: AtomicBool,
-    /// Numbers of the connections that have ended.
-    pub ends: EndCounts,
+    /// Numbers of what has happened to clients.
+    pub counts: Arc<ClientCounts>,
 }

@@ -16,6 +16,7 @@ use log::{Level, log};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::logging::{EVENT, RECOVERY};
 use crate::model::time::Timestamp;
 
 /// State of a server: `ok`, or a reason for which it is not well; the worst comes first.
@@ -165,11 +166,20 @@ impl Health {
         drop(held);
         for Held { state, begun, .. } in old {
             let seconds = now.saturating_duration_since(begun).as_secs_f64();
-            log!(level(state), "no longer {state}, after {seconds:.1} s");
+            log!(target: end_target(state), level(state), "no longer {state}, after {seconds:.1} s");
         }
         for (state, reason) in begun {
-            log!(level(state), "state {state}: {reason}");
+            log!(target: EVENT, level(state), "state {state}: {reason}");
         }
+    }
+}
+
+/// Returns the target of the line about the end of a state: that of a problem is shown where the
+/// problem was.
+fn end_target(state: State) -> &'static str {
+    match state {
+        State::Starting => EVENT,
+        _ => RECOVERY,
     }
 }
 

@@ -18,9 +18,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 use super::neighbor::{Comparison, Neighbor};
+use crate::logging::RECOVERY;
 use crate::model::digest::{BUCKETS, Digest, DigestKey};
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
@@ -207,8 +208,13 @@ impl Auditor {
             // The records that are sent now can be judged once they have arrived.
             difference.forget(&lasting);
         }
+        let was_reported = last.is_some_and(|last| last.is_reported);
+        if was_reported && difference.buckets() == 0 && lasting.is_empty() {
+            info!(target: RECOVERY, "neighbor {name} holds the same records again");
+        }
         *neighbor.comparison().lock() = Some(Comparison {
             at: now,
+            is_reported: !lasting.is_empty() || was_reported && difference.buckets() > 0,
             difference,
         });
     }

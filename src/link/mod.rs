@@ -43,7 +43,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use crate::config::keys::KeyFile;
@@ -64,7 +63,7 @@ use receiver::Receivers;
 use refusals::RejectedPeers;
 use sender::Sender;
 use sender::orders::CloseReason;
-use status::{ServerStatus, StatusSource};
+use status::{ClientFigures, ServerStatus, StatusSource};
 
 /// Descriptors of each neighbor: its connections to this server, the one to it with the reader's
 /// handle on it, and an attempt to dial it that was given up.
@@ -138,13 +137,13 @@ pub fn neighbors(topology: &Topology, server: &str) -> BTreeMap<String, Address>
 }
 
 impl Links {
-    /// Starts without neighbors. `clients` is the number of clients that are connected, and `health`
+    /// Starts without neighbors. `clients` has the figures about clients, and `health`
     /// the state of the server, for status requests. Digests are compared once in each
     /// `digest_interval`.
     pub(crate) fn start(
         replica: Arc<Replica>,
         keys: Arc<Keyring>,
-        clients: Arc<AtomicUsize>,
+        clients: Arc<dyn ClientFigures>,
         health: Arc<Health>,
         digest_interval: Duration,
         linked: LinkedKey,

@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -53,12 +52,16 @@ const MAX_PROBLEM_BYTES: usize = 400;
 const MAX_WORD_BYTES: usize = 32;
 const MAX_KEYS: usize = 4;
 
+/// Maximum number of counts by reason, and the maximum length of a reason.
+const MAX_COUNTS: usize = 64;
+const MAX_REASON_BYTES: usize = 100;
+
 /// Maximum length of one link, of one problem, and of all else, in JSON: a name and an error's text,
 /// in which a backslash takes two bytes, fourteen numbers of 20 digits, and the names of the fields.
 const MAX_JSON_BYTES: usize = 1 << 10;
 
 /// Maximum length of the line of JSON; past this the connection ends.
-const MAX_STATUS_BYTES: usize = (1 + MAX_PROBLEMS + MAX_LINKS) * MAX_JSON_BYTES;
+const MAX_STATUS_BYTES: usize = (1 + MAX_PROBLEMS + MAX_COUNTS + MAX_LINKS) * MAX_JSON_BYTES;
 
 /// Status of a server. Its JSON is one server's part of that of `herd status --json`; fields that a
 /// server of before does not send have their default.
@@ -85,6 +88,12 @@ pub struct ServerStatus {
     pub uptime_ms: u64,
     /// Number of clients that are connected.
     pub clients: u64,
+    /// Numbers of clients' connections that have ended since the start, by the reason in words.
+    #[serde(default)]
+    pub connections_ended: BTreeMap<String, u64>,
+    /// Numbers of clients' lines that were refused since the start, by the reason in words.
+    #[serde(default)]
+    pub lines_refused: BTreeMap<String, u64>,
     /// Number of connections to its peer port that were refused, and of links of either direction
     /// that were broken off for the data that came over them, since the start.
     pub refused: u64,
@@ -115,6 +124,9 @@ impl ServerStatus {
         };
         let problems = &status.problems;
         let is_short = |problem: &Problem| is_text(&problem.reason, MAX_PROBLEM_BYTES);
+        let counts = [&status.connections_ended, &status.lines_refused].into_iter();
+        let counts = counts.flat_map(BTreeMap::keys);
+        let is_reason = |reason: &String| is_text(reason, MAX_REASON_BYTES);
         let is_word = |word: &String| is_text(word, MAX_WORD_BYTES);
         if status.links.len() > MAX_LINKS
             || !status.links.iter().all(is_valid)
@@ -122,6 +134,8 @@ impl ServerStatus {
             || !problems.iter().all(is_short)
             || status.keys.len() > MAX_KEYS
             || !status.keys.iter().chain([&status.release]).all(is_word)
+            || counts.clone().count() > MAX_COUNTS
+            || !counts.into_iter().all(is_reason)
         {
             let text = "it has too many links, problems or keys, or a text that is too long";
             return Err(HandshakeError::Answer(text.to_owned()));
@@ -132,13 +146,19 @@ impl ServerStatus {
     }
 }
 
+/// The part of a status that is about clients: who counts them lies above the links.
+pub(crate) trait ClientFigures: std::fmt::Debug + Send + Sync {
+    /// Fills in the numbers of clients, of their connections and of their lines.
+    fn fill(&self, status: &mut ServerStatus);
+}
+
 /// Sources of a server's status.
 #[derive(Clone, Debug)]
 pub(super) struct StatusSource {
     /// The records.
     pub(super) replica: Arc<Replica>,
-    /// Number of clients that are connected.
-    pub(super) clients: Arc<AtomicUsize>,
+    /// What is known of clients.
+    pub(super) clients: Arc<dyn ClientFigures>,
     /// The links.
     pub(super) neighbors: Arc<Neighbors>,
     /// Number of refused connections.
@@ -163,7 +183,7 @@ impl StatusSource {
         for problem in &mut problems {
             problem.reason = bounded(&problem.reason, MAX_PROBLEM_BYTES);
         }
-        ServerStatus {
+        let mut status = ServerStatus {
             state: worst(&problems),
             problems,
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -171,11 +191,12 @@ impl StatusSource {
             records: self.replica.len() as u64,
             epoch: self.replica.epoch(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            clients: self.clients.load(Ordering::Relaxed) as u64,
             refused: self.rejected.count(),
             links,
-            digest: None,
-        }
+            ..ServerStatus::default()
+        };
+        self.clients.fill(&mut status);
+        status
     }
 }
 
@@ -328,6 +349,8 @@ mod tests {
             epoch: 2,
             uptime_ms: 3,
             clients: 4,
+            connections_ended: [("idle for too long".to_owned(), 6)].into(),
+            lines_refused: [("bad time".to_owned(), 7)].into(),
             refused: 5,
             links: links.into_iter().collect(),
             digest: None,
@@ -441,6 +464,11 @@ mod tests {
         status.state = State::JournalFailing;
         status.release = "x".repeat(MAX_WORD_BYTES);
         status.keys = vec!["x".repeat(MAX_WORD_BYTES); MAX_KEYS];
+        let reasons = 0..MAX_COUNTS;
+        status.lines_refused = reasons
+            .map(|number| (format!("{number:0MAX_REASON_BYTES$}"), u64::MAX))
+            .collect();
+        status.connections_ended.clear();
         let line = line(&status);
         assert!(line.len() <= MAX_STATUS_BYTES, "{}", line.len());
         let read = ServerStatus::parse_line(line.trim_end().as_bytes()).unwrap();

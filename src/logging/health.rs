@@ -28,7 +28,6 @@ pub(super) enum Destination {
     /// The log of events.
     Events = 0,
     /// The log of lines in and out.
-    #[allow(dead_code, reason = "the log of lines is not written yet")]
     Lines = 1,
 }
 

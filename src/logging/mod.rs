@@ -1,136 +1,234 @@
-//! The log: lines from every thread, formatted by `simplelog`, written by one thread.
+//! The log: events from every thread, and on request every line in and out, written by one thread.
 //!
-//! A thread that logs appends its line to a buffer in memory and continues. The buffer is queued for
-//! the log thread every few kilobytes. The log thread flushes it several times a second, rotates
-//! the file by size, and is the only thread that waits for a disk. When the queue is full, lines
-//! are dropped and counted, and the count is logged: the log never stalls a request.
-//!
-//! The time at the beginning of a line is written here and not by `simplelog`, which formats every
-//! part of it each time; that was a third of the cost of a line.
+//! Events (`NAME.log`) are formatted by `simplelog`; lines in and out (`NAME.lines.log`) are written
+//! straight into a buffer, a turn at a time. Either way a thread that logs appends to a queue in
+//! memory and continues. The log thread writes the queues several times a second, rotates the files by
+//! size, opens them again when they were moved, and is the only thread that waits for a disk. When a
+//! queue is full, lines are dropped and counted, and the count is logged: the log never stalls a
+//! request.
 
 mod file;
 mod health;
 mod line;
+pub(crate) mod lines;
 mod queue;
+pub(crate) mod refused;
+mod rotation;
+mod router;
 pub(crate) mod throttle;
 mod time_prefix;
+mod writer;
 
-use std::io::{self, Write};
-use std::path::Path;
-use std::sync::OnceLock;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::LevelFilter;
-use simplelog::{CombinedLogger, ConfigBuilder, LevelPadding, SharedLogger, WriteLogger};
+use log::{LevelFilter, info, warn};
 
+use crate::disk::Readers;
 use crate::exit;
-use crate::thread::{self, Stop, Stopper};
-use file::{FILE_BYTES, RotatingFile};
+use crate::thread::{self, Never, Stopper};
+use file::{FILE_BYTES, LogFile};
 use health::Destination;
-use line::LineWriter;
 use queue::Queue;
-use throttle::LogThrottle;
-use time_prefix::TimePrefix;
+use router::Router;
+use writer::{Output, Writer};
 
 pub use health::{Problem, dropped_lines, problem};
+pub use router::{EVENT, RECOVERY};
 
-/// Bytes of lines that are buffered before they are queued. These stay in the processor's cache; the
-/// memory of the queue does not, and a lock that is held while a line is copied there is held longer.
-const GROUP_BYTES: usize = 8 << 10;
-
-/// Longest time that a line stays in memory.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Maximum wait for the log thread to write what was logged, before the process ends for a failure.
+/// Maximum wait for the log thread to write what was logged, before the process ends.
 const LAST_FLUSH: Duration = Duration::from_millis(500);
 
-/// Requests to write what was logged; each is answered once that is done.
-static FLUSHES: OnceLock<Sender<Sender<()>>> = OnceLock::new();
+/// The way to the log thread.
+static CONTROL: OnceLock<Control> = OnceLock::new();
 
-/// The log thread. Dropping it writes the queued lines and ends the thread.
+#[derive(Debug)]
+struct Control {
+    flushes: Sender<Sender<()>>,
+    reopen: Arc<AtomicBool>,
+    wake: Sender<()>,
+}
+
+/// Settings of a log.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The server's name.
+    pub name: String,
+    /// Folder of the files; `None` to log to standard output.
+    pub folder: Option<PathBuf>,
+    /// Lowest level that is logged. [`EVENT`] and [`RECOVERY`] are logged at every level.
+    pub level: LevelFilter,
+    /// Whether lines in and out are logged.
+    pub lines: bool,
+    /// The users that may read new files.
+    pub readers: Readers,
+}
+
+/// Failure to open a log.
+#[derive(Debug)]
+pub struct LogError {
+    /// The file, or `standard output`.
+    pub path: String,
+    /// The failure.
+    pub error: io::Error,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot log to {}: {}", self.path, self.error)
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// The log thread. Dropping it writes the queued lines and ends the thread; a disk that does not
+/// answer is not waited for.
 #[derive(Debug)]
 pub struct LogWriter {
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
+    /// Closes when the thread has written all it could.
+    ended: Receiver<Never>,
 }
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
         self.stopper.stop();
-        if let Some(thread) = self.thread.take() {
+        // It gives up by itself, unless a write does not return.
+        let _ = self.ended.recv_timeout(2 * LAST_FLUSH);
+        if let Some(thread) = self.thread.take()
+            && thread.is_finished()
+        {
             let _ = thread.join();
         }
     }
 }
 
-/// Starts logging to `directory/NAME.log`, and notices (`warn` and `error`) to standard error as
-/// well. Panics are logged with their location. Fails if the file can't be opened or a logger
-/// was set before.
-pub fn start(directory: &Path, name: &str, level: LevelFilter) -> io::Result<LogWriter> {
-    std::fs::create_dir_all(directory)?;
-    let path = directory.join(format!("{name}.log"));
-    let file = RotatingFile::open(path.clone(), FILE_BYTES)?;
+/// Starts logging, to `NAME.log` and `NAME.lines.log` in a folder or to standard output. With files,
+/// notices (`warn`, `error` and recoveries) go to standard error as well. Panics are logged with their
+/// location. Fails if a file can't be opened or a logger was set before.
+pub fn start(settings: &Settings) -> Result<LogWriter, LogError> {
+    let name = &settings.name;
     let (wake, woken) = bounded(1);
-    let lines = Queue::new(wake.clone());
-    let notices = Queue::new(wake);
-    let to_file = LineWriter::new(&lines, GROUP_BYTES, Some(TimePrefix::default()));
-    // Notices on a terminal have no time.
-    let to_terminal = LineWriter::new(&notices, 0, None);
-    // The last words are written there by `exit` itself.
-    let for_terminal = format().add_filter_ignore_str(exit::TARGET).build();
-    let loggers: Vec<Box<dyn SharedLogger>> = vec![
-        WriteLogger::new(level, format().build(), to_file),
-        WriteLogger::new(LevelFilter::Warn.min(level), for_terminal, to_terminal),
-    ];
-    CombinedLogger::init(loggers).map_err(io::Error::other)?;
+    let events = Queue::new(wake.clone());
+    let notices = Queue::new(wake.clone());
+    let mut outputs = Vec::new();
+    let mut add = |destination, path: PathBuf, queue: &Queue| {
+        let shown = path.display().to_string();
+        let file = LogFile::open(path, settings.readers, FILE_BYTES).map_err(at(&shown))?;
+        outputs.push(Output::new(Some(destination), shown, queue, file));
+        Ok(())
+    };
+    match &settings.folder {
+        Some(folder) => {
+            if settings.lines {
+                let lines = Queue::new(wake.clone());
+                let path = folder.join(format!("{name}.lines.log"));
+                add(Destination::Lines, path, &lines)?;
+                lines::enable(lines);
+            }
+            let path = folder.join(format!("{name}.log"));
+            add(Destination::Events, path, &events)?;
+        }
+        None => {
+            const STDOUT: &str = "standard output";
+            let file = LogFile::standard(io::stdout().as_fd()).map_err(at(STDOUT))?;
+            let destination = Some(Destination::Events);
+            outputs.push(Output::new(destination, STDOUT.to_owned(), &events, file));
+            if settings.lines {
+                lines::enable(events.clone());
+            }
+        }
+    }
+    const STDERR: &str = "standard error";
+    let terminal = LogFile::standard(io::stderr().as_fd()).map_err(at(STDERR))?;
+    outputs.push(Output::new(None, STDERR.to_owned(), &notices, terminal));
+    let copies = settings.folder.is_some();
+    let router = Router::new(
+        settings.level,
+        &events,
+        &notices,
+        format!("{name}: "),
+        copies,
+    );
+    let max_level = router.max_level();
+    let set = log::set_boxed_logger(Box::new(router)).map_err(io::Error::other);
+    set.map_err(at("a second log"))?;
+    log::set_max_level(max_level);
     log_panics();
+    report_tightened(&outputs);
     let (stopper, stop) = thread::stop_pair();
     let (flush, flushes) = bounded(1);
+    let (end, ended) = bounded(0);
+    let reopen = Arc::new(AtomicBool::new(false));
     let writer = Writer {
         woken,
         flushes,
+        reopen: Arc::clone(&reopen),
         stop,
-        prefix: format!("{name}: "),
-        lines,
-        notices,
-        path: path.display().to_string(),
-        file,
-        lost: LogThrottle::default(),
-        write_error: None,
+        outputs,
     };
-    let thread = thread::spawn("log-writer", move || writer.run())?;
+    let run = move || {
+        writer.run();
+        drop(end);
+    };
+    let thread = thread::spawn("log-writer", run).map_err(at("a thread"))?;
     // The logger above was the first, and so is this.
-    let _ = FLUSHES.set(flush);
+    let _ = CONTROL.set(Control {
+        flushes: flush,
+        reopen,
+        wake,
+    });
     exit::set_log(name, write_now);
     Ok(LogWriter {
         stopper,
         thread: Some(thread),
+        ended,
     })
+}
+
+fn at(path: &str) -> impl FnOnce(io::Error) -> LogError {
+    move |error| LogError {
+        path: path.to_owned(),
+        error,
+    }
+}
+
+/// Takes permissions that earlier versions gave away from the log files, and says so.
+fn report_tightened(outputs: &[Output]) {
+    for (path, failed) in outputs.iter().flat_map(Output::tighten) {
+        let path = path.display();
+        match failed {
+            None => info!(target: EVENT, "{path} could be read by others, and now can't"),
+            Some(error) => warn!("{path} can be read by others: {error}"),
+        }
+    }
+}
+
+/// Has the log thread open all files again, as after they were renamed by another program.
+pub fn reopen() {
+    if let Some(control) = CONTROL.get() {
+        control.reopen.store(true, Ordering::Relaxed);
+        // A wake-up that is queued already is enough.
+        let _ = control.wake.try_send(());
+    }
 }
 
 /// Has the log thread write what was logged, and waits until that is done, for [`LAST_FLUSH`] at most.
 fn write_now() {
     let (done, written) = bounded(1);
-    let flushes = FLUSHES.get();
     // A log thread that has ended takes no request.
-    if flushes.is_some_and(|flushes| flushes.send_timeout(done, LAST_FLUSH).is_ok()) {
+    let taken = |control: &Control| control.flushes.send_timeout(done, LAST_FLUSH).is_ok();
+    if CONTROL.get().is_some_and(taken) {
         let _ = written.recv_timeout(LAST_FLUSH);
     }
-}
-
-/// Returns the format of a line: its level and its text.
-fn format() -> ConfigBuilder {
-    let mut config = ConfigBuilder::new();
-    config
-        .set_time_level(LevelFilter::Off)
-        .set_level_padding(LevelPadding::Right)
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .add_filter_allow_str("herd");
-    config
 }
 
 /// Makes every panic be logged with its location, at `error`: one that ends a session and not the
@@ -146,93 +244,4 @@ pub fn log_panics() {
         let thread = thread.name().unwrap_or("unnamed");
         log::error!("panic in thread {thread} at {location}: {message}");
     }));
-}
-
-/// State of the log thread.
-struct Writer {
-    woken: Receiver<()>,
-    flushes: Receiver<Sender<()>>,
-    stop: Stop,
-    /// The server's name, put before each notice: several servers share a terminal.
-    prefix: String,
-    lines: Queue,
-    notices: Queue,
-    path: String,
-    file: RotatingFile,
-    /// Lines that could not be written since the last success.
-    lost: LogThrottle,
-    /// The last error of a write, until one succeeds.
-    write_error: Option<io::Error>,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let (mut spare_lines, mut spare_notices) = (Vec::new(), Vec::new());
-        loop {
-            let (mut last, mut request) = (false, None);
-            crossbeam_channel::select! {
-                recv(self.woken) -> _ => {}
-                recv(self.flushes) -> flush => request = flush.ok(),
-                recv(self.stop.channel()) -> _ => last = true,
-                default(FLUSH_INTERVAL) => {}
-            }
-            // Queues the lines in the loggers' buffers.
-            log::logger().flush();
-            spare_notices = self.write_notices(spare_notices);
-            spare_lines = self.write_lines(spare_lines);
-            if let Some(written) = request {
-                let _ = written.send(());
-            }
-            if last {
-                return;
-            }
-        }
-    }
-
-    fn write_notices(&self, spare: Vec<u8>) -> Vec<u8> {
-        let taken = self.notices.take(spare);
-        let mut stderr = io::stderr().lock();
-        for line in taken.lines.split_inclusive(|&byte| byte == b'\n') {
-            // If standard error is closed, the file still has the line.
-            let _ = stderr.write_all(&[self.prefix.as_bytes(), line].concat());
-        }
-        taken.lines
-    }
-
-    fn write_lines(&mut self, spare: Vec<u8>) -> Vec<u8> {
-        let taken = self.lines.take(spare);
-        if taken.dropped > 0 {
-            health::count_dropped(taken.dropped);
-            log::warn!(
-                "{} log lines dropped: they came faster than they could be written",
-                taken.dropped
-            );
-        }
-        if taken.lines.is_empty() {
-            return taken.lines;
-        }
-        health::begin_write(&self.path);
-        let written = self.file.write(&taken.lines);
-        health::end_write();
-        let failure = written.as_ref().err();
-        let reason = failure.map(|error| format!("{}: {error}", self.path));
-        health::set(Destination::Events, reason);
-        match written {
-            Ok(()) => {
-                if let Some(error) = self.write_error.take() {
-                    log::warn!("{} log lines lost: {error}", self.lost.reset());
-                }
-            }
-            Err(error) => {
-                let lines = memchr::memchr_iter(b'\n', &taken.lines).count() as u64;
-                health::count_dropped(lines);
-                // The first error is reported at once: standard error may still show it.
-                if self.lost.record(lines, Instant::now(), Duration::MAX) {
-                    log::warn!("log lines are lost until they can be written again: {error}");
-                }
-                self.write_error = Some(error);
-            }
-        }
-        taken.lines
-    }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+use super::health;
+
 /// Bytes of lines that wait for the log thread; past this, lines are dropped and counted.
 pub(super) const BUFFER_BYTES: usize = 8 << 20;
 
@@ -39,6 +41,7 @@ impl Queue {
         let mut buffer = self.buffer.lock();
         if buffer.lines.len() + lines.len() > BUFFER_BYTES {
             buffer.dropped += count;
+            health::count_dropped(count);
             return;
         }
         let before = buffer.lines.len();
@@ -49,6 +52,16 @@ impl Queue {
             // A wake-up that is queued already is enough.
             let _ = self.wake.try_send(());
         }
+    }
+
+    /// Returns whether no lines are queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.lock().lines.is_empty()
+    }
+
+    /// Returns the number of lines dropped since it was last taken, and leaves the lines.
+    pub(super) fn take_dropped(&self) -> u64 {
+        std::mem::take(&mut self.buffer.lock().dropped)
     }
 
     /// Takes the queued lines, and leaves the memory of `lines` in their place.

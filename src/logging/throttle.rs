@@ -32,13 +32,6 @@ impl LogThrottle {
     pub(crate) fn take_count(&mut self) -> u64 {
         std::mem::take(&mut self.unreported)
     }
-
-    /// Ends a series of events: returns [`take_count`](Self::take_count), and the next event is
-    /// again a first one.
-    pub(crate) fn reset(&mut self) -> u64 {
-        self.last_report = None;
-        self.take_count()
-    }
 }
 
 #[cfg(test)]
@@ -84,14 +77,5 @@ mod tests {
         assert!(throttle.record(1, start, INTERVAL));
         assert!(!throttle.record(1, start + INTERVAL / 2, INTERVAL));
         assert!(throttle.record(1, start + INTERVAL / 2, INTERVAL / 2));
-    }
-
-    #[test]
-    fn a_series_that_has_ended_starts_with_a_report_again() {
-        let (mut throttle, now) = (LogThrottle::default(), Instant::now());
-        assert!(throttle.record(3, now, Duration::MAX));
-        assert!(!throttle.record(4, now + INTERVAL, Duration::MAX));
-        assert_eq!(throttle.reset(), 7);
-        assert!(throttle.record(1, now + INTERVAL, Duration::MAX));
     }
 }

@@ -1,11 +1,10 @@
 //! The time at the beginning of a line.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::model::decimal::fixed_digits;
+use crate::model::time::Timestamp;
 
 /// Writes the time in UTC with microseconds. All but the fraction is formatted once a second.
 #[derive(Debug, Default)]
@@ -17,10 +16,11 @@ pub(super) struct TimePrefix {
 
 impl TimePrefix {
     /// Appends `time` and a space to `out`.
-    pub(super) fn write(&mut self, time: SystemTime, out: &mut Vec<u8>) {
-        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        if self.second != since_epoch.as_secs() || self.text.is_empty() {
-            self.second = since_epoch.as_secs();
+    pub(super) fn write(&mut self, time: Timestamp, out: &mut Vec<u8>) {
+        let micros = time.as_nanos() / 1_000;
+        let (second, micros) = (micros / 1_000_000, micros % 1_000_000);
+        if self.second != second || self.text.is_empty() {
+            self.second = second;
             let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].");
             self.text = i64::try_from(self.second)
                 .ok()
@@ -29,7 +29,7 @@ impl TimePrefix {
                 .unwrap_or_default()
                 .into_bytes();
         }
-        let micros: [u8; 6] = fixed_digits(since_epoch.subsec_micros().into());
+        let micros: [u8; 6] = fixed_digits(micros);
         out.extend_from_slice(&self.text);
         out.extend_from_slice(&micros);
         out.extend_from_slice(b"Z ");
@@ -38,8 +38,6 @@ impl TimePrefix {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -47,7 +45,7 @@ mod tests {
         let mut prefix = TimePrefix::default();
         let mut check = |micros: u64, expected: &str| {
             let mut out = Vec::new();
-            prefix.write(UNIX_EPOCH + Duration::from_micros(micros), &mut out);
+            prefix.write(Timestamp::from_nanos(micros * 1_000), &mut out);
             assert_eq!(String::from_utf8_lossy(&out), expected);
         };
         check(0, "1970-01-01T00:00:00.000000Z ");

@@ -3,10 +3,11 @@
 //! Everything that must be atomic with the cache and the numbering is here. The threads that bring the journal
 //! to disk, flush it, watch it and start compactions are in `upkeep`; opening it is in `open`.
 
-use log::{error, warn};
+use log::{error, info, warn};
 
 use super::{Apply, Replica};
 use crate::config::Ack;
+use crate::logging::RECOVERY;
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
 use crate::store::journal::{Journal, JournalError, SyncPosition, Tampering};
@@ -133,7 +134,7 @@ impl Change {
             Change::Failed(error) => error!(
                 "the journal can't be written, and reports are refused until it can: {error}"
             ),
-            Change::Recovered => warn!("the journal can be written again"),
+            Change::Recovered => info!(target: RECOVERY, "the journal can be written again"),
         }
     }
 }
@@ -245,7 +246,9 @@ impl Replica {
 
     /// Forgets what was done to the journal's files, once all records have been written again.
     pub(super) fn forget_tampering(&self) {
-        self.journal_state.lock().tampered = None;
+        if self.journal_state.lock().tampered.take().is_some() {
+            info!(target: RECOVERY, "the journal has been whole since");
+        }
     }
 
     /// Returns the number of acknowledged reports that the journal lacks, since it could not be

@@ -8,6 +8,7 @@ use log::{error, info, warn};
 
 use super::Replica;
 use crate::config::Config;
+use crate::logging::EVENT;
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
@@ -63,6 +64,7 @@ impl Replica {
             error!("the journal can't be written, and reports are refused until it can: {error}");
         }
         info!(
+            target: EVENT,
             "{} clients from {} in {:.3} s",
             replica.len(),
             folder.display(),

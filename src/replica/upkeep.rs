@@ -16,6 +16,7 @@ use log::{Level, error, info};
 
 use super::Replica;
 use super::stall::Stall;
+use crate::logging::RECOVERY;
 use crate::store::journal::{JournalError, SyncPosition, Syncer};
 use crate::thread::{self, Stop, Stopper};
 
@@ -202,7 +203,7 @@ fn keep_up(replica: &Replica, stop: &Stop) {
         if retry.is_due() {
             match replica.compact_journal() {
                 Ok(true) => {
-                    info!("journal compacted");
+                    retry.succeeded();
                     retry = Retry::default();
                     whole = Some(Instant::now());
                 }
@@ -234,6 +235,14 @@ struct Retry {
 impl Retry {
     fn is_due(&self) -> bool {
         self.next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    fn succeeded(&self) {
+        if self.failed {
+            info!(target: RECOVERY, "journal compacted");
+        } else {
+            info!("journal compacted");
+        }
     }
 
     fn failed(&mut self, error: &JournalError) {

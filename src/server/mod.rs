@@ -22,11 +22,11 @@ use log::{info, warn};
 use parking_lot::Mutex;
 
 use crate::client::accept::{self, Clients, RejectedClients};
+use crate::client::counts::{ClientCounts, Figures};
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Pool;
 use crate::client::refusals::ClientRefusals;
 use crate::client::services::Services;
-use crate::client::session::end::EndCounts;
 use crate::config::Config;
 use crate::config::limits::check_threads;
 use crate::config::topology::{Address, ServerEntry};
@@ -37,6 +37,7 @@ use crate::link::linked::LinkedKey;
 use crate::link::neighbor::LinkStatus;
 use crate::link::{self, Links};
 use crate::listener::{Bound, Listener};
+use crate::logging::EVENT;
 use crate::model::time::{COARSE_STEP, CoarseClock};
 use crate::places::Places;
 use crate::replica::Replica;
@@ -158,7 +159,11 @@ impl Server {
         let clock = CoarseClock::default();
         let keys = Arc::new(Keyring::new(config.keys.clone()));
         let limit = ConnectionLimit::new(max_clients, config.max_clients_per_address);
-        let connected = Arc::clone(&limit.connected);
+        let counts = Arc::<ClientCounts>::default();
+        let figures = Figures {
+            limit: limit.clone(),
+            counts: Arc::clone(&counts),
+        };
         let interval = config.digest_interval;
         let folder = config.data_dir.as_ref().map(|folder| folder.join(name));
         let linked = LinkedKey::open(folder.as_deref());
@@ -166,7 +171,7 @@ impl Server {
         let mut links = Links::start(
             Arc::clone(&replica),
             keys,
-            connected,
+            Arc::new(figures),
             Arc::clone(&health),
             interval,
             linked,
@@ -182,7 +187,7 @@ impl Server {
             max_unsent_bytes: config.max_unsent_bytes,
             clock: clock.clone(),
             stopping: AtomicBool::new(false),
-            ends: EndCounts::default(),
+            counts,
         });
         let pool = Pool::start(config.pool, config.workers, &services)?;
         let rejected = RejectedClients::default();
@@ -211,6 +216,7 @@ impl Server {
             Some(links.facts().catch_up().over()),
         )?;
         info!(
+            target: EVENT,
             "{name} listens for clients on {} and for peers on {}, {} workers, {:?}, at most {max_clients} clients",
             clients.addresses(),
             peers.addresses(),
@@ -284,7 +290,7 @@ impl Server {
     /// brings the journal to disk, and joins every thread. Returns the number of acknowledged reports that are
     /// lost, since the journal can't be written.
     pub fn finish(self) -> u64 {
-        info!("stopping");
+        info!(target: EVENT, "stopping");
         self.stage.set("the listeners");
         self.clients.stop();
         self.peers.stop();
@@ -301,13 +307,13 @@ impl Server {
         self.watch.stop();
         let unconfirmed = self.links.stop();
         if unconfirmed > 0 {
-            warn!("{unconfirmed} records were confirmed by no neighbor since this start");
+            warn!(target: EVENT, "{unconfirmed} records were confirmed by no neighbor since this start");
         }
         self.stage.set("the journal");
         let lost = self.upkeep.stop();
         self.stage.set("the timer");
         self.timer.stop();
-        info!("stopped");
+        info!(target: EVENT, "stopped");
         lost
     }
 }

@@ -152,7 +152,7 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
         return skipped("full log disk", "no permission to mount a file system");
     };
     let rounds = choose(1, 10);
-    let mut fleet = Fleet::alone("full-log", &["--log-level", "info"]);
+    let mut fleet = Fleet::alone("full-log", &["--log-lines"]);
     let logs = fleet.directory.0.join("logs");
     fs::create_dir_all(&logs).unwrap();
     let text = logs.display().to_string();
@@ -161,7 +161,7 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
     fleet.start_as(0, command);
     let root = fleet.process(0).proc("root");
     let seen = root.join(logs.strip_prefix("/").unwrap());
-    let log = || fs::read(seen.join("Alone.log")).unwrap();
+    let log = || fs::read(seen.join("Alone.lines.log")).unwrap();
     let count = |text: &str| String::from_utf8_lossy(&log()).matches(text).count();
 
     let mut client = fleet.client(0);
@@ -188,10 +188,18 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
         }
         assert!(log().len() - full < 4_096, "there was space");
         fs::remove_file(seen.join("filler")).unwrap();
-        wait_until("the number of lost lines is in the log", || {
-            ask(number);
-            number += 1;
-            count("log lines lost: ") == round + 1
+        ask(number);
+        // They waited meanwhile.
+        let received = |number: usize| count(&format!(": IAMAT full-{round}-{number} "));
+        wait_until("the last line is in the log", || received(number) == 1);
+        for earlier in 0..number {
+            assert_eq!(received(earlier), 1, "{earlier}");
+        }
+        wait_until("beginning and end are in the log of events", || {
+            let events = fs::read_to_string(seen.join("Alone.log")).unwrap();
+            let failing = events.matches("] log failing: ").count();
+            let ended = events.matches("] no longer log failing: ").count();
+            failing > round && ended == failing
         });
     }
     // The first half of a line, which a full disk took, was removed again.

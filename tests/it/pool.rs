@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::Client;
 use crate::support::process::{
     Directory, Running, free_addresses, herd, signal, spawn, wait_until,
 };
+use crate::support::{Client, report};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 const FULL: &[u8] = b"? server full\n";
@@ -183,12 +183,13 @@ fn more_workers_than_the_system_allows_are_refused_at_the_start() {
     assert_eq!(output.status.code(), Some(1), "{text}");
 }
 
-/// Sends requests whose lines fill the log, and checks that all are answered.
+/// Sends requests whose lines fill the log of lines by 4 KiB each, and checks that all are answered.
 fn fill_log(address: SocketAddr, requests: usize) {
     let mut client = Client::connect(address);
-    let line = "x".repeat(4_000);
+    let line = report("kiwi", "+1+1") + &" ".repeat(3_900);
     for _ in 0..requests {
-        assert_eq!(client.ask(&line).len(), 2 + line.len());
+        let reply = client.ask(&line);
+        assert!(reply.starts_with("AT Alone "), "{reply}");
     }
 }
 
@@ -197,12 +198,11 @@ fn a_blocked_log_stalls_no_client_and_dropped_lines_are_counted() {
     // A pipe that is not read blocks the log thread as a hanging disk would.
     let (start_reading, reading) = std::sync::mpsc::channel::<()>();
     let mut reader = None;
-    let server = Server::start("slow-log", &[], |directory| {
-        let path = directory.join("logs/Alone.log");
+    let server = Server::start("slow-log", &["--log-lines"], |directory| {
+        let path = directory.join("logs/Alone.lines.log");
         let made = Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
         reader = Some(std::thread::spawn(move || {
-            // The server can open it for writing only now.
             let mut pipe = fs::File::open(path).unwrap();
             reading.recv().unwrap();
             let mut lines = Vec::new();
@@ -210,20 +210,27 @@ fn a_blocked_log_stalls_no_client_and_dropped_lines_are_counted() {
             String::from_utf8(lines).unwrap()
         }));
     });
-    // 8 KiB of lines each, against a buffer of 8 MiB.
-    fill_log(server.address, 3_000);
+    // Two buffers of 8 MiB are in the way.
+    fill_log(server.address, 6_000);
+    wait_until("that is in the log of events", || {
+        server.log().contains("it has taken no lines for ")
+    });
     start_reading.send(()).unwrap();
     fill_log(server.address, 10);
+    wait_until("dropped lines are counted", || {
+        server.log().contains(" log lines dropped: ")
+    });
+    assert!(server.log().contains("no longer log failing"));
     signal(&server.process, "TERM");
     let lines = reader.unwrap().join().unwrap();
-    assert!(lines.contains(" log lines dropped: "), "nothing is logged");
+    assert!(lines.contains("received from client 127.0.0.1:"));
 }
 
 #[test]
 fn a_full_log_disk_stalls_no_client() {
     // Every write to this device fails with the error of a full disk.
-    let server = Server::start("full-log", &[], |directory| {
-        std::os::unix::fs::symlink("/dev/full", directory.join("logs/Alone.log")).unwrap();
+    let server = Server::start("full-log", &["--log-lines"], |directory| {
+        std::os::unix::fs::symlink("/dev/full", directory.join("logs/Alone.lines.log")).unwrap();
     });
     fill_log(server.address, 500);
     assert_eq!(Client::connect(server.address).ask("a"), "? a");

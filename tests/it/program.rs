@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use crate::support::process::{Directory, free_addresses, herd, signal, start, start_named, wait};
+use crate::support::process::{
+    Directory, free_addresses, herd, signal, start, start_named, wait, wait_until,
+};
 use crate::support::{Client, report};
 
 #[track_caller]
@@ -78,6 +80,7 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
             "loud",
             r#"expected "error", "warn", "info" or "debug""#,
         ),
+        ("--log", "file", "it must be - for standard output"),
         ("--no-such-flag", "1", "--no-such-flag"),
     ] {
         check(&run(&["serve", "Ball", flag, value]), 2, "", reason);
@@ -162,18 +165,27 @@ fn unavailable_resources_exit_with_1_and_a_reason() {
     );
     drop(holder);
     std::fs::write(directory.0.join("file"), "").unwrap();
-    check(&run(&["--log-dir", "file"]), 1, "", "cannot log to file");
+    check(
+        &run(&["--log-dir", "file"]),
+        1,
+        "",
+        "Ball: cannot log to file/Ball.log: Not a directory",
+    );
 }
 
 fn log(directory: &Path) -> String {
     std::fs::read_to_string(directory.join("logs/Alone.log")).unwrap()
 }
 
+fn read_lines(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("logs/Alone.lines.log")).unwrap()
+}
+
 #[test]
 fn a_signal_under_load_ends_the_server_cleanly_and_the_log_is_complete() {
     for name in ["TERM", "INT"] {
         let directory = Directory::new(&format!("signal-{name}"));
-        let (mut server, address) = start(&directory, &[]);
+        let (mut server, address) = start(&directory, &["--log-lines"]);
         let mut client = Client::connect(address);
         let line = report("kiwi", "+1+1");
         let reply = client.ask(&line);
@@ -185,22 +197,23 @@ fn a_signal_under_load_ends_the_server_cleanly_and_the_log_is_complete() {
         signal(&server, name);
         assert_eq!(wait(&mut server), Some(0));
         load.join().unwrap();
-        let log = log(&directory.0);
+        let lines = read_lines(&directory.0);
         for expected in [
             format!("received from client 127.0.0.1:{{port}}: {line}"),
             format!("sent to client 127.0.0.1:{{port}}: {reply}"),
             r"received from client 127.0.0.1:{port}: \x01\xc3\xa9".to_owned(),
             "client 127.0.0.1:{port} connected".to_owned(),
             "client 127.0.0.1:{port} gone: ".to_owned(),
-            "stopped".to_owned(),
         ] {
-            let (before, after) = expected.split_once("{port}").unwrap_or((&expected, ""));
-            let found = log
+            let (before, after) = expected.split_once("{port}").unwrap();
+            let found = lines
                 .lines()
                 .any(|line| line.contains(before) && line.contains(after));
             assert!(found, "{expected} is not in the log");
         }
-        for line in log.lines() {
+        let log = log(&directory.0);
+        assert!(log.ends_with("stopped\n"), "{log}");
+        for line in log.lines().chain(lines.lines()) {
             let (time, rest) = line.split_once(' ').unwrap();
             let time = time.as_bytes();
             let form = b"0000-00-00T00:00:00.000000Z";
@@ -212,7 +225,10 @@ fn a_signal_under_load_ends_the_server_cleanly_and_the_log_is_complete() {
                         t == f
                     }
                 });
-            assert!(fits && rest.starts_with('['), "{line}");
+            let levels = ["[INFO ] ", "[WARN ] "];
+            let directions = ["received from ", "sent to ", "client "];
+            let begins = |words: &[&str]| words.iter().any(|word| rest.starts_with(word));
+            assert!(fits && (begins(&levels) || begins(&directions)), "{line}");
         }
     }
 }
@@ -220,11 +236,11 @@ fn a_signal_under_load_ends_the_server_cleanly_and_the_log_is_complete() {
 #[test]
 fn a_log_line_is_written_within_a_second() {
     let directory = Directory::new("log");
-    let (_server, address) = start(&directory, &["--log-level", "info"]);
+    let (_server, address) = start(&directory, &["--log-lines"]);
     let mut client = Client::connect(address);
     client.ask("find me");
     let asked = Instant::now();
-    while !log(&directory.0).contains("find me") {
+    while !read_lines(&directory.0).contains("find me") {
         assert!(
             asked.elapsed() < Duration::from_secs(1),
             "not written after a second"
@@ -234,13 +250,26 @@ fn a_log_line_is_written_within_a_second() {
 }
 
 #[test]
-fn lines_in_and_out_are_not_logged_at_warn() {
-    let directory = Directory::new("quiet");
-    let (mut server, address) = start(&directory, &["--log-level=warn"]);
-    Client::connect(address).ask("find me not");
-    signal(&server, "TERM");
-    assert_eq!(wait(&mut server), Some(0));
-    assert_eq!(log(&directory.0), "");
+fn the_log_has_events_at_every_level_and_no_lines() {
+    for level in ["error", "warn", "info", "debug"] {
+        let directory = Directory::new("quiet");
+        let (mut server, address) = start(&directory, &["--log-level", level]);
+        let mut client = Client::connect(address);
+        client.ask(&report("find-me-not", "+1+1"));
+        client.ask("WHATSAT find-me-not 1 1");
+        signal(&server, "HUP");
+        wait_until("it has reloaded", || {
+            log(&directory.0).contains("reloaded: ")
+        });
+        signal(&server, "TERM");
+        assert_eq!(wait(&mut server), Some(0));
+        let log = log(&directory.0);
+        for event in ["serves clients on", "signal 1\n", "stopping\n", "stopped\n"] {
+            assert!(log.contains(event), "{event} at {level}: {log}");
+        }
+        assert!(!log.contains("find-me-not"), "{log}");
+        assert!(!directory.0.join("logs/Alone.lines.log").exists());
+    }
 }
 
 #[test]

@@ -205,8 +205,7 @@ pub(crate) fn dropped_lines(fleet: &Fleet) -> Result<usize, String> {
     for entry in fs::read_dir(&folder).map_err(fault)? {
         let text = fs::read(entry.map_err(fault)?.path()).map_err(fault)?;
         let text = String::from_utf8_lossy(&text);
-        let reports =
-            |line: &&str| line.contains("log lines dropped") || line.contains("log lines lost");
+        let reports = |line: &&str| line.contains("log lines dropped");
         dropped += text.lines().filter(reports).count();
     }
     Ok(dropped)

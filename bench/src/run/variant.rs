@@ -126,6 +126,9 @@ impl Variant {
                 for (flag, value) in flags {
                     add(&[flag, value]);
                 }
+                if self.log {
+                    add(&["--log-lines"]);
+                }
             }
             None => {
                 add(&[server, "--servers", &path("servers.txt")]);
@@ -191,5 +194,11 @@ mod tests {
             variant.command("Ball", folder)[4..],
             ["--log", "/f/Ball.log"]
         );
+        variant.flags = Some(BTreeMap::new());
+        let last = variant.command("Ball", folder).pop();
+        assert_eq!(last.as_deref(), Some("--log-lines"));
+        variant.log = false;
+        let last = variant.command("Ball", folder).pop();
+        assert_eq!(last.as_deref(), Some("/f/logs"));
     }
 }

@@ -21,9 +21,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use log::{Level, log_enabled};
 
+use crate::client::refused_lines::Refusal;
 use crate::client::services::Services;
+use crate::logging::lines::{LineBatch, Peer};
 use crate::model::time::{Tick, Timestamp};
 use crate::replica::Outcome;
 use end::EndReason;
@@ -189,7 +190,7 @@ impl Session {
         if !matches!(self.wait, Wait::Started) {
             return;
         }
-        if released.unlogged && log_enabled!(Level::Info) {
+        if released.unlogged {
             log_sent(self.client, &released.replies);
         }
         self.output.push(&released.replies, now);
@@ -381,21 +382,22 @@ impl Session {
         // Beginning of the reports that are not applied yet.
         let mut unapplied = 0;
         let (places_call, sync_position, stalled) = {
+            let received = match std::mem::replace(&mut self.wait, Wait::Nothing) {
+                Wait::Over(received) => received,
+                _ => Timestamp::now(),
+            };
             let mut turn = Turn {
                 client: self.client,
                 places_call: None,
                 sync_position: None,
                 services,
-                received: match std::mem::replace(&mut self.wait, Wait::Nothing) {
-                    Wait::Over(received) => received,
-                    _ => Timestamp::now(),
-                },
+                received,
                 stalled: false,
                 reports: ArrayVec::new(),
                 lines: ArrayVec::new(),
                 outcomes,
                 output,
-                logged: log_enabled!(Level::Info),
+                log: LineBatch::begin(Peer::Client(self.client), received),
             };
             while answered < TURN_REQUESTS && turn.places_call.is_none() {
                 if !turn.has_reports() {
@@ -403,7 +405,7 @@ impl Session {
                 }
                 let (closes, taken) = match next_line(&buffer[start..end], ended) {
                     Next::Line { line, taken } if self.is_new && is_http(line) => {
-                        turn.reject(line);
+                        turn.reject(line, Refusal::Http);
                         (Some(EndReason::Http), taken)
                     }
                     Next::Line { line, taken } => {
@@ -411,7 +413,7 @@ impl Session {
                         (None, taken)
                     }
                     Next::TooLong(line) => {
-                        turn.reject(line);
+                        turn.reject(line, Refusal::TooLong);
                         (Some(EndReason::LineTooLong), end - start)
                     }
                     Next::Unfinished => break,

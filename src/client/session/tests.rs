@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::Receiver;
 
-use super::end::EndCounts;
 use super::input::LINE_TIMEOUT;
 use super::output::{MAX_UNSENT_BYTES, REPLY_TIMEOUT};
 use super::*;
@@ -118,7 +117,7 @@ impl Fixture {
                 max_unsent_bytes: 256 << 20,
                 clock,
                 stopping: AtomicBool::new(false),
-                ends: EndCounts::default(),
+                counts: Arc::default(),
             },
             stalled,
             scratch: Scratch::default(),

@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
-use log::info;
+use log::{Level, debug, log_enabled};
 
 use super::TURN_REQUESTS;
 use super::pending::{PlacesCall, end_places};
+use crate::client::refused_lines::Refusal;
 use crate::client::services::Services;
+use crate::logging::lines::{Extent, LineBatch, Peer};
+use crate::logging::refused;
 use crate::model::command::{Command, Inquiry, Report};
 use crate::model::decimal::MAX_FIELD_BYTES;
-use crate::model::printable::LoggedLine;
+use crate::model::printable::Shortened;
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::replica::Outcome;
@@ -35,15 +38,13 @@ pub(super) struct Turn<'a> {
     pub(super) lines: ArrayVec<&'a [u8], TURN_REQUESTS>,
     pub(super) outcomes: &'a mut Vec<Outcome>,
     pub(super) output: &'a mut Vec<u8>,
-    pub(super) logged: bool,
+    /// Present if lines in and out are logged.
+    pub(super) log: Option<LineBatch<'static>>,
 }
 
 impl<'a> Turn<'a> {
     /// Carries out the next line.
     pub(super) fn execute(&mut self, line: &'a [u8]) {
-        if self.logged {
-            log_line("received from client", self.client, line);
-        }
         match Command::parse(line) {
             Ok(Command::Iamat(report)) => {
                 self.reports.push(report);
@@ -52,10 +53,12 @@ impl<'a> Turn<'a> {
             Ok(Command::Whatsat(inquiry)) => {
                 self.apply();
                 if !self.stalled {
+                    self.log_received(&[line]);
                     self.answer(&inquiry, line);
                 }
             }
-            Err(_) => self.reject(line),
+            // What is malformed may be anything, and is logged where it is refused.
+            Err(invalid) => self.reject(line, Refusal::Invalid(invalid)),
         }
     }
 
@@ -65,14 +68,34 @@ impl<'a> Turn<'a> {
     }
 
     /// Echoes a line that is not a valid command.
-    pub(super) fn reject(&mut self, line: &[u8]) {
+    pub(super) fn reject(&mut self, line: &[u8], reason: Refusal) {
         self.apply();
         if self.stalled {
             return;
         }
         let before = self.output.len();
+        let is_shown = self.refuse(line, reason);
+        if let (true, Some(log)) = (is_shown, &mut self.log) {
+            log.received(line, Extent::Shortened);
+            log.sent(
+                &self.output[before..self.output.len() - 1],
+                Extent::Shortened,
+            );
+        }
+    }
+
+    /// Writes the reply to a line that is refused, counts it, and logs the reason. Returns whether the
+    /// line itself may be logged: as with reasons, that is limited.
+    fn refuse(&mut self, line: &[u8], reason: Refusal) -> bool {
         echo(line, self.output);
-        self.log_sent(before);
+        self.services.counts.refusals.count(reason);
+        let (client, has_reasons) = (self.client, log_enabled!(Level::Debug));
+        let is_wanted = has_reasons || self.log.is_some() && reason.is_malformed();
+        let is_shown = is_wanted && refused::admit(self.received);
+        if is_shown && has_reasons {
+            debug!("client {client}: refused, {reason}: {}", Shortened(line));
+        }
+        is_shown
     }
 
     /// Applies the collected reports, and writes their replies.
@@ -92,23 +115,25 @@ impl<'a> Turn<'a> {
             self.stalled = true;
             return;
         };
+        let lines = std::mem::take(&mut self.lines);
+        self.log_received(&lines);
         // The last position is the highest.
         self.sync_position = sync_position.or(self.sync_position);
         let before = self.output.len();
-        for ((report, line), outcome) in self.reports.iter().zip(&self.lines).zip(&*self.outcomes) {
-            match outcome {
-                Outcome::Acknowledged => {
-                    let origin = replica.name().as_bytes();
-                    RecordView::of_report(report, self.received, origin, 0, 0)
+        for at in 0..self.reports.len() {
+            let (report, line) = (self.reports[at], lines[at]);
+            match Refusal::of_report(&self.outcomes[at]) {
+                None => {
+                    let origin = self.services.replica.name().as_bytes();
+                    RecordView::of_report(&report, self.received, origin, 0, 0)
                         .write_at_line(self.output);
                 }
-                Outcome::TooFarAhead | Outcome::Full | Outcome::Unwritable | Outcome::Removed => {
-                    echo(line, self.output);
+                Some(reason) => {
+                    self.refuse(line, reason);
                 }
             }
         }
         self.reports.clear();
-        self.lines.clear();
         self.log_sent(before);
     }
 
@@ -123,7 +148,7 @@ impl<'a> Turn<'a> {
             location.try_extend_from_slice(view.location).is_ok()
         });
         if !known {
-            echo(line, self.output);
+            self.refuse(line, Refusal::UnknownClient);
             return self.log_sent(before);
         }
         let places = &self.services.places;
@@ -143,29 +168,33 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn log_sent(&self, before: usize) {
-        if self.logged {
-            log_sent(self.client, &self.output[before..]);
+    /// Logs lines that are carried out.
+    fn log_received(&mut self, lines: &[&[u8]]) {
+        if let Some(log) = &mut self.log {
+            lines.iter().for_each(|line| log.received(line, Extent::Whole));
+        }
+    }
+
+    fn log_sent(&mut self, before: usize) {
+        if let Some(log) = &mut self.log {
+            log_replies(log, &self.output[before..]);
         }
     }
 }
 
-pub(super) fn log_sent(client: SocketAddr, sent: &[u8]) {
-    for line in sent
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-    {
-        log_line("sent to client", client, line);
+/// Logs replies that are sent outside of a turn.
+pub(super) fn log_sent(client: SocketAddr, replies: &[u8]) {
+    if let Some(mut log) = LineBatch::begin(Peer::Client(client), Timestamp::now()) {
+        log_replies(&mut log, replies);
     }
 }
 
-fn log_line(direction: &'static str, client: SocketAddr, line: &[u8]) {
-    let logged = LoggedLine {
-        direction,
-        client,
-        line,
-    };
-    info!("{logged}");
+fn log_replies(log: &mut LineBatch<'_>, replies: &[u8]) {
+    for line in replies.split(|&byte| byte == b'\n') {
+        if !line.is_empty() {
+            log.sent(line, Extent::Whole);
+        }
+    }
 }
 
 fn echo(line: &[u8], output: &mut Vec<u8>) {

@@ -140,6 +140,8 @@ impl TwinEvidence {
 pub(super) struct Comparison {
     pub(super) at: Instant,
     pub(super) difference: DigestDifference,
+    /// A difference was reported, and has not been found repaired since.
+    pub(super) is_reported: bool,
 }
 
 /// A neighbor.

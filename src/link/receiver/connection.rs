@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::{Level, debug, info, log_enabled, warn};
+use log::{debug, warn};
 
 use crate::link::audit::{PeerDigest, PeerDigests};
 use crate::link::framing::{Filled, Transport, unexpected_line};
@@ -18,6 +18,7 @@ use crate::link::neighbor::{Neighbor, TwinEvidence};
 use crate::link::receiver::pulse::BackChannel;
 use crate::link::sender::acks::TWINS;
 use crate::link::sender::orders::CloseReason;
+use crate::logging::lines::{Extent, LineBatch, Peer};
 use crate::model::digest::DigestReader;
 use crate::model::printable::Printable;
 use crate::model::record::RecordView;
@@ -163,12 +164,12 @@ impl<T: Transport> Connection<T> {
     ) -> Result<(), End> {
         // Room for the usual number: growing would copy them again and again.
         let mut records: Vec<RecordView<'_>> = Vec::with_capacity(1 + block.len() / 96);
+        let mut log = LineBatch::begin(Peer::Neighbor(self.neighbor.name()), clock);
         for line in lines(block) {
             let unexpected = || unexpected_line(line);
             if line.starts_with(b"RECORD") {
-                if log_enabled!(Level::Info) {
-                    let name = self.neighbor.name();
-                    info!("received from neighbor {name}: {}", Printable(line));
+                if let Some(log) = &mut log {
+                    log.received(line, Extent::Whole);
                 }
                 let record = RecordView::parse_line(line).ok_or_else(unexpected)?;
                 if record.origin == self.replica.name().as_bytes() {

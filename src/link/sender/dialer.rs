@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::Level;
+use log::{Level, debug, info};
 
 use crate::config::topology::Address;
 use crate::health::judge::Refusal;
@@ -14,6 +14,7 @@ use crate::link::neighbor::Neighbor;
 use crate::link::refusals::RejectedPeers;
 use crate::link::sender::attempt::DialError;
 use crate::link::sender::orders::CloseReason;
+use crate::logging::{EVENT, RECOVERY};
 use crate::model::time::Timestamp;
 
 /// Time after the start during which a neighbor that does not answer is no reason for a warning:
@@ -46,6 +47,9 @@ pub(in crate::link) struct Dialer {
     lost: String,
     /// Failures in a row for a wrong key.
     wrong_keys: u32,
+    /// The most urgent level at which the loss of the last connection, or failures since, were
+    /// logged: the next connection is logged alike.
+    outage: Level,
 }
 
 impl Dialer {
@@ -66,6 +70,7 @@ impl Dialer {
             connected: now,
             lost: String::new(),
             wrong_keys: 0,
+            outage: Level::Info,
         }
     }
 
@@ -78,6 +83,24 @@ impl Dialer {
     /// Takes a new connection.
     pub(in crate::link) fn connected(&mut self, now: Instant) {
         (self.connected, self.failed_before, self.wrong_keys) = (now, false, 0);
+        let name = self.neighbor.name();
+        match std::mem::replace(&mut self.outage, Level::Debug) {
+            Level::Error | Level::Warn => {
+                info!(target: RECOVERY, "connected to neighbor {name} again");
+            }
+            Level::Info => info!(target: EVENT, "connected to neighbor {name}"),
+            Level::Debug | Level::Trace => debug!("connected to neighbor {name}"),
+        }
+    }
+
+    /// Logs the loss of a connection, or the failure to make one: at every `--log-level` unless it
+    /// is a detail.
+    fn log_outage(&mut self, level: Level, text: fmt::Arguments<'_>) {
+        self.outage = self.outage.min(level);
+        match level {
+            Level::Debug => debug!("{text}"),
+            level => log::log!(target: EVENT, level, "{text}"),
+        }
     }
 
     /// Takes the loss of a connection. One that was short-lived and ends for the same reason as the
@@ -93,8 +116,12 @@ impl Dialer {
         } else {
             Level::Debug
         };
-        let name = self.neighbor.name();
-        log::log!(level, "connection to neighbor {name} lost: {reason}");
+        let neighbor = Arc::clone(&self.neighbor);
+        let name = neighbor.name();
+        self.log_outage(
+            level,
+            format_args!("connection to neighbor {name} lost: {reason}"),
+        );
         if error.kind() == io::ErrorKind::InvalidData {
             self.reject(error);
         }
@@ -116,11 +143,10 @@ impl Dialer {
             (false, true) => Level::Info,
             (false, false) => Level::Warn,
         };
-        log::log!(
+        let (name, address) = (self.neighbor.name().to_owned(), self.address.clone());
+        self.log_outage(
             level,
-            "cannot connect to neighbor {} at {}: {error}",
-            self.neighbor.name(),
-            self.address
+            format_args!("cannot connect to neighbor {name} at {address}: {error}"),
         );
         self.failed_before = !starting;
         if error.is_suspicious() {
@@ -154,6 +180,7 @@ impl Dialer {
     /// Dials another address from now on. During a `pause`, the next one is the shortest again.
     pub(in crate::link) fn redial(&mut self, address: Address, during_pause: bool) {
         self.address = address;
+        self.outage = self.outage.min(Level::Info);
         if during_pause {
             (self.pause, self.failed_before) = (BACK_OFF.0, false);
         }

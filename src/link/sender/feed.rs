@@ -10,15 +10,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{Level, info, log_enabled, warn};
+use log::{info, warn};
 
 use crate::link::framing::Transport;
 use crate::link::handshake::HandshakeError;
 use crate::link::neighbor::Neighbor;
 use crate::link::sender::orders::{Order, Request};
+use crate::logging::RECOVERY;
+use crate::logging::lines::{Extent, LineBatch, Peer};
 use crate::model::digest::DigestKey;
-use crate::model::printable::Printable;
 use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
 use crate::replica::outbox::{NeighborStart, OutboxReceiver, Queued};
@@ -53,6 +55,8 @@ pub(in crate::link) struct Feed {
     is_quiet: bool,
     /// Begin of the last write, if records were queued meanwhile that have yet to be taken.
     behind: Option<Instant>,
+    /// The queue has overflowed since the last resync.
+    overflowed: bool,
 }
 
 impl Feed {
@@ -74,6 +78,7 @@ impl Feed {
             resync_allowed: now,
             is_quiet: false,
             behind: None,
+            overflowed: false,
         }
     }
 
@@ -138,10 +143,12 @@ impl Feed {
         self.note_behind(began);
         self.neighbor.resynced();
         self.resync_allowed = to.now() + RESYNC_INTERVAL;
-        info!(
-            "sent {records} records that neighbor {} lacked",
-            self.neighbor.name()
-        );
+        let name = self.neighbor.name();
+        if std::mem::take(&mut self.overflowed) {
+            info!(target: RECOVERY, "sent {records} records that neighbor {name} lacked");
+        } else {
+            info!("sent {records} records that neighbor {name} lacked");
+        }
         Ok(())
     }
 
@@ -275,16 +282,13 @@ impl Feed {
         } else {
             &gathered
         };
-        if log_enabled!(Level::Info) {
+        let peer = Peer::Neighbor(self.neighbor.name());
+        if let Some(mut log) = LineBatch::begin(peer, Timestamp::now()) {
             for line in block
                 .split(|&byte| byte == b'\n')
                 .filter(|line| line.starts_with(b"RECORD"))
             {
-                info!(
-                    "sent to neighbor {}: {}",
-                    self.neighbor.name(),
-                    Printable(line)
-                );
+                log.sent(line, Extent::Whole);
             }
         }
         self.neighbor.writing(records, since);
@@ -302,12 +306,13 @@ impl Feed {
         self.behind = self.outbox.has_records().then_some(began);
     }
 
-    fn ask_for_vector(&self, since: Instant, to: &mut impl Transport) -> io::Result<()> {
+    fn ask_for_vector(&mut self, since: Instant, to: &mut impl Transport) -> io::Result<()> {
         self.neighbor.overflowed(since);
         warn!(
             "the queue for neighbor {} overflowed: asking for its vector, to send the rest from the cache",
             self.neighbor.name()
         );
+        self.overflowed = true;
         to.write(b"RESYNC\n")
     }
 }

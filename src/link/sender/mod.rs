@@ -23,7 +23,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender as Channel, bounded, never, select, tick};
-use log::info;
 
 use crate::config::topology::Address;
 use crate::link::framing::{Reader, Transport, Writer, is_timeout, reset_at_close, wait_until};
@@ -269,7 +268,6 @@ impl SenderThread {
         loop {
             match self.dial() {
                 Ok(dialed) => {
-                    info!("connected to neighbor {}", self.neighbor.name());
                     let end = self.serve(dialed);
                     self.feed.disconnected();
                     match end {
