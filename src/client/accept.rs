@@ -17,7 +17,7 @@ use socket2::SockRef;
 use crate::client::connection::Connection;
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Dispatcher;
-use crate::client::refusals::{ClientRefusals, RefusalCause};
+use crate::client::rejections::{ClientRejections, RejectionCause};
 use crate::listener::{Accept, Accepted};
 use crate::logging::throttle::LogThrottle;
 use crate::model::time::{CoarseClock, Tick};
@@ -58,7 +58,7 @@ pub(crate) struct Clients {
     /// The rejected clients.
     pub rejected: RejectedClients,
     /// Their part in the server's state.
-    pub refusals: ClientRefusals,
+    pub rejections: ClientRejections,
     /// The clock that deadlines are measured on.
     pub clock: CoarseClock,
 }
@@ -66,7 +66,7 @@ pub(crate) struct Clients {
 impl Accept for Clients {
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
         let Some(permit) = self.limit.admit() else {
-            self.reject(stream, from, RefusalCause::AtCapacity);
+            self.reject(stream, from, RejectionCause::AtCapacity);
             return Accepted::Refused;
         };
         // Replies are sent as they are written.
@@ -78,26 +78,26 @@ impl Accept for Clients {
         match self.dispatcher.enter(connection) {
             Ok(()) => Accepted::In,
             Err(connection) => {
-                self.reject(connection.stream, from, RefusalCause::NoWorker);
+                self.reject(connection.stream, from, RejectionCause::NoWorker);
                 Accepted::Refused
             }
         }
     }
 
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        self.reject(stream, from, RefusalCause::NoDescriptor);
+        self.reject(stream, from, RejectionCause::NoDescriptor);
     }
 
     fn free_descriptor(&mut self) {
-        self.refusals
-            .note(RefusalCause::NoDescriptor, Instant::now());
+        self.rejections
+            .note(RejectionCause::NoDescriptor, Instant::now());
         self.rejected.close_oldest();
     }
 }
 
 impl Clients {
-    fn reject(&self, stream: TcpStream, from: SocketAddr, cause: RefusalCause) {
-        self.refusals.note(cause, Instant::now());
+    fn reject(&self, stream: TcpStream, from: SocketAddr, cause: RejectionCause) {
+        self.rejections.note(cause, Instant::now());
         self.rejected.add(stream, from, self.clock.now());
     }
 }

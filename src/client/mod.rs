@@ -8,6 +8,6 @@ pub(crate) mod accept;
 pub(crate) mod connection;
 pub(crate) mod limit;
 pub(crate) mod pool;
-pub(crate) mod refusals;
+pub(crate) mod rejections;
 pub(crate) mod services;
 pub(crate) mod session;

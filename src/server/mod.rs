@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use crate::client::accept::{self, Clients, RejectedClients};
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Pool;
-use crate::client::refusals::ClientRefusals;
+use crate::client::rejections::ClientRejections;
 use crate::client::services::Services;
 use crate::config::Config;
 use crate::config::limits::check_threads;
@@ -188,19 +188,19 @@ impl Server {
         let rejected = RejectedClients::default();
         let timer = Timer::start(jobs(&replica, &pool, &rejected, &clock))?;
         let peers = Listener::start("peer-listener", sockets.peers, links.acceptor())?;
-        let refusals = ClientRefusals::default();
+        let rejections = ClientRejections::default();
         let watch = Watch::start(Sources {
             links: links.facts().clone(),
             services: Arc::clone(&services),
             limit: limit.clone(),
-            refusals: refusals.clone(),
+            rejections: rejections.clone(),
             health,
         })?;
         let clients = Clients {
             dispatcher: pool.dispatcher(),
             limit: limit.clone(),
             rejected,
-            refusals,
+            rejections,
             clock,
         };
         accept::bound_replies(sockets.clients.listeners())?;

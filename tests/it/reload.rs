@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::support::process::{Directory, Running, free_addresses, herd, signal, start_named};
+use crate::support::process::{
+    Directory, Running, await_ready, free_addresses, herd, launch, signal, start_named,
+};
 use crate::support::{Client, PATIENCE, report};
 
 /// One server's line of `servers.txt`.
@@ -38,8 +40,12 @@ impl Herd {
             servers: Vec::new(),
         };
         herd.write();
-        for index in 0..herd.entries.len() {
-            herd.run(herd.entries[index].name);
+        for entry in &herd.entries {
+            let command = crate::support::process::herd(&herd.directory, &["serve", entry.name]);
+            herd.servers.push((entry.name, launch(command)));
+        }
+        for (_, server) in &mut herd.servers {
+            await_ready(server);
         }
         herd
     }
@@ -299,7 +305,12 @@ fn keys_are_rotated_without_a_restart() {
     for _ in 0..3 {
         let rotated = crate::support::process::herd(&herd.directory, &["key", "rotate"]).output();
         assert!(rotated.unwrap().status.success());
-        for name in ["Alford", "Ball", "Welsh"] {
+        herd.reload("Alford", "keys: changed");
+        // The herd is not ready for the next step.
+        let status = crate::support::process::herd(&herd.directory, &["status"]).output();
+        let printed = String::from_utf8(status.unwrap().stdout).unwrap();
+        assert!(printed.contains("\nkeys differ: "), "{printed}");
+        for name in ["Ball", "Welsh"] {
             herd.reload(name, "keys: changed");
         }
         herd.await_whole();
