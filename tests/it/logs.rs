@@ -278,7 +278,7 @@ fn a_standard_output_that_nobody_reads_stalls_nothing() {
     command.stdout(Stdio::piped()).stderr(notices);
     let mut server = Running(command.spawn().unwrap());
     // Held open, and not read.
-    let _out = server.0.stdout.take().unwrap();
+    let mut out = server.0.stdout.take().unwrap();
     wait_until("it serves", || std::net::TcpStream::connect(client).is_ok());
     let mut asker = Client::connect(client);
     for _ in 0..1_000 {
@@ -289,6 +289,20 @@ fn a_standard_output_that_nobody_reads_stalls_nothing() {
         let notices = fs::read_to_string(directory.path().join("notices")).unwrap();
         notices.contains(reason)
     });
+    // Read for a while: everything that waited comes.
+    let mut text = String::new();
+    while text.matches("received from client ").count() < 1_000 {
+        let mut bytes = [0; 4_096];
+        let length = out.read(&mut bytes).unwrap();
+        text += &String::from_utf8_lossy(&bytes[..length]);
+    }
+    wait_until("its end is said", || {
+        let notices = fs::read_to_string(directory.path().join("notices")).unwrap();
+        notices.contains("no longer log failing: standard output is in order")
+    });
+    for _ in 0..1_000 {
+        assert!(asker.ask(&report("kiwi", "+1+1")).starts_with("AT Alone "));
+    }
     let began = Instant::now();
     signal(&server, "TERM");
     assert_eq!(wait(&mut server), Some(0));
@@ -426,4 +440,32 @@ fn a_flood_of_unprintable_lines_is_logged_in_part_and_counted() {
         let line = padded.trim_end().to_owned() + &" ".repeat(3_000) + r"\t";
         server.read("logs/Alone.lines.log").contains(&line)
     });
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_refused_with_its_reason() {
+    let directory = Directory::new("logs");
+    let [client, peer] = free_addresses();
+    directory.servers(&format!("Alone {client} {peer}\n"));
+    fs::create_dir_all(directory.path().join("logs/Alone.log")).unwrap();
+    let socket = directory.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::create_dir(directory.path().join("other")).unwrap();
+    symlink(&socket, directory.path().join("other/Alone.lines.log")).unwrap();
+    for (folder, reason) in [
+        ("logs", "logs/Alone.log: Is a directory"),
+        (
+            "other",
+            "other/Alone.lines.log: it is a socket; --log - writes to standard output",
+        ),
+    ] {
+        let flags = ["serve", "Alone", "--log-lines", "--log-dir", folder];
+        let output = herd(&directory, &flags).output().unwrap();
+        let notices = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            notices.contains(&format!("cannot log to {reason}")),
+            "{notices}"
+        );
+        assert_eq!(output.status.code(), Some(1));
+    }
 }

@@ -20,7 +20,7 @@ use crate::replica::Outcome;
 use crate::store::journal::SyncPosition;
 
 /// The lines of one turn: reports in a row are applied as one group, and every reply is written in
-/// the order of its line.
+/// the order of its line. A line is logged when it is answered, before its reply.
 pub(super) struct Turn<'a> {
     pub(super) client: SocketAddr,
     /// The call that answers the last line, if a provider on the network has to.
@@ -41,14 +41,7 @@ pub(super) struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// Carries out the next line.
     pub(super) fn execute(&mut self, line: &'a [u8]) {
-        let command = Command::parse(line);
-        // What is malformed may be anything, and is logged where it is refused.
-        if command.is_ok()
-            && let Some(log) = &mut self.log
-        {
-            log.received(line, Extent::Whole);
-        }
-        match command {
+        match Command::parse(line) {
             Ok(Command::Iamat(report)) => {
                 self.reports.push(report);
                 self.lines.push(line);
@@ -99,6 +92,11 @@ impl<'a> Turn<'a> {
         // The last position is the highest.
         let sync_position = replica.report(&self.reports, self.received, self.outcomes);
         self.sync_position = sync_position.or(self.sync_position);
+        if let Some(log) = &mut self.log {
+            for line in &self.lines {
+                log.received(line, Extent::Whole);
+            }
+        }
         let before = self.output.len();
         for at in 0..self.reports.len() {
             let (report, line) = (self.reports[at], self.lines[at]);
@@ -119,6 +117,9 @@ impl<'a> Turn<'a> {
     }
 
     fn answer(&mut self, inquiry: &Inquiry<'a>, line: &[u8]) {
+        if let Some(log) = &mut self.log {
+            log.received(line, Extent::Whole);
+        }
         let before = self.output.len();
         let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
         let known = self.services.replica.locate(inquiry.client, |found| {
