@@ -165,10 +165,13 @@ pub(super) fn log_sent(client: SocketAddr, replies: &[u8]) {
 }
 
 fn log_replies(log: &mut LineBatch<'_>, replies: &[u8]) {
-    for line in replies.split(|&byte| byte == b'\n') {
-        if !line.is_empty() {
-            log.sent(line, Extent::Whole);
+    let mut start = 0;
+    // Each ends with an LF.
+    for end in memchr::memchr_iter(b'\n', replies) {
+        if end > start {
+            log.sent(&replies[start..end], Extent::Whole);
         }
+        start = end + 1;
     }
 }
 

@@ -270,11 +270,12 @@ impl Feed {
         };
         let peer = Peer::Neighbor(self.neighbor.name());
         if let Some(mut log) = LineBatch::begin(peer, Timestamp::now()) {
-            for line in block
-                .split(|&byte| byte == b'\n')
-                .filter(|line| line.starts_with(b"RECORD"))
-            {
-                log.sent(line, Extent::Whole);
+            let mut start = 0;
+            for end in memchr::memchr_iter(b'\n', block) {
+                if block[start..].starts_with(b"RECORD") {
+                    log.sent(&block[start..end], Extent::Whole);
+                }
+                start = end + 1;
             }
         }
         self.neighbor.writing(records);
