@@ -469,3 +469,32 @@ fn a_log_that_cannot_be_opened_is_refused_with_its_reason() {
         assert_eq!(output.status.code(), Some(1));
     }
 }
+
+#[test]
+fn each_line_and_each_reply_is_logged_once_in_their_order() {
+    let server = Server::start(&["--log-lines"], |_| {});
+    let mut client = server.client();
+    let lines = [
+        report("first", "+1+1"),
+        report("second", "+2+2"),
+        "WHATSAT first 0 0".to_owned(),
+        "WHATSAT nobody 0 0".to_owned(),
+        "nothing".to_owned(),
+        report("third", "+3+3"),
+    ];
+    client.send(lines.join("\n") + "\n");
+    client.half_close();
+    let replies = String::from_utf8(client.rest()).unwrap();
+    let log = || server.read("logs/Alone.lines.log");
+    wait_until("all are in the log", || log().contains(" gone: "));
+    let log = log();
+    let texts = |direction: &str| -> Vec<String> {
+        let found = log.lines().filter_map(|line| line.split_once(direction));
+        found
+            .map(|(_, rest)| rest.split_once(": ").unwrap().1.to_owned())
+            .collect()
+    };
+    assert_eq!(texts("Z received from "), lines);
+    let sent: Vec<_> = replies.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(texts("Z sent to "), sent);
+}
