@@ -1,7 +1,11 @@
 //! The command line: converts raw flags to a checked configuration, or to an error for the user.
 //!
 //! The types here hold the flags as `argh` reads them; their doc comments are the text of `--help`.
-//! Defaults and bounds come from the modules that use the values.
+//! Defaults and bounds come from the modules that use the values. `check` is the command of that
+//! name, and `hint` says what a misspelt word may have been meant for.
+
+mod check;
+mod hint;
 
 use std::error::Error;
 use std::io;
@@ -10,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use argh::{EarlyExit, FromArgValue, FromArgs};
+use check::CheckArguments;
 use herd::config::keys::{KeyError, KeyErrorKind, KeyFile, Rotation};
 use herd::config::topology::Topology;
 use herd::config::{
@@ -177,15 +182,6 @@ pub(crate) struct ServeArguments {
     log_level: LogLevel,
 }
 
-/// Check servers.txt and print its servers.
-#[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "check", help_triggers("-h", "--help"))]
-pub(crate) struct CheckArguments {
-    /// file to check (default: servers.txt)
-    #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
-    servers: PathBuf,
-}
-
 /// Print the status of every server: its records, its links, and whether all servers hold the same.
 #[derive(Debug, FromArgs)]
 #[argh(
@@ -331,10 +327,40 @@ pub(crate) fn parse(
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    Arguments::from_args(&["herd"], &words)
+    let mut arguments =
+        Arguments::from_args(&["herd"], &words).map_err(|exit| match exit.status {
+            Ok(()) => exit,
+            Err(()) => hint::complete(&exit.output, &words).into(),
+        })?;
+    if let Some(Subcommand::Serve(serve)) = &mut arguments.subcommand {
+        serve.make_absolute();
+    }
+    Ok(arguments)
 }
 
 impl ServeArguments {
+    /// Makes all paths absolute: what a server says of them is read elsewhere and later, and a server
+    /// that was started in the wrong directory shows it.
+    fn make_absolute(&mut self) {
+        let named = self.key_file.as_mut();
+        for path in [&mut self.servers, &mut self.data_dir, &mut self.log_dir]
+            .into_iter()
+            .chain(named)
+        {
+            *path = absolute(path);
+        }
+    }
+
+    /// Returns the server's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the file that lists the servers.
+    pub(crate) fn servers(&self) -> &Path {
+        &self.servers
+    }
+
     /// Reads the servers file and the key file again. A key file that is missing now is not
     /// created: the running servers use another one.
     pub(crate) fn read_again(&self) -> Result<(Topology, KeyFile), Box<dyn Error>> {
@@ -351,8 +377,9 @@ impl ServeArguments {
         Ok((topology, keys))
     }
 
-    /// Returns the checked configuration.
-    pub(crate) fn config(&self) -> Result<Config, Box<dyn Error>> {
+    /// Returns the checked configuration, and what this start makes new: a key, an empty data folder.
+    /// That is as it should be at a first start only, so the user is to see it.
+    pub(crate) fn config(&self) -> Result<(Config, Vec<String>), Box<dyn Error>> {
         let topology = Topology::load(&self.servers)?;
         let Some(server) = topology.server(&self.name) else {
             let names: Vec<_> = topology
@@ -367,12 +394,20 @@ impl ServeArguments {
             return Err("--pool shared needs Linux; use --pool dedicated".into());
         }
         let path = key_file(self.key_file.as_deref(), &self.servers);
-        let keys = if topology.is_on_one_machine() {
+        let (keys, is_new) = if topology.is_on_one_machine() {
             KeyFile::load_or_create(&path)?
         } else {
-            existing_key(&path)?
+            (existing_key(&path)?, false)
         };
-        Ok(Config {
+        let mut news = Vec::new();
+        if is_new {
+            news.push(format!(
+                "created a new key file {}, for a new herd",
+                path.display()
+            ));
+        }
+        news.extend(new_folder(&self.data_dir.join(&self.name)));
+        let config = Config {
             server: server.clone(),
             keys,
             bind: self.bind,
@@ -390,7 +425,24 @@ impl ServeArguments {
             },
             digest_interval: DEFAULT_DIGEST_INTERVAL,
             topology,
-        })
+        };
+        Ok((config, news))
+    }
+}
+
+/// Says that a server's data folder is new, if it is.
+fn new_folder(folder: &Path) -> Option<String> {
+    let path = folder.display();
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries
+            .next()
+            .is_none()
+            .then(|| format!("the data folder {path} was empty: no records yet")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(format!("created a new data folder {path}: no records yet"))
+        }
+        // The journal will say more.
+        Err(_) => None,
     }
 }
 
@@ -400,16 +452,25 @@ fn existing_key(path: &Path) -> Result<KeyFile, Box<dyn Error>> {
         Err(KeyError {
             path,
             kind: KeyErrorKind::Missing,
-        }) => {
-            let path = path.display();
-            Err(format!(
-                "{path}: there is no such file, and no key is created for a herd whose addresses are not all \
-                 loopback: run herd key new --key-file {path} on one machine, and copy the file to the others, mode 600"
-            )
-            .into())
-        }
+        }) => Err(missing_key(&path).into()),
         loaded => Ok(loaded?),
     }
+}
+
+/// Says how a herd on several machines comes to the key file that is missing.
+fn missing_key(path: &Path) -> String {
+    let path = absolute(path);
+    let path = path.display();
+    format!(
+        "{path}: there is no such file, and no key is created for a herd whose addresses are not all loopback: \
+         run herd key new --key-file {path} on one machine, and copy the file to the others, mode 600"
+    )
+}
+
+/// Makes a path independent of the current directory, for a message that is read elsewhere.
+fn absolute(path: &Path) -> PathBuf {
+    // It fails for an empty path, or without a current directory.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Levels of the log.
@@ -482,32 +543,6 @@ fn api_key() -> Result<ApiKey, String> {
             "{KEY_VARIABLE} is not set: --places google and google-legacy need an API key there, in the environment"
         )
     })
-}
-
-impl CheckArguments {
-    /// Returns the servers of the file as text, with a warning if the topology is partitioned.
-    pub(crate) fn report(&self) -> Result<String, Box<dyn Error>> {
-        let topology = Topology::load(&self.servers)?;
-        let mut report = String::new();
-        for server in topology.servers() {
-            let neighbors = match server.neighbors.len() {
-                0 => "no neighbors".to_owned(),
-                _ => format!("neighbors {}", server.neighbors.join(", ")),
-            };
-            let (name, client, peer) = (&server.name, &server.client, &server.peer);
-            report += &format!("{name}: clients {client}, peers {peer}, {neighbors}\n");
-        }
-        let unreachable = topology.unreachable();
-        if !unreachable.is_empty() {
-            let (first, rest) = (&topology.servers()[0].name, unreachable.join(", "));
-            report += &format!(
-                "warning: servers unreachable from {first}: {rest} (the topology is partitioned)\n"
-            );
-        }
-        let (file, servers) = (self.servers.display(), topology.servers().len());
-        report += &format!("{file}: good, servers: {servers}\n");
-        Ok(report)
-    }
 }
 
 fn up_to<const MAX: usize>(text: &str) -> Result<usize, String> {

@@ -17,9 +17,10 @@ use argh::EarlyExit;
 use cli::{ServeArguments, Subcommand};
 use crossbeam_channel::{Receiver, bounded, select, unbounded};
 use herd::config::keys::KeyErrorKind;
+use herd::config::topology::Topology;
 use herd::logging::LogWriter;
 use herd::server::{ReloadError, Server, Sockets};
-use log::{error, info};
+use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -114,7 +115,24 @@ fn print(text: &str) -> Result<(), Failure> {
 /// Reads the files that may change while the server runs, and returns a summary of the changes.
 fn reload(serve: &ServeArguments, server: &mut Server) -> Result<String, Box<dyn Error>> {
     let (topology, keys) = serve.read_again()?;
-    Ok(server.reload(&topology, keys)?)
+    let changes = server.reload(&topology, keys)?;
+    warn_of_addresses(serve, &topology, serve.name());
+    Ok(changes)
+}
+
+/// Logs which addresses of this server and its neighbors others will not be able to dial.
+fn warn_of_addresses(serve: &ServeArguments, topology: &Topology, name: &str) {
+    for warning in topology.warnings_for(name) {
+        let (file, line) = (serve.servers().display(), warning.line);
+        warn!("{file}:{line}: {}", warning.message);
+    }
+}
+
+/// Says something to the user that starts the server, whatever the level of the log is. The log has it too.
+fn announce(name: &str, text: &str) {
+    info!("{text}");
+    // Without standard error, the log still has it.
+    let _ = io::stderr().write_all(format!("{name}: {text}\n").as_bytes());
 }
 
 /// The signals that this process has been sent, in their order, apart from those that end it at once.
@@ -198,7 +216,7 @@ impl SignalQueue {
 }
 
 fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failure> {
-    let config = serve.config().map_err(usage)?;
+    let (config, news) = serve.config().map_err(usage)?;
     let name = config.server.name.clone();
     let of_server = |error: &dyn Display| Failure::Other(format!("{name}: {error}"));
     let upstream = serve.upstream().map_err(usage)?;
@@ -220,6 +238,7 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
             serve.log_dir.display()
         ))
     })?);
+    warn_of_addresses(serve, &config.topology, &name);
     let places = serve.places(upstream).map_err(|error| of_server(&error))?;
     let start = move || Server::start(&config, sockets, places);
     let Some(started) = signals.during(START_PATIENCE, start)? else {
@@ -227,6 +246,9 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
         return Ok(());
     };
     let mut server = started.map_err(|error| of_server(&error))?;
+    for text in news {
+        announce(&name, &text);
+    }
     print(&format!(
         "{name} is ready: clients {}, peers {}\n",
         server.client_address(),

@@ -24,7 +24,12 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
     let directory = Directory::new("usage");
     let run = |arguments: &[&str]| herd(&directory, arguments).output().unwrap();
     check(&run(&[]), 2, "", "a command is missing");
-    check(&run(&["frolic"]), 2, "", "frolic");
+    check(
+        &run(&["chekc"]),
+        2,
+        "",
+        "herd: herd has no command chekc; did you mean check? (see herd --help)\n",
+    );
     check(&run(&["serve"]), 2, "", "NAME");
     check(
         &run(&["serve", "Ball"]),
@@ -46,6 +51,12 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
         0,
         "warning: servers unreachable from Ball: Welsh (the topology is partitioned)\n",
         "",
+    );
+    check(
+        &run(&["check", "--format", "yaml"]),
+        2,
+        "",
+        r#"expected "text", "tsv" or "json""#,
     );
     directory.servers("Ball 127.0.0.1:1 127.0.0.1:2 # alone\n");
     check(
@@ -162,7 +173,14 @@ fn unavailable_resources_exit_with_1_and_a_reason() {
     );
     drop(holder);
     std::fs::write(directory.0.join("file"), "").unwrap();
-    check(&run(&["--log-dir", "file"]), 1, "", "cannot log to file");
+    let expected = format!("cannot log to {}/file: ", absolute(&directory));
+    check(&run(&["--log-dir", "file"]), 1, "", &expected);
+}
+
+/// Path of the directory, as a process that runs there has it.
+fn absolute(directory: &Directory) -> String {
+    let path = directory.path().canonicalize().unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 fn log(directory: &Path) -> String {
@@ -282,8 +300,11 @@ fn no_key_is_created_for_a_herd_on_several_machines() {
             "Ball {client} {peer} Welsh\nWelsh {other}:1 {other}:2 Ball\n"
         ));
         let output = herd(&directory, &["serve", "Ball"]).output().unwrap();
-        let advice = "run herd key new --key-file herd.key on one machine, and copy the file to the others, mode 600";
-        check(&output, 2, "", advice);
+        let advice = format!(
+            "run herd key new --key-file {}/herd.key on one machine, and copy the file to the others, mode 600",
+            absolute(&directory)
+        );
+        check(&output, 2, "", &advice);
         assert!(!key.exists());
     }
     let made = herd(&directory, &["key", "new"]).output().unwrap();
@@ -340,12 +361,12 @@ fn keys_are_created_and_rotated_by_subcommands() {
         &run(&serve),
         2,
         "",
-        "herd.key:1: a herd id is 32 hexadecimal digits",
+        "/herd.key:1: a herd id is 32 hexadecimal digits",
     );
     check(
         &run(&["serve", "Ball", "--key-file", "."]),
         2,
         "",
-        ".: not a regular file",
+        ": not a regular file",
     );
 }

@@ -245,13 +245,18 @@ fn an_invalid_file_is_refused_with_its_reason_and_the_configuration_stays() {
     let refused = "reload failed, keeping the current configuration: ";
     let lost = herd.count_logged("Alford", "lost");
     let good = herd.entries.clone();
+    let folder = herd.directory.path().canonicalize().unwrap();
+    let folder = folder.to_str().unwrap();
 
     std::fs::remove_file(herd.directory.path().join("servers.txt")).unwrap();
-    herd.reload("Alford", &format!("{refused}servers.txt: cannot be read"));
+    herd.reload(
+        "Alford",
+        &format!("{refused}{folder}/servers.txt: cannot be read"),
+    );
     herd.set_neighbors("Ball", "");
     herd.write();
     let fault = "servers.txt:1: Alford names Ball as a neighbor, but Ball (line 2) does not";
-    herd.reload("Alford", &format!("{refused}{fault}"));
+    herd.reload("Alford", &format!("{refused}{folder}/{fault}"));
     herd.entries.clone_from(&good);
     herd.entries[0].name = "Alfred";
     herd.entries[1].neighbors = "Alfred";
@@ -265,7 +270,7 @@ fn an_invalid_file_is_refused_with_its_reason_and_the_configuration_stays() {
     std::fs::remove_file(&key).unwrap();
     herd.reload(
         "Alford",
-        &format!("{refused}herd.key: there is no such file"),
+        &format!("{refused}{folder}/herd.key: there is no such file"),
     );
     let new = crate::support::process::herd(&herd.directory, &["key", "new"]).output();
     assert!(new.unwrap().status.success());
