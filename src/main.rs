@@ -32,6 +32,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(9);
 /// last moment on, and a stop keeps what they have reported; before that nothing is lost by an exit.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Maximum wait for standard error to take what a start announces.
+const ANNOUNCEMENT_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Bytes of stack of the thread that starts the server, as the main thread has.
 const START_STACK_BYTES: usize = 8 << 20;
 
@@ -128,11 +131,23 @@ fn warn_of_addresses(serve: &ServeArguments, topology: &Topology, name: &str) {
     }
 }
 
-/// Says something to the user that starts the server, whatever the level of the log is. The log has it too.
-fn announce(name: &str, text: &str) {
-    info!("{text}");
-    // Without standard error, the log still has it.
-    let _ = io::stderr().write_all(format!("{name}: {text}\n").as_bytes());
+/// Says something to the user that starts the server, whatever the level of the log is. The log has it
+/// too. Standard error may be a pipe that nobody reads, so it has a moment to take it.
+fn announce(name: &str, news: &[String]) {
+    let mut lines = String::new();
+    for text in news {
+        info!("{text}");
+        lines += &format!("{name}: {text}\n");
+    }
+    let (done, written) = bounded::<()>(1);
+    let write = move || {
+        // Without standard error, the log still has it.
+        let _ = io::stderr().write_all(lines.as_bytes());
+        drop(done);
+    };
+    if !news.is_empty() && herd::thread::spawn_helper("announce", write).is_ok() {
+        let _ = written.recv_timeout(ANNOUNCEMENT_PATIENCE);
+    }
 }
 
 /// The signals that this process has been sent, in their order, apart from those that end it at once.
@@ -246,9 +261,7 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
         return Ok(());
     };
     let mut server = started.map_err(|error| of_server(&error))?;
-    for text in news {
-        announce(&name, &text);
-    }
+    announce(&name, &news);
     print(&format!(
         "{name} is ready: clients {}, peers {}\n",
         server.client_address(),
