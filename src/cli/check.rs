@@ -1,6 +1,6 @@
 //! `herd check`: what `servers.txt` says, and what will go wrong with it.
 //!
-//! Faults of the file are errors; what it may say and hardly means are warnings, most of which the
+//! Faults of the file are errors; what it may say but hardly intends are warnings, most of which the
 //! topology gives by itself. Here those are added that only the machine can tell: names that can't be
 //! looked up, addresses that turn out to be the same, and the state of the key file.
 
@@ -23,7 +23,7 @@ const LOOKUP_LIMIT: Duration = Duration::from_secs(3);
 /// Threads that look names up.
 const LOOKUP_THREADS: usize = 32;
 
-/// Check servers.txt: print its servers, all of its faults, and warnings of what is allowed and hardly meant.
+/// Check servers.txt: print its servers, all of its faults, and warnings of what is allowed but hardly intended.
 #[derive(Debug, FromArgs)]
 #[argh(
     subcommand,
@@ -307,7 +307,7 @@ fn judge(topology: &Topology, found: &BTreeMap<String, Found>) -> Vec<Warning> {
                 else {
                     continue;
                 };
-                // Two servers of one name are a fault of the file, and reported as that.
+                // Where they are the same in writing too, the file has a fault.
                 if written != address {
                     let message = format!(
                         "{what} {address} and {other} {written} are the same here, {ip}: only one of them can have the port"

@@ -1,4 +1,4 @@
-//! What a `servers.txt` may say and hardly means: it is taken as it is, with a warning.
+//! What a `servers.txt` may say but hardly intends: it is taken as it is, with a warning.
 //!
 //! Nothing here looks a name up; `herd check` adds what only the resolver knows.
 
@@ -9,7 +9,7 @@ use super::{Address, ServerEntry, Topology};
 /// Maximum number of names that a warning lists.
 const MAX_NAMES: usize = 8;
 
-/// Something in a `servers.txt` that is allowed and hardly intended.
+/// Something in a `servers.txt` that is allowed but hardly intended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// What it is about.

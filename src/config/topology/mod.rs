@@ -5,7 +5,7 @@
 //! and all of its faults are reported at once.
 //!
 //! `text` splits the file into fields, `address` reads addresses, and this file reads lines and
-//! compares them with each other. `advice` warns of what is allowed and hardly intended. This is the
+//! compares them with each other. `advice` warns of what is allowed but hardly intended. This is the
 //! only reader of the file: scripts ask `herd check --format tsv`.
 
 mod address;
