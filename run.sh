@@ -124,7 +124,7 @@ build() {
     target=$(target_dir)
     [[ -e $target ]] || target=$root
     if [[ ! -w $target ]]; then
-        if find_program; then
+        if [[ $command != build ]] && find_program; then
             complain "no permission to build in $target; using $herd as it is"
             return
         fi

@@ -235,12 +235,12 @@ wait_ready() {
     for name in "${broken[@]}"; do
         cat "$state_dir/$name.notices"
         # A server that was killed could not print the reason itself.
-        if [[ ! -s $state_dir/$name.process ]]; then
-            echo "$name was not started: cannot write in $state_dir (is the disk full?)"
-        elif [[ ! -s $state_dir/$name.notices ]]; then
-            echo "$name ended before it was ready"
-        fi
+        [[ -s $state_dir/$name.notices ]] || echo "$name ended before it was ready"
     done | awk '!seen[$0]++' >&2 # A bad flag is bad for all of them.
+    for name in "${late[@]}"; do
+        [[ -s $state_dir/$name.process ]] ||
+            complain "$name was not started: cannot write in $state_dir (is the disk full?)"
+    done
     if ((${#late[@]} > 0)); then
         complain "not ready after $READY_SECONDS s: ${late[*]} (see $state_dir/*.notices)"
     fi

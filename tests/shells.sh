@@ -233,7 +233,8 @@ signals_its_own_servers_only() {
     run "$root/run.sh" reload A A --state-dir "$state"
     is 'run.sh reload NAME' 0 '^A: neighbors: the same as before; keys: the same as before$'
     run "$root/run.sh" restart A A --state-dir "$state"
-    is 'run.sh restart NAME' 0 '^stopped in [0-9.]+ s: A'$'\n''ready in [0-9.]+ s: A$'
+    is 'run.sh restart NAME' 0 'stopped in [0-9.]+ s: A'$'\n''ready in [0-9.]+ s: A$'
+    same 'run.sh restart NAME NAME restarts it once' 1 "$(grep -c '^stopped in ' <<<"$output")"
     note_processes
 
     run "$root/run.sh" stop A --state-dir "$state"
