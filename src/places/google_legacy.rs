@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{AnswerWriter, PlacesStatus, write_normalized};
-use super::failure::Failure;
+use super::failure::{Failure, quote};
 use super::google_common::{Interface, parse};
 use super::http::{Client, Options, Response, SetupError, write_url_encoded};
 use super::key::ApiKey;
@@ -46,7 +46,7 @@ impl Upstream for GoogleLegacy {
     fn fetch(&self, request: &Request, timeout: Duration) -> Result<Vec<u8>, Failure> {
         let url = url(self.client.url(), request, &self.key);
         let response = self.client.get(&url, timeout)?;
-        read_answer(&response, request, &self.key).map_err(|failure| failure.redacted(&self.key))
+        read_answer(&response, request, &self.key)
     }
 
     fn abort(&self) {
@@ -106,7 +106,7 @@ fn read_answer(response: &Response, request: &Request, key: &ApiKey) -> Result<V
     let message = page.error_message.as_deref();
     let status =
         PlacesStatus::parse(&page.status).ok_or(Failure::Malformed("its status is unknown"))?;
-    LEGACY.check(status, message)?;
+    LEGACY.check(status, message, key)?;
     let circle = request.circle();
     let mut credit = Vec::new();
     let attributions = page.html_attributions.map_or("[]", RawValue::get);
@@ -117,7 +117,7 @@ fn read_answer(response: &Response, request: &Request, key: &ApiKey) -> Result<V
     for place in near.take(request.bound()) {
         write_normalized(place.get().as_bytes(), answer.result());
     }
-    let message = message.map(|message| key.redact(message));
+    let message = message.map(|message| quote(message, Some(key)));
     answer.finish(message.as_deref());
     Ok(out)
 }
