@@ -24,10 +24,12 @@ use herd::places::google_legacy::GoogleLegacy;
 use herd::places::http::Options;
 use herd::places::key::ApiKey;
 use herd::places::overpass::Overpass;
-use herd::places::remote::{DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS, Remote, Settings};
+use herd::places::remote::{
+    DEFAULT_BILLED_CALLS_PER_MINUTE, DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS, Remote, Settings,
+};
 use herd::places::upstream::Upstream;
 use herd::status::Survey;
-use log::LevelFilter;
+use log::{LevelFilter, info, warn};
 
 /// Default name of the key file.
 const KEY_FILE: &str = "herd.key";
@@ -141,9 +143,10 @@ pub(crate) struct ServeArguments {
     )]
     places_workers: usize,
 
-    /// maximum number of calls to the places provider in a minute (default: no limit)
-    #[argh(option, arg_name = "N", from_str_fn(positive))]
-    places_calls_per_minute: Option<usize>,
+    /// maximum number of calls to the places provider in a minute, or unlimited (default: 10 for
+    /// google and google-legacy, which bill each call, unlimited for overpass)
+    #[argh(option, arg_name = "N|unlimited")]
+    places_calls_per_minute: Option<CallLimit>,
 
     /// local address on which to bind this server's two ports, instead of those in the servers file
     #[argh(option, arg_name = "IP")]
@@ -431,6 +434,30 @@ enum Provider {
     Overpass,
 }
 
+impl Provider {
+    /// Returns whether it bills each call, to the holder of a key that is sent with it.
+    fn is_billed(self) -> bool {
+        matches!(self, Provider::Google | Provider::GoogleLegacy)
+    }
+}
+
+/// A limit on the calls to a provider per minute.
+#[derive(Clone, Copy, Debug)]
+enum CallLimit {
+    Calls(u32),
+    Unlimited,
+}
+
+impl FromArgValue for CallLimit {
+    fn from_arg_value(text: &str) -> Result<CallLimit, String> {
+        match text.parse() {
+            Ok(calls @ 1..) => Ok(CallLimit::Calls(calls)),
+            _ if text == "unlimited" => Ok(CallLimit::Unlimited),
+            _ => Err("it must be a whole number greater than 0, or unlimited".to_owned()),
+        }
+    }
+}
+
 impl ServeArguments {
     /// Returns the lowest level that is logged.
     pub(crate) fn log_level(&self) -> LevelFilter {
@@ -444,10 +471,7 @@ impl ServeArguments {
 
     /// Returns the places provider on the network that the flags name; `None` for the atlas.
     pub(crate) fn upstream(&self) -> Result<Option<Box<dyn Upstream>>, Box<dyn Error>> {
-        let options = Options {
-            url: self.places_url.clone(),
-            roots: None,
-        };
+        let options = self.places_options();
         Ok(Some(match self.places {
             Provider::Atlas if self.places_url.is_some() => {
                 return Err("--places-url cannot be used with --places atlas".into());
@@ -459,15 +483,36 @@ impl ServeArguments {
         }))
     }
 
-    /// Returns the source of nearby places; starts the threads that call an upstream.
+    fn places_options(&self) -> Options {
+        Options {
+            url: self.places_url.clone(),
+            roots: None,
+        }
+    }
+
+    /// Returns the source of nearby places; starts the threads that call an upstream. Logs what it
+    /// may cost, and warns if the key can be read on its way.
     pub(crate) fn places(&self, upstream: Option<Box<dyn Upstream>>) -> io::Result<Places> {
         let Some(upstream) = upstream else {
             return Ok(Places::Atlas(Atlas));
         };
-        let calls = self.places_calls_per_minute;
+        let is_billed = self.places.is_billed();
+        let calls_per_minute = match self.places_calls_per_minute {
+            Some(CallLimit::Calls(calls)) => Some(calls),
+            Some(CallLimit::Unlimited) => None,
+            None => is_billed.then_some(DEFAULT_BILLED_CALLS_PER_MINUTE),
+        };
+        let limit = calls_per_minute.map_or("unlimited".to_owned(), |calls| calls.to_string());
+        let price = if is_billed { ", each is billed" } else { "" };
+        info!("places: calls per minute: {limit}{price}");
+        if is_billed && self.places_options().is_readable_on_the_way() {
+            warn!(
+                "--places-url is plain http: the API key and the positions of clients can be read on their way; use https"
+            );
+        }
         let settings = Settings {
             workers: self.places_workers,
-            calls_per_minute: calls.map(|calls| u32::try_from(calls).unwrap_or(u32::MAX)),
+            calls_per_minute,
         };
         Remote::start(upstream, settings).map(Places::Remote)
     }

@@ -17,10 +17,11 @@ use log::{debug, warn};
 use parking_lot::Mutex;
 
 use super::answer::write_failure;
-use super::breaker::{CircuitBreaker, RateLimit};
+use super::breaker::{CallGate, Refusal};
 use super::cache::Cache;
 use super::failure::Failure;
 use super::upstream::{Request, Upstream};
+use crate::logging::throttle::LogThrottle;
 use crate::thread::{self, STACK_BYTES};
 
 /// Maximum number of requests in the queue; past this they are answered `OVER_QUERY_LIMIT` at once.
@@ -41,6 +42,14 @@ pub const DEFAULT_PLACES_WORKERS: usize = 8;
 /// Maximum number of threads that make calls.
 pub const MAX_PLACES_WORKERS: usize = 256;
 
+/// Default limit on the calls per minute to a provider that bills each call. At 35 dollars for a
+/// thousand calls, about Google's list price, they cost 21 dollars an hour at most; without a limit,
+/// eight threads with answers in 0.2 s would make it 5,000.
+pub const DEFAULT_BILLED_CALLS_PER_MINUTE: u32 = 10;
+
+/// Minimum time between two warnings that the limit on calls was reached.
+const LIMIT_WARNING_INTERVAL: Duration = Duration::from_secs(600);
+
 /// Limits on the calls to a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -60,8 +69,9 @@ struct Shared {
     upstream: Box<dyn Upstream>,
     /// Callbacks of each request that is in the queue or being answered by a thread.
     in_flight: Mutex<HashMap<Request, Vec<AnswerCallback>>>,
-    breaker: Mutex<CircuitBreaker>,
-    rate_limit: Option<Mutex<RateLimit>>,
+    gate: Mutex<CallGate>,
+    /// Requests refused for the limit on calls.
+    refused: Mutex<LogThrottle>,
     cache: Option<Mutex<Cache>>,
 }
 
@@ -89,10 +99,8 @@ impl Remote {
         let shared = Arc::new(Shared {
             upstream,
             in_flight: Mutex::default(),
-            breaker: Mutex::default(),
-            rate_limit: settings
-                .calls_per_minute
-                .map(|calls| Mutex::new(RateLimit::new(calls, now))),
+            gate: Mutex::new(CallGate::new(settings.calls_per_minute, now)),
+            refused: Mutex::default(),
             cache,
         });
         let (queue, jobs) = bounded(QUEUE_REQUESTS);
@@ -116,16 +124,16 @@ impl Remote {
     /// Answers a request: calls `on_answer` at once, or when the provider has answered, and within
     /// [`TIMEOUT`] in any case.
     pub(super) fn search(&self, request: Request, on_answer: AnswerCallback) {
-        if let Some(cache) = &self.shared.cache {
-            let cached = cache.lock().get(&request, Instant::now());
-            if let Some(answer) = cached {
-                return on_answer(&answer);
-            }
-        }
         {
             let mut in_flight = self.shared.in_flight.lock();
             if let Some(callbacks) = in_flight.get_mut(&request) {
                 return callbacks.push(on_answer);
+            }
+            // An answer is cached before its request ceases to be in flight, so none is missed here.
+            let cached = self.shared.cached(&request);
+            if let Some(answer) = cached {
+                drop(in_flight);
+                return on_answer(&answer);
             }
             in_flight.insert(request.clone(), vec![on_answer]);
         }
@@ -176,12 +184,15 @@ impl Remote {
 impl Shared {
     fn work(&self, jobs: &Receiver<Job>) {
         for job in jobs {
-            let call = || self.call(&job.request, job.deadline);
-            // Waiting clients get an answer even if a provider's response makes our code panic.
-            let result = catch_unwind(AssertUnwindSafe(call))
-                .unwrap_or(Err(Failure::Malformed("internal error while handling it")));
+            let result = self.call(&job.request, job.deadline);
             self.complete(&job.request, result);
         }
+    }
+
+    /// Returns the answer to an equal request, if it is cached.
+    fn cached(&self, request: &Request) -> Option<Arc<[u8]>> {
+        let cache = self.cache.as_ref()?;
+        cache.lock().get(request, Instant::now())
     }
 
     /// Passes the answer to all callbacks of the request.
@@ -197,31 +208,22 @@ impl Shared {
         }
     }
 
-    /// Calls the provider, unless the deadline, the rate limit or the breaker forbids it.
+    /// Calls the provider, unless the deadline, the breaker or the limit on calls forbids it.
     fn call(&self, request: &Request, deadline: Instant) -> Result<Vec<u8>, Failure> {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             return Err(Failure::Timeout);
         }
-        if let Some(limit) = &self.rate_limit
-            && !limit.lock().admit(now)
-        {
-            return Err(Failure::Quota(
-                "This server has reached its limit of places calls per minute. Try again in a minute, or raise --places-calls-per-minute."
-                    .to_owned(),
-            ));
-        }
-        if let Err(wait) = self.breaker.lock().admit(now) {
-            return Err(Failure::Reported(format!(
-                "The places provider keeps failing, so calls to it are suspended. Try again in {} s.",
-                wait.as_secs() + 1
-            )));
-        }
-        let result = self.upstream.fetch(request, left);
+        let admitted = self.gate.lock().admit(now);
+        admitted.map_err(|refusal| self.refuse(refusal, now))?;
+        // Waiting clients get an answer even if a provider's response makes our code panic.
+        let call = || self.upstream.fetch(request, left);
+        let result = catch_unwind(AssertUnwindSafe(call))
+            .unwrap_or(Err(Failure::Malformed("internal error while handling it")));
         let now = Instant::now();
         let counts = result.as_ref().is_err_and(Failure::counts_against_breaker);
-        let opened = self.breaker.lock().report(counts, now);
+        let opened = self.gate.lock().report(counts, now);
         match &result {
             Ok(answer) => {
                 if let Some(cache) = &self.cache {
@@ -234,5 +236,31 @@ impl Shared {
             Err(error) => debug!("places: {error}"),
         }
         result
+    }
+
+    /// Returns the failure of a request for which no call is made. Logs the first for the limit on
+    /// calls, which the operator may want to raise.
+    fn refuse(&self, refusal: Refusal, now: Instant) -> Failure {
+        match refusal {
+            Refusal::Suspended(wait) => Failure::Reported(format!(
+                "The places provider keeps failing, so calls to it are suspended. Try again in {} s.",
+                wait.as_secs() + 1
+            )),
+            Refusal::LimitReached(wait) => {
+                let mut refused = self.refused.lock();
+                let is_due = refused.record(1, now, LIMIT_WARNING_INTERVAL);
+                let requests = if is_due { refused.take_count() } else { 0 };
+                drop(refused);
+                if is_due {
+                    warn!(
+                        "places: requests refused since the calls of the minute are used up: {requests}; see --places-calls-per-minute"
+                    );
+                }
+                Failure::Quota(format!(
+                    "This server has reached its limit of places calls per minute. Try again in {} s, or raise --places-calls-per-minute.",
+                    wait.as_secs() + 1
+                ))
+            }
+        }
     }
 }

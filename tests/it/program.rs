@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use crate::support::process::{Directory, free_addresses, herd, signal, start, start_named, wait};
+use crate::support::process::{
+    Directory, free_addresses, herd, signal, spawn, start, start_named, wait,
+};
 use crate::support::{Client, report};
 
 #[track_caller]
@@ -115,6 +117,14 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
         "",
         "from 1 to 256",
     );
+    for limit in ["0", "-1", "none"] {
+        check(
+            &run(&["serve", "Ball", "--places-calls-per-minute", limit]),
+            2,
+            "",
+            "greater than 0, or unlimited",
+        );
+    }
     check(
         &run(&["serve", "Ball", "--places-url", "http://x/"]),
         2,
@@ -241,6 +251,69 @@ fn lines_in_and_out_are_not_logged_at_warn() {
     signal(&server, "TERM");
     assert_eq!(wait(&mut server), Some(0));
     assert_eq!(log(&directory.0), "");
+}
+
+#[test]
+fn billed_calls_have_a_limit_and_a_key_in_clear_text_gives_a_warning() {
+    let far = ["--places-url", "http://192.0.2.1/token/places"];
+    let secret = "not-a-real-key";
+    for (provider, flags, limit, warned) in [
+        ("google", &[][..], "10, each is billed", false),
+        ("google-legacy", &far[..], "10, each is billed", true),
+        (
+            "google",
+            &["--places-calls-per-minute", "unlimited"],
+            "unlimited, each",
+            false,
+        ),
+        (
+            "google",
+            &["--places-calls-per-minute=3"],
+            "3, each is billed",
+            false,
+        ),
+        (
+            "google",
+            &["--places-url", "http://127.0.0.1:1/"],
+            "10, each is billed",
+            false,
+        ),
+        (
+            "google",
+            &["--places-url", "https://192.0.2.1/"],
+            "10, each is billed",
+            false,
+        ),
+        ("overpass", &far, "unlimited\n", false),
+    ] {
+        let directory = Directory::new("billed");
+        let [client, peer] = free_addresses();
+        directory.servers(&format!("Alone {client} {peer}\n"));
+        let mut command = herd(&directory, &["serve", "Alone", "--places", provider]);
+        command.args(flags).env("GOOGLE_PLACES_API_KEY", secret);
+        command.stderr(std::process::Stdio::piped());
+        let (mut server, _) = spawn(command);
+        signal(&server, "TERM");
+        assert_eq!(wait(&mut server), Some(0));
+        let mut notices = String::new();
+        let mut stderr = server.0.stderr.take().unwrap();
+        std::io::Read::read_to_string(&mut stderr, &mut notices).unwrap();
+        let log = log(&directory.0);
+        let case = format!("{provider} {flags:?}: {log} {notices}");
+        assert!(
+            log.contains(&format!("places: calls per minute: {limit}")),
+            "{case}"
+        );
+        let warning = "--places-url is plain http: the API key";
+        assert_eq!(log.contains(warning), warned, "{case}");
+        assert_eq!(notices.contains(warning), warned, "{case}");
+        // Neither the key nor the URL, which may contain a secret too.
+        assert!(
+            !case.replace(&format!("{flags:?}"), "").contains("token"),
+            "{case}"
+        );
+        assert!(!case.contains(secret), "{case}");
+    }
 }
 
 #[test]
