@@ -521,10 +521,15 @@ impl ServeArguments {
 /// Reads the key for Google. It is in the environment because flags are visible to every user of
 /// the machine.
 fn api_key() -> Result<ApiKey, String> {
-    let text = std::env::var(KEY_VARIABLE).unwrap_or_default();
-    ApiKey::new(&text).ok_or_else(|| {
-        format!(
+    let text = std::env::var_os(KEY_VARIABLE).unwrap_or_default();
+    if text.to_string_lossy().trim().is_empty() {
+        return Err(format!(
             "{KEY_VARIABLE} is not set: --places google and google-legacy need an API key there, in the environment"
+        ));
+    }
+    text.to_str().and_then(ApiKey::new).ok_or_else(|| {
+        format!(
+            "{KEY_VARIABLE} is not a key: it has white space, a line break or other characters that no key has"
         )
     })
 }

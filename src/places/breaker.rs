@@ -39,9 +39,14 @@ impl CallGate {
         }
     }
 
+    /// Returns whether the breaker allows a call, which is not admitted by that.
+    pub(super) fn check(&self, now: Instant) -> Result<(), Refusal> {
+        self.breaker.check(now).map_err(Refusal::Suspended)
+    }
+
     /// Admits a call. A refused one is no trial of the breaker and counts for no minute.
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), Refusal> {
-        self.breaker.check(now).map_err(Refusal::Suspended)?;
+        self.check(now)?;
         if let Some(limit) = &mut self.limit {
             limit.admit(now).map_err(Refusal::LimitReached)?;
         }

@@ -224,6 +224,36 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_not_json_are_not_passed_on() {
+        for name in [
+            &b"a\nb"[..],
+            b"a\0b",
+            b"\x1b[2J",
+            b"\xff",
+            b"\xc3",
+            b"\\x41",
+            b"a\"b",
+        ] {
+            for (before, after) in [
+                (
+                    r#"{"status": "OK", "results": [{"geometry": {"location": {"lat": 34.0689, "lng": -118.4451}}, "name": ""#,
+                    r#""}]}"#,
+                ),
+                (r#"{"status": "OK", "html_attributions": [""#, r#""]}"#),
+            ] {
+                let body = [before.as_bytes(), name, after.as_bytes()].concat();
+                let response = Response { status: 200, body };
+                let answer = read_answer(&response, &Request::of(CAMPUS, "10", 20), &key());
+                assert_eq!(
+                    answer,
+                    Err(Failure::Malformed("it is not JSON")),
+                    "{name:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn credits_and_messages_are_passed_on() {
         let body = r#"{"html_attributions": ["A",
 

@@ -137,24 +137,29 @@ impl Remote {
             }
             in_flight.insert(request.clone(), vec![on_answer]);
         }
-        let job = Job {
-            request: request.clone(),
-            deadline: Instant::now() + TIMEOUT,
-        };
-        let queue = self.queue.lock();
-        let rejected = match &*queue {
-            Some(queue) => queue.try_send(job).is_err().then(|| {
-                Failure::Quota(
-                    "Too many searches are waiting for the places provider. Try again in a moment."
-                        .to_owned(),
-                )
-            }),
-            None => Some(Failure::Stopped),
-        };
-        drop(queue);
-        if let Some(failure) = rejected {
+        if let Err(failure) = self.enqueue(&request) {
             self.shared.complete(&request, Err(failure));
         }
+    }
+
+    /// Queues a request for the threads, unless it would be refused there: while the breaker is
+    /// open, threads may still wait for calls of before, and nothing has to wait for them.
+    fn enqueue(&self, request: &Request) -> Result<(), Failure> {
+        let now = Instant::now();
+        let job = Job {
+            request: request.clone(),
+            deadline: now + TIMEOUT,
+        };
+        let queue = self.queue.lock();
+        let queue = queue.as_ref().ok_or(Failure::Stopped)?;
+        let allowed = self.shared.gate.lock().check(now);
+        allowed.map_err(|refusal| self.shared.refuse(refusal, now))?;
+        queue.try_send(job).map_err(|_| {
+            Failure::Quota(
+                "Too many searches are waiting for the places provider. Try again in a moment."
+                    .to_owned(),
+            )
+        })
     }
 
     /// Returns the number of descriptors that the calls take at most: each thread has a connection
@@ -262,5 +267,111 @@ impl Shared {
                 ))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::unbounded;
+
+    /// An upstream that takes the result of each call from a channel. Without one it panics.
+    #[derive(Debug)]
+    struct Scripted {
+        calls: Sender<()>,
+        results: Receiver<Result<Vec<u8>, Failure>>,
+    }
+
+    impl Upstream for Scripted {
+        fn fetch(&self, _: &Request, _: Duration) -> Result<Vec<u8>, Failure> {
+            self.calls.send(()).unwrap();
+            self.results.recv().expect("a result")
+        }
+
+        fn abort(&self) {}
+
+        fn may_cache(&self) -> bool {
+            true
+        }
+    }
+
+    struct Fixture {
+        remote: Arc<Remote>,
+        calls: Receiver<()>,
+        results: Option<Sender<Result<Vec<u8>, Failure>>>,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let ((called, calls), (result, results)) = (unbounded(), unbounded());
+            let upstream = Scripted {
+                calls: called,
+                results,
+            };
+            let settings = Settings {
+                workers: 1,
+                calls_per_minute: None,
+            };
+            Fixture {
+                remote: Remote::start(Box::new(upstream), settings).unwrap(),
+                calls,
+                results: Some(result),
+            }
+        }
+
+        /// Starts a search; the bound tells it from others. Returns where its answer arrives.
+        fn search(&self, bound: u8) -> Receiver<String> {
+            let (answer, answered) = unbounded();
+            let on_answer = move |text: &[u8]| {
+                let _ = answer.send(String::from_utf8(text.to_vec()).unwrap());
+            };
+            let request = Request::of("+1+2", "10", bound);
+            self.remote.search(request, Box::new(on_answer));
+            answered
+        }
+    }
+
+    #[track_caller]
+    fn received<T>(answered: &Receiver<T>) -> T {
+        answered.recv_timeout(Duration::from_secs(5)).unwrap()
+    }
+
+    #[test]
+    fn while_the_breaker_is_open_nothing_waits_for_a_thread() {
+        let fixture = Fixture::new();
+        let slow = fixture.search(1);
+        received(&fixture.calls);
+        // Twenty others have failed meanwhile.
+        for _ in 0..20 {
+            let mut gate = fixture.remote.shared.gate.lock();
+            gate.report(true, Instant::now());
+        }
+        // The only thread is in a call.
+        let answer = fixture.search(2).try_recv().unwrap();
+        assert!(answer.contains("calls to it are suspended"), "{answer}");
+        let result = fixture.results.as_ref().unwrap();
+        result.send(Ok(b"{}".to_vec())).unwrap();
+        assert_eq!(received(&slow), "{}");
+        // A cached answer needs no call, and so no breaker.
+        assert_eq!(fixture.search(1).try_recv().unwrap(), "{}");
+        assert!(fixture.calls.is_empty());
+        fixture.remote.stop();
+    }
+
+    #[test]
+    fn a_call_that_panics_is_a_failure_of_the_provider() {
+        let mut fixture = Fixture::new();
+        fixture.results.take();
+        for bound in 1..=20 {
+            let answer = received(&fixture.search(bound));
+            assert!(
+                answer.contains("internal error while handling it"),
+                "{answer}"
+            );
+        }
+        let answer = received(&fixture.search(1));
+        assert!(answer.contains("suspended"), "{answer}");
+        assert_eq!(fixture.calls.len(), 20);
+        fixture.remote.stop();
     }
 }

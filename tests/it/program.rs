@@ -105,6 +105,11 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
             "GOOGLE_PLACES_API_KEY is not set",
         );
     }
+    let mut two_lines = herd(&directory, &["serve", "Ball", "--places", "google"]);
+    two_lines.env("GOOGLE_PLACES_API_KEY", "first\nsecond");
+    let output = two_lines.output().unwrap();
+    check(&output, 2, "", "GOOGLE_PLACES_API_KEY is not a key: it has");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("first"));
     check(
         &run(&["serve", "Ball", "--places", "yellow-pages"]),
         2,
