@@ -25,7 +25,6 @@ use log::LevelFilter;
 use simplelog::{CombinedLogger, ConfigBuilder, LevelPadding, SharedLogger, WriteLogger};
 
 use crate::exit;
-use crate::model::printable::PrintableText;
 use crate::thread::{self, Stop, Stopper};
 use file::{FILE_BYTES, RotatingFile};
 use line::LineWriter;
@@ -137,7 +136,8 @@ pub fn log_panics() {
             .map(ToString::to_string)
             .unwrap_or_default();
         // It may quote bytes from outside.
-        let message = PrintableText(panic.payload_as_str().unwrap_or("no message"));
+        let message =
+            crate::model::text::PrintableText(panic.payload_as_str().unwrap_or("no message"));
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         log::error!("panic in thread {thread} at {location}: {message}");

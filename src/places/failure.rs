@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::answer::PlacesStatus;
 use super::key::ApiKey;
-use crate::model::printable::PrintableText;
+use crate::model::text::PrintableText;
 
 /// Maximum number of characters of a text from outside, escaped; the rest is cut off.
 const MAX_QUOTED_CHARS: usize = 400;

@@ -7,9 +7,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use crate::support::process::{
-    Directory, free_addresses, herd, signal, spawn, start, start_named, wait,
-};
+use crate::support::process::{Directory, free_addresses, herd, signal, start, start_named, wait};
 use crate::support::{Client, report};
 
 #[track_caller]
@@ -297,7 +295,7 @@ fn billed_calls_have_a_limit_and_a_key_in_clear_text_gives_a_warning() {
         let mut command = herd(&directory, &["serve", "Alone", "--places", provider]);
         command.args(flags).env("GOOGLE_PLACES_API_KEY", secret);
         command.stderr(std::process::Stdio::piped());
-        let (mut server, _) = spawn(command);
+        let (mut server, _) = crate::support::process::spawn(command);
         signal(&server, "TERM");
         assert_eq!(wait(&mut server), Some(0));
         let mut notices = String::new();
