@@ -17,9 +17,8 @@ Usage: ./test.sh [--yes] [PART] [-- FLAG...]
 
 Parts:
   all        format, lints, unit, property and integration tests, transcripts, faults in their short
-             form, 200 seeds of the simulation, docs, the scenario, and the recipes of docs/recipes.md
-             (the default)
-  quick      all without the scenario and the recipes
+             form, 200 seeds of the simulation, docs, and the scenario (the default)
+  quick      all without the scenario
   scenario   only the scenario: a herd started with run.sh and driven by real telnet clients
   --faults   only the faults, in their long form: servers killed a hundred times, disks that are full,
              fail or are slow, partitions, slow links, wrong clocks, and malicious clients. Runs one
