@@ -3,10 +3,19 @@
 # shows their warnings and errors, and stops them. Needs Linux: the owner of a process id is read
 # from /proc. ./run.sh --help has the rest; tests/servers.sh has the processes and their files.
 
+# shellcheck disable=SC2317 # Functions that are called by their names look unreachable.
+# `sh run.sh` comes here too, and only bash understands the rest.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set +o posix
 set -u
+[[ ${BASH_SOURCE[0]} == "$0" ]] || {
+    printf 'run.sh: run it, do not source it: ./run.sh\n' >&2
+    return 2
+}
 
+# A link to this script may be anywhere.
 # shellcheck source=tests/servers.sh
-source "$(dirname "${BASH_SOURCE[0]}")/tests/servers.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/tests/servers.sh"
 
 # The command line; without names, a command is for the whole herd.
 command='' names=() whole=false flags=() flags_given=false detach=false
@@ -44,6 +53,8 @@ Options:
                    of run.sh, so relative paths in FLAG start there
 
 `start NAME` and `restart` use the files and flags of the last start, unless they are given again.
+`start` stops the servers too if its terminal or the reader of its output goes away. NAME.pid in the
+state directory has a server's process id, while it runs.
 
 Exit codes: 0 success, 1 failure, 2 bad usage or bad configuration.
 TEXT
@@ -56,19 +67,23 @@ stop() {
     take_lock
     if ! $whole; then
         load_settings
-        read_servers
+        check_running_names
     fi
     stop_servers "${names[@]}" || return 1
-    ((${#stopped[@]} > 0)) || echo "no server is running"
+    ((${#stopped[@]} > 0)) || say "no server is running"
 }
 
 status() {
-    local name process state result=0
+    local name process state line result=0
     load_settings
-    read_servers
     if $whole; then
+        # With a faulty file, what runs is still shown.
+        read_servers --no-lookup || result=$?
         find_unlisted
         names=("${listed[@]}" "${unlisted[@]}")
+    else
+        check_running_names
+        ((${#listed[@]} > 0)) || read_servers --no-lookup || result=$?
     fi
     for name in "${names[@]}"; do
         if find_server "$name"; then
@@ -81,20 +96,22 @@ status() {
         fi
         if [[ $state != up ]]; then
             clients=${listed_clients[$name]:-?} peers=${listed_peers[$name]:-?}
-            result=1
+            ((result > 0)) || result=1
         fi
-        printf '%-5s %-10s %-14s clients %s, peers %s\n' "$state" "$name" "$process" "$clients" "$peers"
+        printf -v line '%-5s %-10s %-14s clients %s, peers %s' "$state" "$name" "$process" "$clients" "$peers"
+        say "$line"
     done
     return "$result"
 }
 
 reload() {
     load_settings
-    read_servers
     if $whole; then
         find_running
         names=("${running[@]}")
         ((${#names[@]} > 0)) || die 1 "no server is running"
+    else
+        check_running_names
     fi
     reload_servers "${names[@]}"
 }
@@ -103,30 +120,44 @@ reload() {
 
 # Builds the release and sets `herd` to the program's path.
 build() {
-    local directory
+    local target artifacts hint=''
+    target=$(target_dir)
+    [[ -e $target ]] || target=$root
+    if [[ ! -w $target ]]; then
+        if [[ $command != build ]] && find_program; then
+            complain "no permission to build in $target; using $herd as it is"
+            return
+        fi
+        hint=": no permission to write in $target; to build elsewhere: CARGO_TARGET_DIR=DIR ./run.sh"
+    fi
     need_toolchain || exit 1
-    (cd "$root" && cargo build --release --locked) || die 1 "the build failed"
-    directory=$(cd "$root" && cargo metadata --format-version 1 --no-deps --locked |
-        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    herd=$directory/release/herd
-    [[ -x $herd ]] || die 1 "the build left no program at $herd"
+    artifacts=$(cd "$root" && cargo build --release --locked --message-format json-render-diagnostics) ||
+        die 1 "the build failed$hint"
+    herd=$(sed -n 's/.*"executable":"\([^"]*\/herd\)".*/\1/p' <<<"$artifacts")
+    [[ -x $herd ]] || die 1 "the build left no program"
 }
 
 # Builds, checks the configuration, and takes the lock.
 prepare() {
-    local checked
+    local warning name
     load_settings
+    # A name that is not in the file is refused at once if the last build can read it.
+    if ! $whole && find_program && read_servers --no-lookup 2>/dev/null; then
+        check_names
+    fi
     build
-    checked=$("$herd" check --servers "$servers") || exit 2
-    # A partitioned herd is allowed, but hardly intended.
-    grep '^warning: ' <<<"$checked" >&2
+    read_servers || exit
+    for warning in "${warnings[@]}"; do
+        printf 'warning: %s\n' "$warning" >&2
+    done
     # Servers that are named later may be started from another directory.
     servers=$(absolute "$servers") log_dir=$(absolute "$log_dir") data_dir=$(absolute "$data_dir")
-    read_servers
+    check_names
     take_lock
-    trap 'signal=INT' INT
-    trap 'signal=TERM' TERM
-    trap 'signal=HUP' HUP
+    for name in INT TERM HUP QUIT; do
+        # shellcheck disable=SC2064 # The name is needed now.
+        trap "signal=$name" "$name"
+    done
     # The servers' current directory must not depend on the user's.
     cd "$root" || exit 1
 }
@@ -144,7 +175,7 @@ launch() {
         stop_servers "$@"
         return "$code"
     }
-    printf 'ready in %s s: %s\n' "$(seconds_since "$since")" "$*"
+    say "ready in $(seconds_since "$since") s: $*"
 }
 
 start() {
@@ -163,31 +194,34 @@ start() {
     introduce
     free_lock
     $detach && return 0
-    echo "Ctrl-C stops $($whole && echo all || echo "${names[*]}")."
+    say "Ctrl-C stops $($whole && echo all || echo "${names[*]}")."
     watch_servers "${names[@]}" || result=1
-    [[ -n $signal ]] || return "$result"
-    echo "stopping"
-    take_lock
-    stop_servers "${names[@]}" && return "$result"
+    if [[ -n $signal ]]; then
+        say "stopping"
+        take_lock
+        stop_servers "${names[@]}" || result=1
+    fi
+    unfollow
+    return "$result"
 }
 
 # Prints the servers' addresses and lines to paste into telnet.
 introduce() {
-    local name host
+    local name host line
     for name in "${names[@]}"; do
         find_addresses "$name"
-        printf '  %-8s  clients %s, peers %s\n' "$name" "$clients" "$peers"
+        printf -v line '  %-8s  clients %s, peers %s' "$name" "$clients" "$peers"
+        say "$line"
     done
     host=${clients%:*}
     host=${host#[} host=${host%]}
-    cat <<TEXT
-Logs: $log_dir/NAME.log
+    say "Logs: $log_dir/NAME.log
+Records: $data_dir/NAME
 To try it:
   telnet $host ${clients##*:}
 and paste
   IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 $EPOCHREALTIME
-  WHATSAT kiwi.cs.ucla.edu 10 5
-TEXT
+  WHATSAT kiwi.cs.ucla.edu 10 5"
 }
 
 restart() {
@@ -225,7 +259,7 @@ absolute() {
 }
 
 main() {
-    local words=() variable
+    local words=() variable word result
     while (($# > 0)); do
         case $1 in
             --servers=* | --log-dir=* | --data-dir=* | --state-dir=*)
@@ -254,15 +288,30 @@ main() {
         esac
         shift
     done
-    command=${words[0]:-start} names=("${words[@]:1}")
+    command=${words[0]:-start}
+    for word in "${words[@]:1}"; do
+        # A name that is given twice is one server.
+        [[ " ${names[*]} " == *" $word "* ]] || names+=("$word")
+    done
     ((${#names[@]} > 0)) || whole=true
     [[ $command =~ ^(start|stop|status|restart|reload|build)$ ]] ||
-        die 2 "there is no command $command; see ./run.sh --help"
+        die 2 "there is no command $command; the commands are start, stop, status, restart, reload and build" \
+            "(a server's name goes behind one: ./run.sh start $command); see ./run.sh --help"
     [[ -r /proc/self/stat ]] || die 1 "Linux is needed: the owner of a process id is read from /proc"
     have setsid || die 1 "setsid is missing; install the package util-linux"
     have flock || die 1 "flock is missing; install the package util-linux"
     state_dir=$(absolute "${state_dir:-$root/run}")
+    # A reader of the output that goes away must not end this script before it has stopped its servers:
+    # with a handler, writing fails instead. Programs that are started here have the default again.
+    trap : PIPE
     "$command"
+    result=$?
+    if $output_lost && ! reader_is_gone; then
+        complain "standard output can't be written; what was to be there is missing"
+        ((result > 0)) || result=1
+    fi
+    return "$result"
 }
 
 main "$@"
+exit

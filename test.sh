@@ -3,10 +3,18 @@
 # ./test.sh --help has the rest.
 
 # shellcheck disable=SC2317 # Functions that `step` calls by name look unreachable.
+# `sh test.sh` comes here too, and only bash understands the rest.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set +o posix
 set -u
+[[ ${BASH_SOURCE[0]} == "$0" ]] || {
+    printf 'test.sh: run it, do not source it: ./test.sh\n' >&2
+    return 2
+}
 
+# A link to this script may be anywhere.
 # shellcheck source=tests/tools.sh
-source "$(dirname "${BASH_SOURCE[0]}")/tests/tools.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/tests/tools.sh"
 cd "$root" || exit 1
 # shellcheck source=tests/check.sh
 source tests/check.sh
@@ -17,9 +25,10 @@ Usage: ./test.sh [--yes] [PART] [-- FLAG...]
 
 Parts:
   all        format, lints, unit, property and integration tests, transcripts, faults in their short
-             form, 200 seeds of the simulation, docs, and the scenario (the default)
-  quick      all without the scenario
-  scenario   only the scenario: a herd started with run.sh and driven by real telnet clients
+             form, 200 seeds of the simulation, docs, and the scripts (the default)
+  quick      all without the scripts
+  scenario   only the scripts: run.sh called in unusual ways, and the scenario, a herd started with
+             run.sh and driven by real telnet clients
   --faults   only the faults, in their long form: servers killed a hundred times, disks that are full,
              fail or are slow, partitions, slow links, wrong clocks, and malicious clients. Runs one
              test at a time with the optimized program, and prints the measured figures; about
@@ -193,21 +202,28 @@ slow() {
 }
 
 scenario() {
-    if ! need_package telnet 'telnet is missing; the scenario needs it'; then
-        fail 'scenario' 'telnet is missing'
-        return
-    fi
     step './run.sh build' ./run.sh build
+    part tests/shells.sh
+    if need_package telnet 'telnet is missing; the scenario needs it'; then
+        part tests/scenario.sh "${flags[@]}"
+    else
+        fail 'scenario' 'telnet is missing'
+    fi
+}
+
+# part SCRIPT [FLAG...]: runs checks that print and count themselves.
+part() {
     local counts=$work/counts more_passed more_failed more_skipped since
     since=$(now_us)
-    CHECK_COUNTS=$counts tests/scenario.sh "${flags[@]}"
+    rm -f "$counts"
+    CHECK_COUNTS=$counts "$@"
     if read -r more_passed more_failed more_skipped 2>/dev/null <"$counts"; then
         passed=$((passed + more_passed))
         failed=$((failed + more_failed))
         skipped=$((skipped + more_skipped))
-        echo "      the scenario took $(seconds_since "$since") s"
+        echo "      $1 took $(seconds_since "$since") s"
     else
-        fail 'the scenario runs to its end' 'it printed no counts'
+        fail "$1 runs to its end" 'it printed no counts'
     fi
 }
 
@@ -233,7 +249,7 @@ run_checks() {
         esac
         shift
     done
-    work=$(mktemp -d)
+    work=$(mktemp -d) || die 1 'cannot make a temporary directory (see TMPDIR)'
     # shellcheck disable=SC2064 # The name is needed now; later the variable is gone.
     trap "rm -rf '$work'" EXIT
     if ! need_toolchain; then
@@ -247,6 +263,7 @@ run_checks() {
             all)
                 quick
                 scenario
+                step 'recipes of docs/recipes.md, with clients that report meanwhile' tests/recipes.sh
                 ;;
         esac
     fi

@@ -3,11 +3,14 @@
 # the transcripts, measures, draws the charts and writes the record. bench/run.sh --help has the
 # rest.
 
+# `sh run.sh` comes here too, and only bash understands the rest.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set +o posix
 set -u
 
 # Where tools are looked for, and how missing ones get installed.
 # shellcheck source=tests/tools.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../tests/tools.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../tests/tools.sh"
 cd "$root" || exit 1
 
 usage() {

@@ -1,7 +1,13 @@
 //! The command line: converts raw flags to a checked configuration, or to an error for the user.
 //!
 //! The types here hold the flags as `argh` reads them; their doc comments are the text of `--help`.
-//! Defaults and bounds come from the modules that use the values.
+//! Defaults and bounds come from the modules that use the values. `check` and `key` are the commands of
+//! those names, `places` has the flags about places, and `hint` says what a misspelt word may have been meant for.
+
+mod check;
+mod hint;
+mod key;
+mod places;
 
 use std::error::Error;
 use std::io;
@@ -10,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use argh::{EarlyExit, FromArgValue, FromArgs};
-use herd::config::keys::{KeyError, KeyErrorKind, KeyFile, Rotation};
+use check::CheckArguments;
+use herd::config::keys::{KeyError, KeyErrorKind, KeyFile};
 use herd::config::topology::Topology;
 use herd::config::{
     Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
@@ -18,23 +25,14 @@ use herd::config::{
 };
 use herd::disk::Readers;
 use herd::logging;
-use herd::places::Places;
-use herd::places::atlas::Atlas;
-use herd::places::google::Google;
-use herd::places::google_legacy::GoogleLegacy;
-use herd::places::http::Options;
-use herd::places::key::ApiKey;
-use herd::places::overpass::Overpass;
-use herd::places::remote::{DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS, Remote, Settings};
-use herd::places::upstream::Upstream;
+use herd::places::remote::{DEFAULT_PLACES_WORKERS, MAX_PLACES_WORKERS};
 use herd::status::Survey;
+use key::KeyArguments;
 use log::LevelFilter;
+use places::{CallLimit, Provider};
 
 /// Default name of the key file.
 const KEY_FILE: &str = "herd.key";
-
-/// Environment variable with the API key for Google's services.
-const KEY_VARIABLE: &str = "GOOGLE_PLACES_API_KEY";
 
 /// An application server herd: equal servers that keep the latest location of every client, flood
 /// it to each other, and list the places near a client.
@@ -153,9 +151,10 @@ pub(crate) struct ServeArguments {
     )]
     places_workers: usize,
 
-    /// maximum number of calls to the places provider in a minute (default: no limit)
-    #[argh(option, arg_name = "N", from_str_fn(positive))]
-    places_calls_per_minute: Option<usize>,
+    /// maximum number of calls to the places provider in a minute, or unlimited (default: 10 for
+    /// google and google-legacy, which bill each call, unlimited for overpass)
+    #[argh(option, arg_name = "N|unlimited")]
+    places_calls_per_minute: Option<CallLimit>,
 
     /// local address on which to bind this server's two ports, instead of those in the servers file
     #[argh(option, arg_name = "IP")]
@@ -203,15 +202,6 @@ pub(crate) struct ServeArguments {
     /// comes back are logged at every level
     #[argh(option, arg_name = "error|warn|info|debug", default = "LogLevel::Info")]
     log_level: LogLevel,
-}
-
-/// Check servers.txt and print its servers.
-#[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "check", help_triggers("-h", "--help"))]
-pub(crate) struct CheckArguments {
-    /// file to check (default: servers.txt)
-    #[argh(option, arg_name = "FILE", default = "PathBuf::from(\"servers.txt\")")]
-    servers: PathBuf,
 }
 
 /// Print the status of every server: its records, its links, and whether all servers hold the same.
@@ -286,77 +276,6 @@ fn key_file(named: Option<&Path>, servers: &Path) -> PathBuf {
     }
 }
 
-/// Create or change the key by which the servers of a herd identify each other. All of them need
-/// the same file, which only its owner may read (mode 600).
-#[derive(Debug, FromArgs)]
-#[argh(
-    subcommand,
-    name = "key",
-    help_triggers("-h", "--help"),
-    note = "To change the key of a running herd, do this three times: {command_name} rotate; copy
-the file to every server; send each SIGHUP, or restart them one after another. The first time
-adds the new key, the second uses it, the third removes the old one. No link is refused meanwhile,
-as long as every server has read one file before the next is created."
-)]
-pub(crate) struct KeyArguments {
-    #[argh(subcommand)]
-    subcommand: KeySubcommand,
-}
-
-/// The subcommands of `herd key`.
-#[derive(Debug, FromArgs)]
-#[argh(subcommand)]
-enum KeySubcommand {
-    New(KeyNewArguments),
-    Rotate(KeyRotateArguments),
-}
-
-/// Create a key file for a new herd; an existing file is left as it is.
-#[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "new", help_triggers("-h", "--help"))]
-struct KeyNewArguments {
-    /// file to create (default: herd.key)
-    #[argh(option, arg_name = "FILE", default = "PathBuf::from(KEY_FILE)")]
-    key_file: PathBuf,
-}
-
-/// Take the next of the three steps that change the key of a running herd.
-#[derive(Debug, FromArgs)]
-#[argh(subcommand, name = "rotate", help_triggers("-h", "--help"))]
-struct KeyRotateArguments {
-    /// file to change (default: herd.key)
-    #[argh(option, arg_name = "FILE", default = "PathBuf::from(KEY_FILE)")]
-    key_file: PathBuf,
-}
-
-impl KeyArguments {
-    /// Creates or rotates the key, and returns a text that says what to do next.
-    pub(crate) fn run(&self) -> Result<String, KeyError> {
-        let (path, next) = match &self.subcommand {
-            KeySubcommand::New(KeyNewArguments { key_file }) => {
-                KeyFile::create(key_file)?;
-                let next = "a key for a new herd. Copy it to every server's machine, mode 600";
-                (key_file, next)
-            }
-            KeySubcommand::Rotate(KeyRotateArguments { key_file }) => {
-                let next = match KeyFile::rotate(key_file)? {
-                    Rotation::NextAccepted(_) => {
-                        "step 1 of 3: a new key is accepted beside the old one. Copy the file to all servers and send them SIGHUP, then run herd key rotate again"
-                    }
-                    Rotation::PreviousAccepted(_) => {
-                        "step 2 of 3: the new key is used, the old one still accepted. Copy the file to all servers and send them SIGHUP, then run herd key rotate again"
-                    }
-                    Rotation::Idle => {
-                        "step 3 of 3: the old key is removed. Copy the file to all servers and send them SIGHUP"
-                    }
-                };
-                (key_file, next)
-            }
-        };
-        Ok(format!("{}: {next}\n", path.display()))
-    }
-}
-
 /// Parses the command line. Exits early with the help that was requested, or with the reason why
 /// the command line is invalid.
 pub(crate) fn parse(
@@ -376,10 +295,40 @@ pub(crate) fn parse(
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    Arguments::from_args(&["herd"], &words)
+    let mut arguments =
+        Arguments::from_args(&["herd"], &words).map_err(|exit| match exit.status {
+            Ok(()) => exit,
+            Err(()) => hint::complete(&exit.output, &words).into(),
+        })?;
+    if let Some(Subcommand::Serve(serve)) = &mut arguments.subcommand {
+        serve.make_absolute();
+    }
+    Ok(arguments)
 }
 
 impl ServeArguments {
+    /// Makes all paths absolute: what a server says of them is read elsewhere and later, and a server
+    /// that was started in the wrong directory shows it.
+    fn make_absolute(&mut self) {
+        let optional = self.key_file.iter_mut().chain(&mut self.log_dir);
+        for path in [&mut self.servers, &mut self.data_dir]
+            .into_iter()
+            .chain(optional)
+        {
+            *path = absolute(path);
+        }
+    }
+
+    /// Returns the server's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the file that lists the servers.
+    pub(crate) fn servers(&self) -> &Path {
+        &self.servers
+    }
+
     /// Reads the servers file and the key file again. A key file that is missing now is not
     /// created: the running servers use another one.
     pub(crate) fn read_again(&self) -> Result<(Topology, KeyFile), Box<dyn Error>> {
@@ -396,8 +345,9 @@ impl ServeArguments {
         Ok((topology, keys))
     }
 
-    /// Returns the checked configuration.
-    pub(crate) fn config(&self) -> Result<Config, Box<dyn Error>> {
+    /// Returns the checked configuration, and what this start makes new: a key, an empty data folder.
+    /// That is as it should be at a first start only, so the user is to see it.
+    pub(crate) fn config(&self) -> Result<(Config, Vec<String>), Box<dyn Error>> {
         let topology = Topology::load(&self.servers)?;
         let Some(server) = topology.server(&self.name) else {
             let names: Vec<_> = topology
@@ -412,12 +362,20 @@ impl ServeArguments {
             return Err("--pool shared needs Linux; use --pool dedicated".into());
         }
         let path = key_file(self.key_file.as_deref(), &self.servers);
-        let keys = if topology.is_on_one_machine() {
+        let (keys, is_new) = if topology.is_on_one_machine() {
             KeyFile::load_or_create(&path)?
         } else {
-            existing_key(&path)?
+            (existing_key(&path)?, false)
         };
-        Ok(Config {
+        let mut news = Vec::new();
+        if is_new {
+            news.push(format!(
+                "created a new key file {}, for a new herd",
+                path.display()
+            ));
+        }
+        news.extend(new_folder(&self.data_dir.join(&self.name)));
+        let config = Config {
             server: server.clone(),
             keys,
             bind: self.bind,
@@ -433,7 +391,24 @@ impl ServeArguments {
             readers: self.readers(),
             digest_interval: DEFAULT_DIGEST_INTERVAL,
             topology,
-        })
+        };
+        Ok((config, news))
+    }
+}
+
+/// Says that a server's data folder is new, if it is.
+fn new_folder(folder: &Path) -> Option<String> {
+    let path = folder.display();
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries
+            .next()
+            .is_none()
+            .then(|| format!("the data folder {path} was empty: no records yet")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(format!("created a new data folder {path}: no records yet"))
+        }
+        // The journal will say more.
+        Err(_) => None,
     }
 }
 
@@ -443,14 +418,7 @@ fn existing_key(path: &Path) -> Result<KeyFile, Box<dyn Error>> {
         Err(KeyError {
             path,
             kind: KeyErrorKind::Missing,
-        }) => {
-            let path = path.display();
-            Err(format!(
-                "{path}: there is no such file, and no key is created for a herd whose addresses are not all \
-                 loopback: run herd key new --key-file {path} on one machine, and copy the file to the others, mode 600"
-            )
-            .into())
-        }
+        }) => Err(missing_key(&path).into()),
         loaded => Ok(loaded?),
     }
 }
@@ -466,6 +434,22 @@ fn dash(text: &str) -> Result<Stdout, String> {
     }
 }
 
+/// Says how a herd on several machines comes to the key file that is missing.
+fn missing_key(path: &Path) -> String {
+    let path = absolute(path);
+    let path = path.display();
+    format!(
+        "{path}: there is no such file, and no key is created for a herd whose addresses are not all loopback: \
+         run herd key new --key-file {path} on one machine, and copy the file to the others, mode 600"
+    )
+}
+
+/// Makes a path independent of the current directory, for a message that is read elsewhere.
+fn absolute(path: &Path) -> PathBuf {
+    // It fails for an empty path, or without a current directory.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Levels of the log.
 #[derive(Clone, Copy, Debug, FromArgValue)]
 enum LogLevel {
@@ -473,16 +457,6 @@ enum LogLevel {
     Warn,
     Info,
     Debug,
-}
-
-/// Providers of nearby places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromArgValue)]
-enum Provider {
-    Atlas,
-    Google,
-    #[argh(name = "google-legacy")]
-    GoogleLegacy,
-    Overpass,
 }
 
 impl ServeArguments {
@@ -494,7 +468,7 @@ impl ServeArguments {
             }
             (Some(Stdout), None) => None,
             (None, Some(folder)) => Some(folder.clone()),
-            (None, None) => Some(PathBuf::from("logs")),
+            (None, None) => Some(absolute(Path::new("logs"))),
         };
         Ok(logging::Settings {
             name: self.name.clone(),
@@ -517,73 +491,6 @@ impl ServeArguments {
         } else {
             Readers::Owner
         }
-    }
-
-    /// Returns the places provider on the network that the flags name; `None` for the atlas.
-    pub(crate) fn upstream(&self) -> Result<Option<Box<dyn Upstream>>, Box<dyn Error>> {
-        let options = Options {
-            url: self.places_url.clone(),
-            roots: None,
-        };
-        Ok(Some(match self.places {
-            Provider::Atlas if self.places_url.is_some() => {
-                return Err("--places-url cannot be used with --places atlas".into());
-            }
-            Provider::Atlas => return Ok(None),
-            Provider::Google => Box::new(Google::new(api_key()?, &options)?),
-            Provider::GoogleLegacy => Box::new(GoogleLegacy::new(api_key()?, &options)?),
-            Provider::Overpass => Box::new(Overpass::new(&options)?),
-        }))
-    }
-
-    /// Returns the source of nearby places; starts the threads that call an upstream.
-    pub(crate) fn places(&self, upstream: Option<Box<dyn Upstream>>) -> io::Result<Places> {
-        let Some(upstream) = upstream else {
-            return Ok(Places::Atlas(Atlas));
-        };
-        let calls = self.places_calls_per_minute;
-        let settings = Settings {
-            workers: self.places_workers,
-            calls_per_minute: calls.map(|calls| u32::try_from(calls).unwrap_or(u32::MAX)),
-        };
-        Remote::start(upstream, settings).map(Places::Remote)
-    }
-}
-
-/// Reads the key for Google. It is in the environment because flags are visible to every user of
-/// the machine.
-fn api_key() -> Result<ApiKey, String> {
-    let text = std::env::var(KEY_VARIABLE).unwrap_or_default();
-    ApiKey::new(&text).ok_or_else(|| {
-        format!(
-            "{KEY_VARIABLE} is not set: --places google and google-legacy need an API key there, in the environment"
-        )
-    })
-}
-
-impl CheckArguments {
-    /// Returns the servers of the file as text, with a warning if the topology is partitioned.
-    pub(crate) fn report(&self) -> Result<String, Box<dyn Error>> {
-        let topology = Topology::load(&self.servers)?;
-        let mut report = String::new();
-        for server in topology.servers() {
-            let neighbors = match server.neighbors.len() {
-                0 => "no neighbors".to_owned(),
-                _ => format!("neighbors {}", server.neighbors.join(", ")),
-            };
-            let (name, client, peer) = (&server.name, &server.client, &server.peer);
-            report += &format!("{name}: clients {client}, peers {peer}, {neighbors}\n");
-        }
-        let unreachable = topology.unreachable();
-        if !unreachable.is_empty() {
-            let (first, rest) = (&topology.servers()[0].name, unreachable.join(", "));
-            report += &format!(
-                "warning: servers unreachable from {first}: {rest} (the topology is partitioned)\n"
-            );
-        }
-        let (file, servers) = (self.servers.display(), topology.servers().len());
-        report += &format!("{file}: good, servers: {servers}\n");
-        Ok(report)
     }
 }
 

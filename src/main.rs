@@ -17,11 +17,12 @@ use argh::EarlyExit;
 use cli::{ServeArguments, Subcommand};
 use crossbeam_channel::{Receiver, bounded, never, select, unbounded};
 use herd::config::keys::KeyErrorKind;
+use herd::config::topology::Topology;
 use herd::link::catch_up::Readiness;
 use herd::logging::{EVENT, LogWriter};
 use herd::server::{ReloadError, Server, Sockets};
 use herd::thread::Stop;
-use log::{debug, error, info};
+use log::{debug, error, info, warn};
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
 };
@@ -43,6 +44,9 @@ const IGNORED: [i32; 6] = [SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ]
 /// More of them, which other systems lack.
 #[cfg(target_os = "linux")]
 const IGNORED_ON_LINUX: [i32; 2] = [libc::SIGPWR, libc::SIGSTKFLT];
+
+/// Maximum wait for standard error to take what a start announces.
+const ANNOUNCEMENT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Bytes of stack of the thread that starts the server, as the main thread has.
 const START_STACK_BYTES: usize = 8 << 20;
@@ -127,7 +131,36 @@ fn print(text: &str) -> Result<(), Failure> {
 /// Reads the files that may change while the server runs, and returns a summary of the changes.
 fn reload(serve: &ServeArguments, server: &mut Server) -> Result<String, Box<dyn Error>> {
     let (topology, keys) = serve.read_again()?;
-    Ok(server.reload(&topology, keys)?)
+    let changes = server.reload(&topology, keys)?;
+    warn_of_addresses(serve, &topology, serve.name());
+    Ok(changes)
+}
+
+/// Logs which addresses of this server and its neighbors others will not be able to dial.
+fn warn_of_addresses(serve: &ServeArguments, topology: &Topology, name: &str) {
+    for warning in topology.warnings_for(name) {
+        let (file, line) = (serve.servers().display(), warning.line);
+        warn!("{file}:{line}: {}", warning.message);
+    }
+}
+
+/// Says something to the user that starts the server, whatever the level of the log is. The log has it
+/// too. Standard error may be a pipe that nobody reads, so it has a moment to take it.
+fn announce(name: &str, news: &[String]) {
+    let mut lines = String::new();
+    for text in news {
+        info!(target: EVENT, "{text}");
+        lines += &format!("{name}: {text}\n");
+    }
+    let (done, written) = bounded::<()>(1);
+    let write = move || {
+        // Without standard error, the log still has it.
+        let _ = io::stderr().write_all(lines.as_bytes());
+        drop(done);
+    };
+    if !news.is_empty() && herd::thread::spawn_helper("announce", write).is_ok() {
+        let _ = written.recv_timeout(ANNOUNCEMENT_PATIENCE);
+    }
 }
 
 /// What the main thread waits for.
@@ -155,15 +188,16 @@ impl SignalQueue {
     /// sets; the server starts no other program.
     fn start() -> io::Result<SignalQueue> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        // What a debugger or a sandbox keeps for itself, it does not let through either.
         for signal in IGNORED {
-            signals.add_signal(signal)?;
+            let _ = signals.add_signal(signal);
         }
         #[cfg(target_os = "linux")]
         for signal in IGNORED_ON_LINUX
             .into_iter()
             .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
         {
-            signals.add_signal(signal)?;
+            let _ = signals.add_signal(signal);
         }
         let (queue, received) = unbounded();
         // Not joined: it ends with the process.
@@ -246,7 +280,7 @@ impl SignalQueue {
 }
 
 fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failure> {
-    let config = serve.config().map_err(usage)?;
+    let (config, news) = serve.config().map_err(usage)?;
     let name = config.server.name.clone();
     let of_server = |error: &dyn Display| Failure::Other(format!("{name}: {error}"));
     let upstream = serve.upstream().map_err(usage)?;
@@ -259,6 +293,7 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
     };
     let sockets = bound.map_err(|error| of_server(&error))?;
     *log = Some(herd::logging::start(&log_settings).map_err(|error| of_server(&error))?);
+    warn_of_addresses(serve, &config.topology, &name);
     let places = serve.places(upstream).map_err(|error| of_server(&error))?;
     let start = move || Server::start(&config, sockets, places);
     let Some(started) = signals.during(START_PATIENCE, start)? else {
@@ -266,7 +301,9 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
         return Ok(());
     };
     let mut server = started.map_err(|error| of_server(&error))?;
+    announce(&name, &news);
     let mut ready = Some(server.ready());
+
     loop {
         let signal = match signals.next(ready.as_ref()) {
             Event::Signal(signal) => signal,

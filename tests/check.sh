@@ -1,4 +1,5 @@
-# Checks that print a line each and are counted. Sourced by test.sh and tests/scenario.sh.
+# Checks that print a line each and are counted. Sourced by test.sh, tests/shells.sh and
+# tests/scenario.sh.
 # shellcheck shell=bash
 
 passed=0 failed=0 skipped=0

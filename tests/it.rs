@@ -12,6 +12,7 @@ mod support;
 
 mod it {
     mod audit;
+    mod check;
     #[cfg(target_os = "linux")]
     mod door;
     mod durability;

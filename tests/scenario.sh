@@ -8,20 +8,20 @@
 set -u
 
 # shellcheck source=tests/tools.sh
-source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/tools.sh"
 # shellcheck source=tests/check.sh
 source "$root/tests/check.sh"
+# shellcheck source=tests/processes.sh
+source "$root/tests/processes.sh"
 # shellcheck source=tests/telnet.sh
 source "$root/tests/telnet.sh"
 
 readonly SERVERS=(Alford Ball Hamilton Holiday Welsh)
 
 serve_flags=("$@")
-work=$(mktemp -d)
+work=$(mktemp -d) || die 1 'cannot make a temporary directory (see TMPDIR)'
 state=$work/run
 logs=$work/logs
-# "PID START_TIME" of every server and supervisor that was started; the values are not used.
-declare -A processes=()
 
 # --- Processes -----------------------------------------------------------------------------------
 
@@ -46,59 +46,8 @@ output() {
         "$work/output"
 }
 
-# Records the servers and supervisors that are running, to check later that they have ended.
-note_processes() {
-    local file pid parent started
-    for file in "$work"/*run/*.pid; do
-        read -r pid _ <"$file" || continue
-        find_process "$pid" || continue
-        processes["$pid $started"]=
-        pid=$parent
-        find_process "$pid" && processes["$pid $started"]=
-    done
-}
-
-server_pid() {
-    cut -d ' ' -f 1 "$state/$1.pid"
-}
-
-is_running() {
-    local parent started
-    find_process "$1"
-}
-
-is_gone() {
-    ! is_running "$1"
-}
-
-# kill_server NAME...: kills servers, as a crash would.
-kill_server() {
-    local name pid
-    for name in "$@"; do
-        pid=$(server_pid "$name")
-        kill -KILL "$pid"
-        soon 5 is_gone "$pid"
-    done
-}
-
-# Prints the recorded processes that are still running.
-left_over() {
-    local entry parent started
-    for entry in "${!processes[@]}"; do
-        find_process "${entry% *}" || continue
-        [[ $started != "${entry#* }" ]] || echo "process ${entry% *} of parent $parent"
-    done
-}
-
-none_left_over() {
-    [[ -z $(left_over) ]]
-}
-
 clean_up() {
-    local directory
-    for directory in "$work"/*run; do
-        [[ ! -d $directory ]] || "$root/run.sh" stop --state-dir "$directory" >/dev/null 2>&1
-    done
+    stop_all
     if ((failed > 0)) && [[ -n ${CHECK_KEEP:-} ]]; then
         echo "kept: $work"
     else
@@ -106,23 +55,7 @@ clean_up() {
     fi
 }
 trap clean_up EXIT
-trap 'exit 1' INT TERM HUP
-
-# --- Ports ---------------------------------------------------------------------------------------
-
-# find_ports COUNT: sets `ports` to free ports below the range that the kernel uses for outgoing
-# connections, which could take one before its server starts.
-find_ports() {
-    local port used
-    used=" $(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-        sed -n 's/^ *[0-9]*: [0-9A-F]*:\([0-9A-F]*\) .*/\1/p' | tr '\n' ' ') "
-    ports=()
-    while ((${#ports[@]} < $1)); do
-        port=$((10000 + (RANDOM << 15 | RANDOM) % 20000))
-        [[ $used != *" $(printf %04X "$port") "* && " ${ports[*]} " != *" $port "* ]] || continue
-        ports+=("$port")
-    done
-}
+trap 'exit 1' INT TERM HUP PIPE
 
 # Writes the servers.txt of the report's ring.
 write_servers() {
@@ -457,11 +390,11 @@ stays_in_front() {
     client_port[There]=${ports[2]}
     ask There 'WHATSAT client-of-Welsh 0 0'
     same 'in front: the two herds are separate' '? WHATSAT client-of-Welsh 0 0' "$answer"
-    pid=$(cut -d ' ' -f 1 "$front_state/There.pid")
+    pid=$(cat "$front_state/There.pid")
     kill -KILL "$pid"
     holds 'in front: the end of a server is shown' soon 10 grep -q 'There has ended, exit code 137' "$front_output"
     holds 'in front: the notices of the others are shown' soon 10 grep -q '^Here: .*There' "$front_output"
-    holds 'in front: the other keeps running' is_running "$(cut -d ' ' -f 1 "$front_state/Here.pid")"
+    holds 'in front: the other keeps running' is_running "$(cat "$front_state/Here.pid")"
     kill -INT -- "-$front"
     holds 'in front: Ctrl-C ends it within 10 s' soon 10 is_gone "$front"
     wait "$front"

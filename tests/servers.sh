@@ -4,18 +4,23 @@
 # Each server has a supervisor, a shell that records the server's process id and exit code, so that a
 # later ./run.sh knows about servers that it did not start itself. Files in the state directory, for a
 # server NAME:
-#   NAME.pid      its process id, that process's start time, and the boot id of the machine
+#   NAME.pid      its process id, while it runs: for people and other programs, such as
+#                 kill -HUP "$(cat NAME.pid)"
+#   NAME.process  its process id, that process's start time, the boot id of the machine, and the process
+#                 id of its supervisor: by these it is found again, and never mistaken for a process that
+#                 was given its id later
 #   NAME.out      its standard output: the line NAME is ready
 #   NAME.notices  its standard error: warnings and errors
 #   NAME.exit     its exit code, once it has ended
-# and `settings`: the servers file, the log and data directories, and the flags of the last start.
+# and `settings`: the program, the servers file, the log and data directories, and the flags of the last
+# start, each ended by a zero byte.
 #
 # Functions return results in variables that their comments name. run.sh sets those of the command line,
 # the program `herd`, and the `signal` that is to end the script.
 # shellcheck shell=bash disable=SC2034,SC2154 # Variables shared with run.sh.
 
 # shellcheck source=tests/tools.sh
-source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/tools.sh"
 
 # Time limit for a server to become ready.
 readonly READY_SECONDS=10
@@ -42,8 +47,10 @@ pause() {
 # --- Lock: only one run.sh at a time starts or stops the servers of a state directory ---------------
 
 take_lock() {
-    mkdir -p "$state_dir" 2>/dev/null || die 1 "cannot make the directory $state_dir"
-    exec {lock}>"$state_dir/lock" || die 1 "cannot write in $state_dir"
+    mkdir -p -- "$state_dir" 2>/dev/null ||
+        die 1 "cannot make the directory $state_dir (--state-dir names another, as --log-dir and --data-dir do)"
+    { exec {lock}>"$state_dir/lock"; } 2>/dev/null ||
+        die 1 "cannot write in $state_dir, which belongs to $(stat -c %U "$state_dir") (--state-dir names another)"
     flock -w 30 "$lock" || die 1 "another run.sh is starting or stopping the servers of $state_dir"
 }
 
@@ -61,40 +68,91 @@ is_locked() {
 # Takes settings that the command line leaves open from the last start, else the defaults. A start of
 # all servers takes the defaults.
 load_settings() {
-    local saved=()
+    saved=()
     if [[ -r $state_dir/settings ]] && ! { [[ $command == start ]] && $whole; }; then
-        mapfile -t saved <"$state_dir/settings"
+        mapfile -t -d '' saved <"$state_dir/settings"
     fi
-    : "${servers:=${saved[0]:-$root/servers.txt}}"
-    : "${log_dir:=${saved[1]:-$root/logs}}"
-    : "${data_dir:=${saved[2]:-$root/data}}"
-    $flags_given || flags=("${saved[@]:3}")
+    : "${servers:=${saved[1]:-$root/servers.txt}}"
+    : "${log_dir:=${saved[2]:-$root/logs}}"
+    : "${data_dir:=${saved[3]:-$root/data}}"
+    $flags_given || flags=("${saved[@]:4}")
 }
 
 # Keeps the settings for later commands, unless they are those of some servers only.
 save_settings() {
     if $whole || [[ ! -e $state_dir/settings ]]; then
-        printf '%s\n' "$servers" "$log_dir" "$data_dir" "${flags[@]}" >"$state_dir/settings"
+        printf '%s\0' "$herd" "$servers" "$log_dir" "$data_dir" "${flags[@]}" 2>/dev/null >"$state_dir/settings" ||
+            die 1 "cannot write in $state_dir (is the disk full?)"
     fi
 }
 
-# Reads names and addresses from the servers file, and checks the names of the command line. A server
-# that still runs after its line was removed can be named unless it is to be started. `herd check`
-# judges the file.
+# Prints the directory that cargo builds in.
+target_dir() {
+    local target=${CARGO_TARGET_DIR:-target}
+    [[ $target == /* ]] || target=$root/$target
+    echo "$target"
+}
+
+# Sets `herd` to the program that was built or started last. Fails if there is none.
+find_program() {
+    local program
+    [[ -z $herd ]] || return 0
+    for program in "${saved[0]:-}" "$(target_dir)/release/herd"; do
+        if [[ -x $program && ! -d $program ]]; then
+            herd=$program
+            return 0
+        fi
+    done
+    return 1
+}
+
+# read_servers [FLAG...]: has `herd check` read the servers file, the only reader of which is the
+# program, with these flags. Sets `listed` to the names, `listed_clients` and `listed_peers` to their
+# addresses, and `warnings`. Fails, with the faults printed, if the program refuses the file.
 declare -A listed_clients=() listed_peers=()
-listed=()
+listed=() warnings=() saved=()
 read_servers() {
-    local line name client peer rest
-    [[ -r $servers ]] || die 2 "$servers: cannot be read"
-    while IFS= read -r line || [[ -n $line ]]; do
-        IFS=$' \t\r\f\v' read -r name client peer rest <<<"${line%%#*}"
-        [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || continue
-        listed+=("$name")
-        listed_clients[$name]=${client:-?} listed_peers[$name]=${peer:-?}
-    done <"$servers"
+    local checked code row first second third fourth
+    listed=() warnings=()
+    find_program || die 1 "the program that reads $servers is not built yet; ./run.sh build builds it"
+    checked=$("$herd" check --servers "$servers" --format tsv "$@") || {
+        code=$?
+        # That of an earlier version does not know the format.
+        "$herd" check --help 2>/dev/null | grep -q -e --format ||
+            complain "$herd is too old for this script; ./run.sh build builds it"
+        return "$code"
+    }
+    while IFS=$'\t' read -r row first second third fourth; do
+        case $row in
+            server)
+                listed+=("$first")
+                listed_clients[$first]=$second listed_peers[$first]=$third
+                ;;
+            warning)
+                # The key file may be another one, by a flag for the servers, and they report it.
+                [[ $first != key ]] || continue
+                ((second == 0)) || third="$servers:$second: $third"
+                warnings+=("$third")
+                ;;
+        esac
+    done <<<"$checked"
+}
+
+# Checks that the file lists the servers that the command line names.
+check_names() {
+    local name
     for name in "${names[@]}"; do
-        is_listed "$name" || { [[ $command != *start ]] && find_server "$name"; } ||
-            die 2 "$servers names no server $name; it names ${listed[*]}"
+        is_listed "$name" || die 2 "$servers names no server $name; it names ${listed[*]}"
+    done
+}
+
+# The same, but a server that runs can be named though its line was removed, or the file has faults.
+check_running_names() {
+    local name
+    for name in "${names[@]}"; do
+        find_server "$name" && continue
+        ((${#listed[@]} > 0)) || read_servers --no-lookup || exit
+        is_listed "$name" || die 2 "$servers names no server $name; it names ${listed[*]}"
     done
 }
 
@@ -116,22 +174,34 @@ find_unlisted() {
 
 # supervise STEM COMMAND...: runs a server and records its process id and exit code.
 supervise() {
-    local stem=$1 parent started
+    local stem=$1 parent started code owner descriptor
     shift
+    # Pipes and locks of the caller, or of what called it, must not stay open for as long as the server.
+    for descriptor in /proc/self/fd/*; do
+        descriptor=${descriptor##*/}
+        ((descriptor <= 2)) || eval "exec $descriptor>&-"
+    done
     # This shell must not announce that a signal ended the server; the server keeps its own output.
     {
         (
-            find_process "$BASHPID" && echo "$BASHPID $started $boot_id" >"$stem.pid" &&
-                exec "$@" 2>&3 3>&- {never}<&-
+            find_process "$BASHPID" && echo "$BASHPID" >"$stem.pid" &&
+                echo "$BASHPID $started $boot_id $$" >"$stem.process" && exec "$@" 2>&3 3>&-
         )
+        code=$?
+        # A server that was started since has files of its own.
+        read -r _ _ _ owner <"$stem.process"
+        if [[ $owner == "$$" ]]; then
+            # The id may be given to another process now.
+            rm -f -- "$stem.pid"
+            echo "$code" >"$stem.exit"
+        fi
     } 3>&2 2>/dev/null
-    echo "$?" >"$stem.exit"
 }
 
 # Starts a server in a session of its own, out of reach of Ctrl-C and of a closed terminal.
 spawn() {
     local name=$1 stem=$state_dir/$1
-    rm -f "$stem.pid" "$stem.exit" "$stem.notices"
+    rm -f -- "$stem.pid" "$stem.process" "$stem.exit" "$stem.notices"
     : >"$stem.out"
     # shellcheck disable=SC2016 # The supervisor expands them.
     setsid "$BASH" -c 'source "$0" && supervise "$@"' "${BASH_SOURCE[0]}" "$stem" \
@@ -167,6 +237,10 @@ wait_ready() {
         # A server that was killed could not print the reason itself.
         [[ -s $state_dir/$name.notices ]] || echo "$name ended before it was ready"
     done | awk '!seen[$0]++' >&2 # A bad flag is bad for all of them.
+    for name in "${late[@]}"; do
+        [[ -s $state_dir/$name.process ]] ||
+            complain "$name was not started: cannot write in $state_dir (is the disk full?)"
+    done
     if ((${#late[@]} > 0)); then
         complain "not ready after $READY_SECONDS s: ${late[*]} (see $state_dir/*.notices)"
     fi
@@ -175,12 +249,11 @@ wait_ready() {
 
 # --- Find ----------------------------------------------------------------------------------------
 
-# Sets `pid` to a server's process id. Fails if it is not running. The start time and the boot id
-# distinguish the server from a process that was given its id later.
+# Sets `pid` to a server's process id. Fails if it is not running.
 find_server() {
     local recorded boot parent started
     pid=
-    read -r pid recorded boot 2>/dev/null <"$state_dir/$1.pid" || return 1
+    read -r pid recorded boot _ 2>/dev/null <"$state_dir/$1.process" || return 1
     [[ $boot == "$boot_id" ]] && find_process "$pid" && [[ $started == "$recorded" ]]
 }
 
@@ -189,9 +262,9 @@ find_server() {
 find_running() {
     local name names=("$@")
     if (($# == 0)); then
-        names=("$state_dir"/*.pid)
+        names=("$state_dir"/*.process)
         names=("${names[@]##*/}")
-        names=("${names[@]%.pid}")
+        names=("${names[@]%.process}")
     fi
     running=()
     for name in "${names[@]}"; do
@@ -204,7 +277,7 @@ find_addresses() {
     local line
     clients='' peers=''
     while read -r line; do
-        if [[ $line =~ ^"$1 is ready: clients "(.+)", peers "(.+)$ ]]; then
+        if [[ $line =~ ^"$1 is ready: clients "([^ ,]+)", peers "([^ ,;]+) ]]; then
             clients=${BASH_REMATCH[1]} peers=${BASH_REMATCH[2]}
             return 0
         fi
@@ -220,18 +293,42 @@ find_exit_code() {
 
 # --- Watch --------------------------------------------------------------------------------------
 
-# watch_servers NAME...: shows the notices of these servers and which of them end, until a signal comes
-# or none is left. Fails if one ended with an exit code that is not 0.
+# Shows what is appended to files, and follows a new file of the same name: that of a server that is
+# started again. Ends with this shell, or once its output has no reader. Sets `follower`.
+follower=
+follow() {
+    tail -q -n +1 -F --pid=$$ -- "$@" 2>/dev/null &
+    follower=$!
+    # This shell must not announce its end.
+    disown "$follower"
+}
+
+unfollow() {
+    [[ -z $follower ]] || kill "$follower" 2>/dev/null
+}
+
+# watch_servers NAME...: shows the notices of these servers and which of them end, until a signal comes,
+# nobody reads the output any more, or none is left. Fails if one ended with an exit code that is not 0.
 watch_servers() {
-    local name files=() before after ended=0 state_hint=''
+    local name files=() before after ended=0 state_hint='' parent started
     [[ $state_dir == "$root/run" ]] || state_hint=" --state-dir ${state_dir@Q}"
-    # Follows the new file of a server that is started again, and ends with this shell.
     for name in "$@"; do
         files+=("$state_dir/$name.notices")
     done
-    tail -q -n +1 -F --pid=$$ "${files[@]}" 2>/dev/null &
+    follow "${files[@]}"
     before=" $* "
     while [[ -z $signal ]]; do
+        if [[ -n $follower ]] && ! find_process "$follower"; then
+            follower=
+            # It may have been killed, or be of a kind that does not know these options. If there is
+            # no reader any more, this line does not arrive either.
+            say "Warnings and errors are not shown here any more; they are in $state_dir/NAME.notices."
+        fi
+        if reader_is_gone; then
+            complain "nobody reads the output any more"
+            signal=PIPE
+            break
+        fi
         find_running "$@"
         if ((${#running[@]} == 0)); then
             # Another run.sh may be restarting them.
@@ -258,7 +355,7 @@ watch_servers() {
         before=$after
         if ((${#running[@]} == 0)); then
             complain "no server is left"
-            return "$ended"
+            break
         fi
         pause 0.2
     done
@@ -267,13 +364,18 @@ watch_servers() {
 
 # --- Stop ----------------------------------------------------------------------------------------
 
-# send SIGNAL NAME...: sends a signal to those of the servers that are running.
+# send SIGNAL NAME...: sends a signal to those of the servers that are running. Fails if one can't be
+# sent it, being another user's.
 send() {
-    local name signal_name=$1
+    local name signal_name=$1 result=0
     shift
     for name in "$@"; do
-        find_server "$name" && kill "-$signal_name" "$pid" 2>/dev/null
+        if find_server "$name" && ! kill "-$signal_name" "$pid" 2>/dev/null && find_server "$name"; then
+            complain "$name, process $pid, belongs to another user, $(stat -c %U "/proc/$pid")"
+            result=1
+        fi
     done
+    return "$result"
 }
 
 # stop_servers [NAME...]: stops those of the servers that are running, without names all, and sets
@@ -284,7 +386,7 @@ stop_servers() {
     find_running "$@"
     stopped=("${running[@]}")
     ((${#stopped[@]} > 0)) || return 0
-    send TERM "${stopped[@]}"
+    send TERM "${stopped[@]}" || return 1
     while ((${#running[@]} > 0)); do
         if (($(now_us) > deadline)); then
             complain "killed, as not stopped within $STOP_SECONDS s: ${running[*]}"
@@ -305,7 +407,7 @@ stop_servers() {
             result=1
         fi
     done
-    printf 'stopped in %s s: %s\n' "$(seconds_since "$since")" "${stopped[*]}"
+    say "stopped in $(seconds_since "$since") s: ${stopped[*]}"
     return "$result"
 }
 
@@ -323,18 +425,16 @@ find_line() {
     tail -c "+$((offset + 1))" "$1" 2>/dev/null | sed -nE "s/^.*($3)//p" | head -n 1 | grep .
 }
 
-# reload_servers NAME...: sends SIGHUP and prints the outcomes, which servers report in their logs. With
-# a log level above info they report a refusal alone, and to their standard error. Fails unless all
-# have reloaded.
+# reload_servers NAME...: sends SIGHUP and prints the outcomes, which servers report in their logs, and
+# a refusal to their standard error too. Fails unless all have reloaded.
 reload_servers() {
-    local name text result=0 deadline quiet=false
+    local name text result=0 deadline
     local -A log_size=() notices_size=()
-    [[ " ${flags[*]} " =~ ' '--log-level[\ =](warn|error)' ' ]] && quiet=true
     for name in "$@"; do
         log_size[$name]=$(size_of "$log_dir/$name.log")
         notices_size[$name]=$(size_of "$state_dir/$name.notices")
     done
-    send HUP "$@"
+    send HUP "$@" || return 1
     deadline=$(($(now_us) + RELOAD_SECONDS * 1000000))
     for name in "$@"; do
         while true; do
@@ -342,15 +442,13 @@ reload_servers() {
                 complain "$name refused: $text"
                 result=1
             elif text=$(find_line "$log_dir/$name.log" "${log_size[$name]}" "$RELOADED"); then
-                echo "$name: $text"
+                say "$name: $text"
             elif ! find_server "$name"; then
                 complain "$name is not running"
                 result=1
             elif (($(now_us) < deadline)); then
                 pause 0.2
                 continue
-            elif $quiet; then
-                echo "$name: no refusal within $RELOAD_SECONDS s (its log level hides a success)"
             else
                 complain "$name has not reloaded within $RELOAD_SECONDS s"
                 result=1

@@ -1,12 +1,19 @@
 # Functions for scripts: messages, time, and tools that are found or installed. Sourced by tests/servers.sh
-# (and so run.sh), test.sh, bench/run.sh and tests/scenario.sh.
+# (and so run.sh), test.sh, bench/run.sh, tests/shells.sh and tests/scenario.sh.
 # shellcheck shell=bash
+
+# What the caller's environment may have set for all shells (SHELLOPTS, BASHOPTS, CDPATH, a function
+# in place of a command) must not change what scripts do.
+set +o allexport +o errexit +o errtrace +o functrace +o keyword +o noclobber +o noglob +o pipefail
+shopt -u dotglob failglob lastpipe localvar_inherit nocaseglob nocasematch nullglob xpg_echo
+unset CDPATH GLOBIGNORE
+unset -f cd command echo exec kill printf pwd read source test trap wait
 
 # Decimal points and sorting do not depend on the user's language.
 export LC_ALL=C
 
 # The repository.
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd -P)
 # The script that sources this file.
 program_name=${0##*/}
 
@@ -20,6 +27,22 @@ fi
 # Prints a message to standard error.
 complain() {
     printf '%s: %s\n' "$program_name" "$*" >&2
+}
+
+# True once standard output could not be written.
+output_lost=false
+
+# say TEXT...: prints a line to standard output. Where that fails, what the script has begun must be
+# brought to its end all the same; the rest of the output is dropped.
+say() {
+    if ! $output_lost && ! printf '%s\n' "$*" 2>/dev/null; then
+        output_lost=true
+    fi
+}
+
+# Succeeds if standard output is a pipe that has lost its reader.
+reader_is_gone() {
+    $output_lost && [[ -p /dev/stdout || -S /dev/stdout ]]
 }
 
 # die EXIT_CODE TEXT: prints a message and exits.

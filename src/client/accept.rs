@@ -17,7 +17,7 @@ use socket2::SockRef;
 use crate::client::connection::Connection;
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Dispatcher;
-use crate::client::refusals::{ClientRefusals, RefusalCause};
+use crate::client::rejections::{ClientRejections, RejectionCause};
 use crate::client::services::Services;
 use crate::client::session::end::EndReason;
 use crate::listener::{Accept, Accepted};
@@ -60,7 +60,7 @@ pub(crate) struct Clients {
     /// The rejected clients.
     pub rejected: RejectedClients,
     /// Their part in the server's state.
-    pub refusals: ClientRefusals,
+    pub rejections: ClientRejections,
     /// What sessions share.
     pub services: Arc<Services>,
 }
@@ -84,26 +84,26 @@ impl Accept for Clients {
             Ok(()) => Accepted::In,
             Err(connection) => {
                 connection.note_end(EndReason::Full, &self.services);
-                self.reject(connection.stream, from, RefusalCause::NoWorker);
+                self.reject(connection.stream, from, RejectionCause::NoWorker);
                 Accepted::Refused
             }
         }
     }
 
     fn refuse(&mut self, stream: TcpStream, from: SocketAddr) {
-        self.reject(stream, from, RefusalCause::NoDescriptor);
+        self.reject(stream, from, RejectionCause::NoDescriptor);
     }
 
     fn free_descriptor(&mut self) {
-        self.refusals
-            .note(RefusalCause::NoDescriptor, Instant::now());
+        self.rejections
+            .note(RejectionCause::NoDescriptor, Instant::now());
         self.rejected.close_oldest();
     }
 }
 
 impl Clients {
-    fn reject(&self, stream: TcpStream, from: SocketAddr, cause: RefusalCause) {
-        self.refusals.note(cause, Instant::now());
+    fn reject(&self, stream: TcpStream, from: SocketAddr, cause: RejectionCause) {
+        self.rejections.note(cause, Instant::now());
         let now = self.services.clock.now();
         self.rejected.add(stream, from, cause, now);
     }
@@ -118,12 +118,12 @@ struct Lingering {
     /// Open connections with the time at which they are closed, the earliest in front.
     clients: VecDeque<(TcpStream, Tick)>,
     /// Warnings for each cause.
-    warnings: [LogThrottle; RefusalCause::ALL.len()],
+    warnings: [LogThrottle; RejectionCause::ALL.len()],
 }
 
 impl RejectedClients {
     /// Sends a client the rejection, without waiting for it.
-    fn add(&self, mut stream: TcpStream, from: SocketAddr, cause: RefusalCause, now: Tick) {
+    fn add(&self, mut stream: TcpStream, from: SocketAddr, cause: RejectionCause, now: Tick) {
         debug!("client {from} refused: {cause}");
         let sent = stream
             .set_nonblocking(true)
@@ -162,10 +162,10 @@ impl RejectedClients {
 }
 
 /// Counts a new rejection, and releases the lock before it logs any.
-fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: Option<RefusalCause>) {
+fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: Option<RejectionCause>) {
     let now = Instant::now();
-    let mut counts = [0; RefusalCause::ALL.len()];
-    for ((cause, warnings), count) in RefusalCause::ALL
+    let mut counts = [0; RejectionCause::ALL.len()];
+    for ((cause, warnings), count) in RejectionCause::ALL
         .into_iter()
         .zip(&mut lingering.warnings)
         .zip(&mut counts)
@@ -176,7 +176,7 @@ fn warn_if_due(mut lingering: MutexGuard<'_, Lingering>, new: Option<RefusalCaus
         }
     }
     drop(lingering);
-    for (cause, count) in RefusalCause::ALL.into_iter().zip(counts) {
+    for (cause, count) in RejectionCause::ALL.into_iter().zip(counts) {
         if count > 0 {
             warn!("clients refused, {count}: {cause}");
         }

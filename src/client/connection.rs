@@ -71,11 +71,11 @@ impl Connection {
 
     /// Ends the session although the client has not taken its replies, to make room for others.
     #[cfg(target_os = "linux")]
-    pub(super) fn abandon(&mut self, scratch: &mut Scratch, services: &Services) -> TurnResult {
+    pub(super) fn abandon(&mut self, services: &Services) -> TurnResult {
         let reason = EndReason::UnsentReplies;
         let ended = TurnResult::Ended(reason);
         let stream = &mut &self.stream;
-        let result = self.session.abandon(stream, scratch, reason, services);
+        let result = self.session.abandon(stream, reason, services);
         let result = result.unwrap_or(ended);
         if result == ended {
             self.note_end(reason, services);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::client::refusals::RefusalCause;
+use crate::client::rejections::RejectionCause;
 
 /// Number of clients by address.
 type Addresses = Mutex<HashMap<IpAddr, usize>>;
@@ -45,7 +45,7 @@ impl ConnectionLimit {
     }
 
     /// Admits one more client from that address, unless the server or the address is at capacity.
-    pub(crate) fn admit(&self, from: IpAddr) -> Result<Permit, RefusalCause> {
+    pub(crate) fn admit(&self, from: IpAddr) -> Result<Permit, RejectionCause> {
         let max_clients = self.max_clients.load(Ordering::Relaxed);
         let mut permit = Permit {
             connected: Arc::clone(&self.connected),
@@ -53,14 +53,14 @@ impl ConnectionLimit {
         };
         // A permit that is dropped takes this back.
         if self.connected.fetch_add(1, Ordering::Relaxed) >= max_clients {
-            return Err(RefusalCause::AtCapacity);
+            return Err(RejectionCause::AtCapacity);
         }
         if let Some((limit, addresses)) = &self.addresses {
             let address = network(from);
             let mut numbers = addresses.lock();
             let number = numbers.entry(address).or_default();
             if *number >= *limit {
-                return Err(RefusalCause::AddressAtCapacity);
+                return Err(RejectionCause::AddressAtCapacity);
             }
             *number += 1;
             permit.address = Some((address, Arc::clone(addresses)));
@@ -113,7 +113,7 @@ mod tests {
         let limit = ConnectionLimit::new(2, None);
         let (first, second) = (limit.admit(HOST), limit.admit(HOST));
         assert!(first.is_ok() && second.is_ok());
-        assert_eq!(limit.admit(HOST).err(), Some(RefusalCause::AtCapacity));
+        assert_eq!(limit.admit(HOST).err(), Some(RejectionCause::AtCapacity));
         assert_eq!(limit.connected.load(Ordering::Relaxed), 2);
         drop(first);
         let third = limit.admit(HOST);
@@ -134,14 +134,14 @@ mod tests {
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(
             limit.admit(parse("192.0.2.1")).err(),
-            Some(RefusalCause::AddressAtCapacity)
+            Some(RejectionCause::AddressAtCapacity)
         );
         let others =
             ["192.0.2.2", "2001:db8::1", "2001:db8::ffff:1"].map(|text| limit.admit(parse(text)));
         assert!(others.iter().all(Result::is_ok));
         assert_eq!(
             limit.admit(parse("2001:db8:0:1::1")).err(),
-            Some(RefusalCause::AtCapacity)
+            Some(RejectionCause::AtCapacity)
         );
         drop(others);
         assert!(limit.admit(parse("192.0.2.1")).is_err());

@@ -9,7 +9,7 @@ pub(crate) mod connection;
 pub(crate) mod counts;
 pub(crate) mod limit;
 pub(crate) mod pool;
-pub(crate) mod refusals;
 pub(crate) mod refused_lines;
+pub(crate) mod rejections;
 pub(crate) mod services;
 pub(crate) mod session;

@@ -325,14 +325,15 @@ impl KeyFile {
         })
     }
 
-    /// Reads the key file; creates it if it is missing. Of several servers that start at once, one
-    /// creates it and all read it.
-    pub fn load_or_create(path: &Path) -> Result<KeyFile, KeyError> {
+    /// Reads the key file; creates it if it is missing, and returns whether it did. Of several servers
+    /// that start at once, one creates it and all read it.
+    pub fn load_or_create(path: &Path) -> Result<(KeyFile, bool), KeyError> {
+        let load = || Ok((KeyFile::load(path)?, false));
         let missing = |error: &KeyError| matches!(error.kind, KeyErrorKind::Missing);
-        match KeyFile::load(path) {
+        match load() {
             Err(error) if missing(&error) => match KeyFile::create(path) {
-                Err(error) if matches!(error.kind, KeyErrorKind::Exists) => KeyFile::load(path),
-                created => created,
+                Err(error) if matches!(error.kind, KeyErrorKind::Exists) => load(),
+                created => Ok((created?, true)),
             },
             loaded => loaded,
         }

@@ -164,11 +164,13 @@ impl Health {
             }
         }));
         drop(held);
-        for Held { state, begun, .. } in old {
+        // The log tells by itself that it fails, where it still can.
+        let is_told = |state: State| state != State::LogFailing;
+        for Held { state, begun, .. } in old.into_iter().filter(|held| is_told(held.state)) {
             let seconds = now.saturating_duration_since(begun).as_secs_f64();
             log!(target: end_target(state), level(state), "no longer {state}, after {seconds:.1} s");
         }
-        for (state, reason) in begun {
+        for (state, reason) in begun.into_iter().filter(|(state, _)| is_told(*state)) {
             log!(target: EVENT, level(state), "state {state}: {reason}");
         }
     }

@@ -171,7 +171,7 @@ impl Links {
             neighbors: Arc::clone(&neighbors),
             keys: Arc::clone(&keys),
             linked: Arc::clone(&linked),
-            catch_up: Arc::new(CatchUp::new(Instant::now())),
+            catch_up: Arc::new(CatchUp::new(Arc::clone(&replica), Instant::now())),
         };
         let known = KnownAddresses::default();
         let receivers = Receivers::start(

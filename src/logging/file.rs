@@ -101,18 +101,23 @@ fn open_path(path: &Path, readers: Readers) -> io::Result<Open> {
     };
     match opened {
         Err(error) if error.raw_os_error() == Some(NO_READER) => {
-            let is_fifo = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
-            Err(if is_fifo {
-                io::Error::new(ErrorKind::BrokenPipe, "no process reads this FIFO")
-            } else {
-                error
+            let found = fs::metadata(path).map(|found| found.file_type());
+            Err(match found {
+                Ok(kind) if kind.is_fifo() => {
+                    io::Error::new(ErrorKind::BrokenPipe, "no process reads this FIFO")
+                }
+                // As /dev/stdout is for a service whose output goes to a system log.
+                Ok(kind) if kind.is_socket() => {
+                    io::Error::other("it is a socket; --log - writes to standard output")
+                }
+                _ => error,
             })
         }
         opened => Open::new(opened?),
     }
 }
 
-/// Error of opening a FIFO that nobody reads.
+/// Error of opening a FIFO that nobody reads, or a socket.
 const NO_READER: i32 = rustix::io::Errno::NXIO.raw_os_error();
 
 impl LogFile {

@@ -30,7 +30,8 @@ thread_local! {
 struct Spare {
     buffer: Vec<u8>,
     time: TimePrefix,
-    head: Vec<u8>,
+    received: Vec<u8>,
+    sent: Vec<u8>,
 }
 
 /// The other side of a line.
@@ -59,11 +60,18 @@ pub(crate) struct LineBatch<'a> {
     /// Whole lines so far.
     buffer: Vec<u8>,
     time: TimePrefix,
-    /// Time and peer of each line: `2026-11-22T21:41:07.000000Z ` and `client 127.0.0.1:5000`.
-    head: Vec<u8>,
-    /// Length of the time in the head.
+    /// Beginning of each received line:
+    /// `2026-11-22T21:41:07.000000Z received from client 127.0.0.1:5000: `.
+    received: Vec<u8>,
+    /// The same of each sent line.
+    sent: Vec<u8>,
+    /// Length of the time at the beginning of these.
     time_bytes: usize,
 }
+
+const RECEIVED: &[u8] = b"received from ";
+const SENT: &[u8] = b"sent to ";
+const END_OF_HEAD: &[u8] = b": ";
 
 /// Logs lines to that queue from now on.
 pub(super) fn enable(queue: Queue) {
@@ -100,46 +108,52 @@ impl<'a> LineBatch<'a> {
         let Spare {
             buffer,
             mut time,
-            mut head,
+            mut received,
+            mut sent,
         } = SPARE.take();
-        head.clear();
-        time.write(now, &mut head);
-        let time_bytes = head.len();
+        received.clear();
+        time.write(now, &mut received);
+        let time_bytes = received.len();
+        received.extend_from_slice(RECEIVED);
         match peer {
             Peer::Client(address) => {
-                head.extend_from_slice(b"client ");
-                push_address(address, &mut head);
+                received.extend_from_slice(b"client ");
+                push_address(address, &mut received);
             }
             Peer::Neighbor(name) => {
-                head.extend_from_slice(b"neighbor ");
-                head.extend_from_slice(name.as_bytes());
+                received.extend_from_slice(b"neighbor ");
+                received.extend_from_slice(name.as_bytes());
             }
         }
+        received.extend_from_slice(END_OF_HEAD);
+        sent.clear();
+        sent.extend_from_slice(&received[..time_bytes]);
+        sent.extend_from_slice(SENT);
+        sent.extend_from_slice(&received[time_bytes + RECEIVED.len()..]);
         LineBatch {
             queue,
             lines: 0,
             buffer,
             time,
-            head,
+            received,
+            sent,
             time_bytes,
         }
     }
 
     /// Logs a line that the peer has sent.
     pub(crate) fn received(&mut self, line: &[u8], extent: Extent) {
-        self.push(b"received from ", line, extent);
+        self.buffer.extend_from_slice(&self.received);
+        self.push(line, extent);
     }
 
     /// Logs a line that is sent to the peer.
     pub(crate) fn sent(&mut self, line: &[u8], extent: Extent) {
-        self.push(b"sent to ", line, extent);
+        self.buffer.extend_from_slice(&self.sent);
+        self.push(line, extent);
     }
 
-    fn push(&mut self, direction: &[u8], line: &[u8], extent: Extent) {
-        let (time, peer) = self.head.split_at(self.time_bytes);
-        for part in [time, direction, peer, b": "] {
-            self.buffer.extend_from_slice(part);
-        }
+    fn push(&mut self, line: &[u8], extent: Extent) {
         match extent {
             Extent::Whole => escape(line, &mut self.buffer),
             Extent::Shortened => escape_shortened(line, &mut self.buffer),
@@ -148,7 +162,10 @@ impl<'a> LineBatch<'a> {
     }
 
     fn note(&mut self, event: fmt::Arguments<'_>) {
-        self.buffer.extend_from_slice(&self.head);
+        let (time, rest) = self.sent.split_at(self.time_bytes);
+        let peer = &rest[SENT.len()..rest.len() - END_OF_HEAD.len()];
+        self.buffer.extend_from_slice(time);
+        self.buffer.extend_from_slice(peer);
         // Memory takes any text.
         let _ = write!(self.buffer, " {event}");
         self.end_line();
@@ -177,7 +194,8 @@ impl Drop for LineBatch<'_> {
         SPARE.set(Spare {
             buffer: std::mem::take(&mut self.buffer),
             time: std::mem::take(&mut self.time),
-            head: std::mem::take(&mut self.head),
+            received: std::mem::take(&mut self.received),
+            sent: std::mem::take(&mut self.sent),
         });
     }
 }

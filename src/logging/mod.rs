@@ -239,7 +239,9 @@ pub fn log_panics() {
             .location()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let message = panic.payload_as_str().unwrap_or("no message");
+        // It may quote bytes from outside.
+        let message =
+            crate::model::text::PrintableText(panic.payload_as_str().unwrap_or("no message"));
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         log::error!("panic in thread {thread} at {location}: {message}");

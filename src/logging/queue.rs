@@ -10,8 +10,9 @@ use super::health;
 /// Bytes of lines that wait for the log thread; past this, lines are dropped and counted.
 pub(super) const BUFFER_BYTES: usize = 8 << 20;
 
-/// Bytes of lines at which the log thread is woken before its interval is over.
-const WAKE_BYTES: usize = BUFFER_BYTES / 4;
+/// Bytes of lines at which the log thread is woken before its interval is over. That much stays in
+/// the processor's cache until it is written.
+const WAKE_BYTES: usize = 256 << 10;
 
 /// Lines that wait for the log thread.
 #[derive(Debug, Default)]

@@ -32,8 +32,16 @@ pub(super) fn rotate(current: &Path) -> io::Result<()> {
     })
 }
 
-/// Gives each old log the next number, the oldest first, so that none is replaced that has not moved.
+/// Deletes the oldest log, and gives each other the next number, the oldest first, so that none is
+/// replaced that has not moved.
+///
+/// A rename over a file, in place of its deletion, makes some file systems write the renamed one to
+/// disk at once.
 fn shift(current: &Path) -> io::Result<()> {
+    match fs::remove_file(kept(current, KEPT_FILES)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed?,
+    }
     for number in (0..KEPT_FILES).rev() {
         match fs::rename(kept(current, number), kept(current, number + 1)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

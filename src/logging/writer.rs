@@ -16,7 +16,7 @@ use super::LAST_FLUSH;
 use super::file::{FILE_BYTES, LogFile};
 use super::health::{self, Destination};
 use super::queue::{BUFFER_BYTES, Queue};
-use super::router::{EVENT, RECOVERY, TROUBLE};
+use super::router::{EVENT, TROUBLE};
 use super::throttle::LogThrottle;
 use super::{lines, refused};
 use crate::thread::Stop;
@@ -204,15 +204,18 @@ impl Output {
             health::end_write();
         }
         self.written += written;
-        if written > 0 {
-            self.stuck = None;
-        }
         let Err(error) = result else {
+            self.stuck = None;
             self.set_problem(None);
             return 0;
         };
         match error.kind() {
             // It is slow, which shows by the lines that are dropped.
+            ErrorKind::WouldBlock if written > 0 => {
+                self.stuck = None;
+                self.set_problem(None);
+                0
+            }
             ErrorKind::WouldBlock if now < *self.stuck.get_or_insert(now) + STUCK => 0,
             ErrorKind::WouldBlock => {
                 let seconds = now.saturating_duration_since(self.stuck.unwrap_or(now));
@@ -263,7 +266,7 @@ impl Output {
         match text {
             _ if !changed => {}
             Some(text) => warn!(target: TROUBLE, "log failing: {text}"),
-            None => info!(target: RECOVERY, "no longer log failing: {name} is in order"),
+            None => info!(target: TROUBLE, "no longer log failing: {name} is in order"),
         }
     }
 

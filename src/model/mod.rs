@@ -10,5 +10,6 @@ pub(crate) mod fields;
 pub mod geo;
 pub mod printable;
 pub mod record;
+pub(crate) mod text;
 pub mod time;
 pub mod vector;

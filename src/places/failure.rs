@@ -1,14 +1,17 @@
 //! The failures of a call to a places provider, and the messages that clients get for them.
 //!
 //! A variant determines the status of the reply, and whether the failure counts toward opening the
-//! circuit breaker. No text here ever contains the API key.
+//! circuit breaker. Texts from outside enter a failure through [`quote`], so none contains the API
+//! key, a second line, or anything that a terminal would obey: they go to clients and to the log.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::answer::PlacesStatus;
 use super::key::ApiKey;
+use crate::model::text::PrintableText;
 
-/// Maximum number of characters of a provider's own message in a reply; the rest is cut off.
+/// Maximum number of characters of a text from outside, escaped; the rest is cut off.
 const MAX_QUOTED_CHARS: usize = 400;
 
 /// A failed call. Texts are complete sentences for the client unless noted.
@@ -75,18 +78,6 @@ impl Failure {
             _ => Failure::Http(status),
         }
     }
-
-    /// Returns the failure with the key replaced, in case the provider repeated it.
-    pub(super) fn redacted(mut self, key: &ApiKey) -> Failure {
-        if let Failure::Denied(text)
-        | Failure::Quota(text)
-        | Failure::BadRequest(text)
-        | Failure::Reported(text) = &mut self
-        {
-            *text = key.redact(text);
-        }
-        self
-    }
 }
 
 /// Displays the `error_message` of the reply: the cause and what to do.
@@ -135,15 +126,29 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Returns a provider's message, or `default` if it sent none, as a sentence, followed by advice.
-pub(super) fn sentence(message: Option<&str>, default: &str, advice: &str) -> String {
-    let message = message.map(str::trim).filter(|text| !text.is_empty());
-    let message: String = message
-        .unwrap_or(default)
-        .chars()
-        .take(MAX_QUOTED_CHARS)
-        .collect();
-    let end = if message.ends_with(['.', '!', '?']) {
+/// Returns a text from outside as it may be shown to clients and in the log: first without the key
+/// that the provider was sent, then escaped, at last cut to [`MAX_QUOTED_CHARS`].
+pub(super) fn quote(text: &str, key: Option<&ApiKey>) -> String {
+    let text = text.trim();
+    let text = match key {
+        Some(key) => Cow::Owned(key.redact(text)),
+        None => Cow::Borrowed(text),
+    };
+    PrintableText(&text).shortened(MAX_QUOTED_CHARS)
+}
+
+/// Returns a provider's message, quoted, or `default` if it sent none, as a sentence, followed by
+/// advice. `key` is the one that the provider was sent.
+pub(super) fn sentence(
+    message: Option<&str>,
+    key: Option<&ApiKey>,
+    default: &str,
+    advice: &str,
+) -> String {
+    let message = message.map(|message| quote(message, key));
+    let message = message.filter(|message| !message.is_empty());
+    let message = message.as_deref().unwrap_or(default);
+    let end = if message.ends_with(['.', '!', '?', '…']) {
         ""
     } else {
         "."
@@ -265,9 +270,47 @@ mod tests {
             (Some(" "), "It failed. Do."),
             (None, "It failed. Do."),
         ] {
-            assert_eq!(sentence(message, "It failed", "Do."), expected);
+            assert_eq!(sentence(message, None, "It failed", "Do."), expected);
         }
-        let long = sentence(Some(&"é".repeat(3_000_000)), "", "Do.");
-        assert_eq!(long.chars().count(), MAX_QUOTED_CHARS + ". Do.".len());
+        let long = sentence(Some(&"é".repeat(3_000_000)), None, "", "Do.");
+        assert_eq!(long.chars().count(), MAX_QUOTED_CHARS + " Do.".len());
+        assert!(long.ends_with("é… Do."), "{long}");
+    }
+
+    #[test]
+    fn a_providers_message_forges_no_line_and_reaches_no_terminal() {
+        let message = "No.\n2026-11-26 ERROR \u{1b}[2Jthe disk failed\r\u{9b}1m\u{2028}";
+        let shown = sentence(Some(message), None, "", "Do.");
+        assert_eq!(
+            shown,
+            r"No.\n2026-11-26 ERROR \u{1b}[2Jthe disk failed\r\u{9b}1m. Do."
+        );
+        // Escape sequences count, and none is cut in two.
+        let long = quote(&"\u{1b}".repeat(1_000), None);
+        assert_eq!(
+            long.chars().filter(|&c| c == '\\').count(),
+            MAX_QUOTED_CHARS / 6
+        );
+        assert!(long.ends_with("}…"), "{long}");
+    }
+
+    #[test]
+    fn a_key_is_redacted_before_the_message_is_cut() {
+        let text = "AIzaSyD-9tSrke72PouQMnMX-a7eZSW0jkFMBWY";
+        let key = ApiKey::new(text).unwrap();
+        // The cut falls behind each of the key's characters once.
+        for shown in 0..=text.len() {
+            let before = " ".repeat(MAX_QUOTED_CHARS - shown - 1);
+            for encoded in [text, &text.replace('-', "%2D"), &text.replace('-', "%2d")] {
+                let message = format!("x{before}{encoded} is invalid");
+                let quoted = quote(&message, Some(&key));
+                assert!(!quoted.contains(&text[..1]), "{quoted}");
+                assert!(quoted.chars().count() <= MAX_QUOTED_CHARS);
+            }
+        }
+        assert_eq!(
+            quote("the key AIzaSyD-9t is invalid", Some(&key)),
+            "the key (key) is invalid"
+        );
     }
 }

@@ -53,7 +53,7 @@ impl Upstream for Google {
             ("X-Goog-FieldMask", FIELD_MASK),
         ];
         let response = self.client.post(&headers, &query(request), timeout)?;
-        read_answer(&response, request).map_err(|failure| failure.redacted(&self.key))
+        read_answer(&response, request, &self.key)
     }
 
     fn abort(&self) {
@@ -157,11 +157,11 @@ struct OpeningHours<'a> {
     open_now: Option<&'a RawValue>,
 }
 
-fn read_answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failure> {
+fn read_answer(response: &Response, request: &Request, key: &ApiKey) -> Result<Vec<u8>, Failure> {
     let page: Page<'_> = parse(response)?;
     if let Some(error) = page.error {
         let status = error.status().ok_or(Failure::Http(error.code))?;
-        NEW.check(status, error.message.as_deref())?;
+        NEW.check(status, error.message.as_deref(), key)?;
     }
     if response.status != 200 {
         return Err(Failure::from_http(response.status));

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::answer::PlacesStatus;
 use super::failure::{Failure, sentence};
 use super::http::Response;
+use super::key::ApiKey;
 
 /// One of the two interfaces, with the words in which its failures differ.
 pub(super) struct Interface {
@@ -26,11 +27,16 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(response: &'a Response) -> Result<T,
 
 impl Interface {
     /// Returns the failure that a status and its message report, if they report one.
-    pub(super) fn check(&self, status: PlacesStatus, message: Option<&str>) -> Result<(), Failure> {
+    pub(super) fn check(
+        &self,
+        status: PlacesStatus,
+        message: Option<&str>,
+        key: &ApiKey,
+    ) -> Result<(), Failure> {
+        let sentence = |default: &str, advice: &str| sentence(message, Some(key), default, advice);
         Err(match status {
             PlacesStatus::Ok | PlacesStatus::ZeroResults => return Ok(()),
             PlacesStatus::RequestDenied => Failure::Denied(sentence(
-                message,
                 "Google denied the request.",
                 &format!(
                     "Check the API key, and that its project may use the {}.",
@@ -38,17 +44,14 @@ impl Interface {
                 ),
             )),
             PlacesStatus::OverQueryLimit => Failure::Quota(sentence(
-                message,
                 "Google's quota is used up.",
                 "Try again later, or raise the project's quota.",
             )),
             PlacesStatus::InvalidRequest => Failure::BadRequest(sentence(
-                message,
                 "Google rejected the request as invalid.",
                 "Check --places-url.",
             )),
             PlacesStatus::UnknownError => Failure::Reported(sentence(
-                message,
                 "Google could not process the request.",
                 self.retry_advice,
             )),

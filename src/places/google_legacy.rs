@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{AnswerWriter, PlacesStatus, write_normalized};
-use super::failure::Failure;
+use super::failure::{Failure, quote};
 use super::google_common::{Interface, parse};
 use super::http::{Client, Options, Response, SetupError, write_url_encoded};
 use super::key::ApiKey;
@@ -46,7 +46,7 @@ impl Upstream for GoogleLegacy {
     fn fetch(&self, request: &Request, timeout: Duration) -> Result<Vec<u8>, Failure> {
         let url = url(self.client.url(), request, &self.key);
         let response = self.client.get(&url, timeout)?;
-        read_answer(&response, request, &self.key).map_err(|failure| failure.redacted(&self.key))
+        read_answer(&response, request, &self.key)
     }
 
     fn abort(&self) {
@@ -106,7 +106,7 @@ fn read_answer(response: &Response, request: &Request, key: &ApiKey) -> Result<V
     let message = page.error_message.as_deref();
     let status =
         PlacesStatus::parse(&page.status).ok_or(Failure::Malformed("its status is unknown"))?;
-    LEGACY.check(status, message)?;
+    LEGACY.check(status, message, key)?;
     let circle = request.circle();
     let mut credit = Vec::new();
     let attributions = page.html_attributions.map_or("[]", RawValue::get);
@@ -117,7 +117,7 @@ fn read_answer(response: &Response, request: &Request, key: &ApiKey) -> Result<V
     for place in near.take(request.bound()) {
         write_normalized(place.get().as_bytes(), answer.result());
     }
-    let message = message.map(|message| key.redact(message));
+    let message = message.map(|message| quote(message, Some(key)));
     answer.finish(message.as_deref());
     Ok(out)
 }
@@ -221,6 +221,36 @@ mod tests {
         // The dispatcher is 158 m away, the village 837 m.
         check("0.5", 20, &["Fixture Hall"]);
         check("0.1", 20, &[]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_json_are_not_passed_on() {
+        for name in [
+            &b"a\nb"[..],
+            b"a\0b",
+            b"\x1b[2J",
+            b"\xff",
+            b"\xc3",
+            b"\\x41",
+            b"a\"b",
+        ] {
+            for (before, after) in [
+                (
+                    r#"{"status": "OK", "results": [{"geometry": {"location": {"lat": 34.0689, "lng": -118.4451}}, "name": ""#,
+                    r#""}]}"#,
+                ),
+                (r#"{"status": "OK", "html_attributions": [""#, r#""]}"#),
+            ] {
+                let body = [before.as_bytes(), name, after.as_bytes()].concat();
+                let response = Response { status: 200, body };
+                let answer = read_answer(&response, &Request::of(CAMPUS, "10", 20), &key());
+                assert_eq!(
+                    answer,
+                    Err(Failure::Malformed("it is not JSON")),
+                    "{name:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ureq::http::Uri;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Timeout};
 
-use super::failure::Failure;
+use super::failure::{Failure, quote};
 
 /// Maximum bytes of a response body after decompression; a longer one is [`Failure::TooLarge`].
 const MAX_RESPONSE_BYTES: u64 = 2 << 20;
@@ -33,11 +33,21 @@ const USER_AGENT: &str = concat!("herd/", env!("CARGO_PKG_VERSION"), " (places l
 /// Endpoint and trust anchors of a provider.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Endpoint that replaces the provider's own. May be plain HTTP.
+    /// Endpoint that replaces the provider's own. May be plain HTTP, then what is sent can be read
+    /// on the way, the key included.
     pub url: Option<String>,
     /// Trusted root certificates (PEM) that replace Mozilla's list, for an upstream with a certificate
     /// authority of its own.
     pub roots: Option<Vec<u8>>,
+}
+
+impl Options {
+    /// Returns whether calls cross a network as plain HTTP, which anyone on the way can read: an
+    /// `http:` URL of another machine.
+    pub fn is_readable_on_the_way(&self) -> bool {
+        let uri = self.url.as_deref().and_then(endpoint);
+        uri.is_some_and(|uri| uri.scheme_str() == Some("http") && !is_loopback(&uri))
+    }
 }
 
 /// Invalid [`Options`].
@@ -201,9 +211,11 @@ fn certificates(pem: &[u8]) -> Result<RootCerts, SetupError> {
     Ok(RootCerts::from(roots))
 }
 
-/// Classifies an error of the HTTP library. Its own text is used only where it can't contain a URL.
+/// Classifies an error of the HTTP library. Its own text is used only where it can't contain a URL,
+/// and so no key; that of TLS contains names in the upstream's certificate.
 fn failure(error: ureq::Error) -> Failure {
     use ureq::Error;
+    let tls = |why: &dyn fmt::Display| Failure::Connect(quote(&format!("TLS failed: {why}"), None));
     match error {
         Error::Timeout(Timeout::Resolve) => Failure::Connect("name lookup timed out".to_owned()),
         Error::Timeout(Timeout::Connect) => Failure::Connect("connection timed out".to_owned()),
@@ -216,12 +228,12 @@ fn failure(error: ureq::Error) -> Failure {
             | ErrorKind::BrokenPipe
             | ErrorKind::NotConnected => Failure::Truncated,
             // A read or a write reports TLS errors in this way.
-            ErrorKind::InvalidData => Failure::Connect(format!("TLS failed: {error}")),
-            _ => Failure::Connect(error.to_string()),
+            ErrorKind::InvalidData => tls(&error),
+            _ => Failure::Connect(quote(&error.to_string(), None)),
         },
         Error::HostNotFound => Failure::Connect("host not found".to_owned()),
-        Error::Tls(why) => Failure::Connect(format!("TLS failed: {why}")),
-        Error::Rustls(why) => Failure::Connect(format!("TLS failed: {why}")),
+        Error::Tls(why) => tls(&why),
+        Error::Rustls(why) => tls(&why),
         Error::InvalidProxyUrl | Error::ConnectProxyFailed(_) => {
             Failure::Connect("the proxy from the environment failed".to_owned())
         }

@@ -122,6 +122,7 @@ fn read_answer(response: &Response, request: &Request) -> Result<Vec<u8>, Failur
     if let Some(remark) = page.remark.filter(|remark| remark.contains("error")) {
         return Err(Failure::Reported(sentence(
             Some(&remark),
+            None,
             "",
             "Try a smaller radius, or again later.",
         )));

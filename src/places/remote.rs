@@ -17,7 +17,7 @@ use log::{debug, warn};
 use parking_lot::Mutex;
 
 use super::answer::write_failure;
-use super::breaker::{CircuitBreaker, RateLimit};
+use super::breaker::{CallGate, Refusal};
 use super::cache::Cache;
 use super::failure::Failure;
 use super::outcomes::Outcomes;
@@ -42,6 +42,11 @@ pub const DEFAULT_PLACES_WORKERS: usize = 8;
 /// Maximum number of threads that make calls.
 pub const MAX_PLACES_WORKERS: usize = 256;
 
+/// Default limit on the calls per minute to a provider that bills each call. At 35 dollars for a
+/// thousand calls, about Google's list price, they cost 21 dollars an hour at most; without a limit,
+/// eight threads with answers in 0.2 s would make it 5,000.
+pub const DEFAULT_BILLED_CALLS_PER_MINUTE: u32 = 10;
+
 /// Limits on the calls to a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -61,9 +66,8 @@ struct Shared {
     upstream: Box<dyn Upstream>,
     /// Callbacks of each request that is in the queue or being answered by a thread.
     in_flight: Mutex<HashMap<Request, Vec<AnswerCallback>>>,
-    breaker: Mutex<CircuitBreaker>,
+    gate: Mutex<CallGate>,
     outcomes: Mutex<Outcomes>,
-    rate_limit: Option<Mutex<RateLimit>>,
     cache: Option<Mutex<Cache>>,
 }
 
@@ -91,11 +95,8 @@ impl Remote {
         let shared = Arc::new(Shared {
             upstream,
             in_flight: Mutex::default(),
-            breaker: Mutex::default(),
+            gate: Mutex::new(CallGate::new(settings.calls_per_minute, now)),
             outcomes: Mutex::default(),
-            rate_limit: settings
-                .calls_per_minute
-                .map(|calls| Mutex::new(RateLimit::new(calls, now))),
             cache,
         });
         let (queue, jobs) = bounded(QUEUE_REQUESTS);
@@ -119,44 +120,49 @@ impl Remote {
     /// Answers a request: calls `on_answer` at once, or when the provider has answered, and within
     /// [`TIMEOUT`] in any case.
     pub(super) fn search(&self, request: Request, on_answer: AnswerCallback) {
-        if let Some(cache) = &self.shared.cache {
-            let cached = cache.lock().get(&request, Instant::now());
-            if let Some(answer) = cached {
-                return on_answer(&answer);
-            }
-        }
         {
             let mut in_flight = self.shared.in_flight.lock();
             if let Some(callbacks) = in_flight.get_mut(&request) {
                 return callbacks.push(on_answer);
             }
+            // An answer is cached before its request ceases to be in flight, so none is missed here.
+            let cached = self.shared.cached(&request);
+            if let Some(answer) = cached {
+                drop(in_flight);
+                return on_answer(&answer);
+            }
             in_flight.insert(request.clone(), vec![on_answer]);
         }
-        let job = Job {
-            request: request.clone(),
-            deadline: Instant::now() + TIMEOUT,
-        };
-        let queue = self.queue.lock();
-        let rejected = match &*queue {
-            Some(queue) => queue.try_send(job).is_err().then(|| {
-                let mut outcomes = self.shared.outcomes.lock();
-                outcomes.refused(Instant::now(), "too many wait for the places provider");
-                Failure::Quota(
-                    "Too many searches are waiting for the places provider. Try again in a moment."
-                        .to_owned(),
-                )
-            }),
-            None => Some(Failure::Stopped),
-        };
-        drop(queue);
-        if let Some(failure) = rejected {
+        if let Err(failure) = self.enqueue(&request) {
             self.shared.complete(&request, Err(failure));
         }
     }
 
+    /// Queues a request for the threads, unless it would be refused there: while the breaker is
+    /// open, threads may still wait for calls of before, and nothing has to wait for them.
+    fn enqueue(&self, request: &Request) -> Result<(), Failure> {
+        let now = Instant::now();
+        let job = Job {
+            request: request.clone(),
+            deadline: now + TIMEOUT,
+        };
+        let queue = self.queue.lock();
+        let queue = queue.as_ref().ok_or(Failure::Stopped)?;
+        let allowed = self.shared.gate.lock().check(now);
+        allowed.map_err(|refusal| self.shared.refuse(refusal, now))?;
+        queue.try_send(job).map_err(|_| {
+            let mut outcomes = self.shared.outcomes.lock();
+            outcomes.refused(now, "too many wait for the places provider");
+            Failure::Quota(
+                "Too many searches are waiting for the places provider. Try again in a moment."
+                    .to_owned(),
+            )
+        })
+    }
+
     /// Returns why searches fail, if they do.
     pub(super) fn problem(&self, now: Instant) -> Option<String> {
-        let is_suspended = self.shared.breaker.lock().is_open();
+        let is_suspended = self.shared.gate.lock().is_suspended();
         self.shared.outcomes.lock().problem(now, is_suspended)
     }
 
@@ -187,12 +193,15 @@ impl Remote {
 impl Shared {
     fn work(&self, jobs: &Receiver<Job>) {
         for job in jobs {
-            let call = || self.call(&job.request, job.deadline);
-            // Waiting clients get an answer even if a provider's response makes our code panic.
-            let result = catch_unwind(AssertUnwindSafe(call))
-                .unwrap_or(Err(Failure::Malformed("internal error while handling it")));
+            let result = self.call(&job.request, job.deadline);
             self.complete(&job.request, result);
         }
+    }
+
+    /// Returns the answer to an equal request, if it is cached.
+    fn cached(&self, request: &Request) -> Option<Arc<[u8]>> {
+        let cache = self.cache.as_ref()?;
+        cache.lock().get(request, Instant::now())
     }
 
     /// Passes the answer to all callbacks of the request.
@@ -208,33 +217,22 @@ impl Shared {
         }
     }
 
-    /// Calls the provider, unless the deadline, the rate limit or the breaker forbids it.
+    /// Calls the provider, unless the deadline, the breaker or the limit on calls forbids it.
     fn call(&self, request: &Request, deadline: Instant) -> Result<Vec<u8>, Failure> {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             return Err(Failure::Timeout);
         }
-        if let Some(limit) = &self.rate_limit
-            && !limit.lock().admit(now)
-        {
-            let why = "this server's limit of places calls per minute is used up";
-            self.outcomes.lock().refused(now, why);
-            return Err(Failure::Quota(
-                "This server has reached its limit of places calls per minute. Try again in a minute, or raise --places-calls-per-minute."
-                    .to_owned(),
-            ));
-        }
-        if let Err(wait) = self.breaker.lock().admit(now) {
-            return Err(Failure::Reported(format!(
-                "The places provider keeps failing, so calls to it are suspended. Try again in {} s.",
-                wait.as_secs() + 1
-            )));
-        }
-        let result = self.upstream.fetch(request, left);
+        let admitted = self.gate.lock().admit(now);
+        admitted.map_err(|refusal| self.refuse(refusal, now))?;
+        // Waiting clients get an answer even if a provider's response makes our code panic.
+        let call = || self.upstream.fetch(request, left);
+        let result = catch_unwind(AssertUnwindSafe(call))
+            .unwrap_or(Err(Failure::Malformed("internal error while handling it")));
         let now = Instant::now();
         let counts = result.as_ref().is_err_and(Failure::counts_against_breaker);
-        let opened = self.breaker.lock().report(counts, now);
+        let opened = self.gate.lock().report(counts, now);
         self.outcomes.lock().called(result.as_ref().err());
         match &result {
             Ok(answer) => {
@@ -248,5 +246,129 @@ impl Shared {
             Err(error) => debug!("places: {error}"),
         }
         result
+    }
+
+    /// Returns the failure of a request for which no call is made.
+    fn refuse(&self, refusal: Refusal, now: Instant) -> Failure {
+        match refusal {
+            Refusal::Suspended(wait) => Failure::Reported(format!(
+                "The places provider keeps failing, so calls to it are suspended. Try again in {} s.",
+                wait.as_secs() + 1
+            )),
+            Refusal::LimitReached(wait) => {
+                let why = "the calls of the minute are used up (--places-calls-per-minute)";
+                self.outcomes.lock().refused(now, why);
+                Failure::Quota(format!(
+                    "This server has reached its limit of places calls per minute. Try again in {} s, or raise --places-calls-per-minute.",
+                    wait.as_secs() + 1
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::unbounded;
+
+    /// An upstream that takes the result of each call from a channel. Without one it panics.
+    #[derive(Debug)]
+    struct Scripted {
+        calls: Sender<()>,
+        results: Receiver<Result<Vec<u8>, Failure>>,
+    }
+
+    impl Upstream for Scripted {
+        fn fetch(&self, _: &Request, _: Duration) -> Result<Vec<u8>, Failure> {
+            self.calls.send(()).unwrap();
+            self.results.recv().expect("a result")
+        }
+
+        fn abort(&self) {}
+
+        fn may_cache(&self) -> bool {
+            true
+        }
+    }
+
+    struct Fixture {
+        remote: Arc<Remote>,
+        calls: Receiver<()>,
+        results: Option<Sender<Result<Vec<u8>, Failure>>>,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let ((called, calls), (result, results)) = (unbounded(), unbounded());
+            let upstream = Scripted {
+                calls: called,
+                results,
+            };
+            let settings = Settings {
+                workers: 1,
+                calls_per_minute: None,
+            };
+            Fixture {
+                remote: Remote::start(Box::new(upstream), settings).unwrap(),
+                calls,
+                results: Some(result),
+            }
+        }
+
+        /// Starts a search; the bound tells it from others. Returns where its answer arrives.
+        fn search(&self, bound: u8) -> Receiver<String> {
+            let (answer, answered) = unbounded();
+            let on_answer = move |text: &[u8]| {
+                let _ = answer.send(String::from_utf8(text.to_vec()).unwrap());
+            };
+            let request = Request::of("+1+2", "10", bound);
+            self.remote.search(request, Box::new(on_answer));
+            answered
+        }
+    }
+
+    #[track_caller]
+    fn received<T>(answered: &Receiver<T>) -> T {
+        answered.recv_timeout(Duration::from_secs(5)).unwrap()
+    }
+
+    #[test]
+    fn while_the_breaker_is_open_nothing_waits_for_a_thread() {
+        let fixture = Fixture::new();
+        let slow = fixture.search(1);
+        received(&fixture.calls);
+        // Twenty others have failed meanwhile.
+        for _ in 0..20 {
+            let mut gate = fixture.remote.shared.gate.lock();
+            gate.report(true, Instant::now());
+        }
+        // The only thread is in a call.
+        let answer = fixture.search(2).try_recv().unwrap();
+        assert!(answer.contains("calls to it are suspended"), "{answer}");
+        let result = fixture.results.as_ref().unwrap();
+        result.send(Ok(b"{}".to_vec())).unwrap();
+        assert_eq!(received(&slow), "{}");
+        // A cached answer needs no call, and so no breaker.
+        assert_eq!(fixture.search(1).try_recv().unwrap(), "{}");
+        assert!(fixture.calls.is_empty());
+        fixture.remote.stop();
+    }
+
+    #[test]
+    fn a_call_that_panics_is_a_failure_of_the_provider() {
+        let mut fixture = Fixture::new();
+        fixture.results.take();
+        for bound in 1..=20 {
+            let answer = received(&fixture.search(bound));
+            assert!(
+                answer.contains("internal error while handling it"),
+                "{answer}"
+            );
+        }
+        let answer = received(&fixture.search(1));
+        assert!(answer.contains("suspended"), "{answer}");
+        assert_eq!(fixture.calls.len(), 20);
+        fixture.remote.stop();
     }
 }

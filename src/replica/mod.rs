@@ -59,6 +59,8 @@ pub struct Replica {
     max_records: usize,
     /// Reports are refused, since the server was removed from the herd.
     is_removed: AtomicBool,
+    /// The server has caught up with its herd since its start.
+    is_ready: AtomicBool,
     locations: Locations,
     /// The apply lock, the only lock under which more than its own data is touched: shards of
     /// `locations` are locked, lines are queued and the journal is appended to while it is held. It
@@ -114,6 +116,7 @@ impl Replica {
             epoch,
             max_records,
             is_removed: AtomicBool::new(false),
+            is_ready: AtomicBool::new(false),
             locations: Locations::new(),
             apply: Mutex::new(Apply {
                 sequence: 0,
@@ -351,14 +354,14 @@ impl Replica {
     pub fn set_live(&self, to: NeighborStart) -> Vector {
         let mut apply = self.apply.lock();
         apply.flood.set_live(to);
-        apply.vector.clone()
+        self.marker(&apply.vector)
     }
 
     /// The same; `None` if the apply lock is not free within `limit`, since the disk does not answer.
     pub fn set_live_within(&self, to: NeighborStart, limit: Duration) -> Option<Vector> {
         let mut apply = self.apply.try_lock_for(limit)?;
         apply.flood.set_live(to);
-        Some(apply.vector.clone())
+        Some(self.marker(&apply.vector))
     }
 
     /// Returns once records can be changed: at once, unless the disk does not answer.
@@ -374,6 +377,22 @@ impl Replica {
     /// Refuses all reports from now on, or takes them again.
     pub fn set_removed(&self, is_removed: bool) {
         self.is_removed.store(is_removed, atomic::Ordering::Relaxed);
+    }
+
+    /// Has markers name this start from now on, by which neighbors that start see that they have
+    /// caught up: this server lacks nothing that it had to wait for.
+    pub fn set_ready(&self) {
+        self.is_ready.store(true, atomic::Ordering::Relaxed);
+    }
+
+    /// Returns the vector for a marker.
+    fn marker(&self, vector: &Vector) -> Vector {
+        let mut marker = vector.clone();
+        if self.is_ready.load(atomic::Ordering::Relaxed) {
+            // It claims nothing.
+            marker.advance(self.name.as_bytes(), self.epoch, 0);
+        }
+        marker
     }
 
     /// Returns the number of records that the vector does not cover.
@@ -416,7 +435,7 @@ impl Replica {
     pub fn send_markers(&self) {
         let mut apply = self.apply.lock();
         if apply.flood.has_subscribers(None) {
-            let marker = Batch::marker(apply.vector.clone());
+            let marker = Batch::marker(self.marker(&apply.vector));
             apply.flood.publish(&marker, None);
         }
     }

@@ -162,3 +162,19 @@ fn a_link_that_comes_up_gets_what_its_neighbor_lacks() {
         ]
     );
 }
+
+#[test]
+fn the_markers_of_a_server_that_has_caught_up_name_its_start() {
+    let replica = Replica::new("Ball", 7, 100);
+    let (link, outlet) = replica.add_link();
+    assert!(replica.set_live(first(link)).is_empty());
+    replica.send_markers();
+    replica.set_ready();
+    replica.send_markers();
+    assert_eq!(queued(&outlet), ["MARKER 0", "MARKER 0 Ball 7 0"]);
+    let captured = replica.set_live(first(link));
+    assert!(captured.has_epoch(b"Ball", 7) && !captured.covers(b"Ball", 7, 1));
+    // What this server claims of itself stays.
+    check_report(&replica, &["IAMAT a +1+1 1"], &[Outcome::Acknowledged]);
+    assert!(replica.set_live(first(link)).covers(b"Ball", 7, 1));
+}

@@ -1,11 +1,13 @@
 //! Binds, wires and stops one server. Every thread belongs to an owner here, and is joined by it.
 //!
-//! `error` has the errors of starting and reloading, `reload` adopts a new configuration, `timer`
-//! runs the periodic jobs, `watch` gathers what the server's state depends on, `descriptors` divides
-//! the open files between links and clients. Nothing of a protocol or of a record is decided here.
+//! `figures` has what the status says of clients, `error` the errors of starting and reloading;
+//! `reload` adopts a new configuration, `timer` runs the periodic jobs, `watch` gathers what the
+//! server's state depends on, `descriptors` divides the open files between links and clients.
+//! Nothing of a protocol or of a record is decided here.
 
 mod descriptors;
 mod error;
+mod figures;
 mod reload;
 #[cfg(test)]
 mod tests;
@@ -22,10 +24,10 @@ use log::{info, warn};
 use parking_lot::Mutex;
 
 use crate::client::accept::{self, Clients, RejectedClients};
-use crate::client::counts::{ClientCounts, Figures};
+use crate::client::counts::ClientCounts;
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Pool;
-use crate::client::refusals::ClientRefusals;
+use crate::client::rejections::ClientRejections;
 use crate::client::services::Services;
 use crate::config::Config;
 use crate::config::limits::check_threads;
@@ -48,6 +50,7 @@ pub use error::{ReloadError, StartError, TooFewDescriptors};
 
 use descriptors::Descriptors;
 use error::bind_reason;
+use figures::Figures;
 use timer::{Job, Timer};
 use watch::{Sources, Watch};
 
@@ -193,19 +196,19 @@ impl Server {
         let rejected = RejectedClients::default();
         let timer = Timer::start(jobs(&pool, &rejected, &clock))?;
         let peers = Listener::start("peer-listener", sockets.peers, links.acceptor())?;
-        let refusals = ClientRefusals::default();
+        let rejections = ClientRejections::default();
         let watch = Watch::start(Sources {
             links: links.facts().clone(),
             services: Arc::clone(&services),
             limit: limit.clone(),
-            refusals: refusals.clone(),
+            rejections: rejections.clone(),
             health,
         })?;
         let clients = Clients {
             dispatcher: pool.dispatcher(),
             limit: limit.clone(),
             rejected,
-            refusals,
+            rejections,
             services: Arc::clone(&services),
         };
         accept::bound_replies(sockets.clients.listeners())?;

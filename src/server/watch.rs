@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use crate::client::limit::ConnectionLimit;
-use crate::client::refusals::ClientRefusals;
+use crate::client::rejections::ClientRejections;
 use crate::client::services::Services;
 use crate::health::judge::{Facts, NeighborFacts, judge};
 use crate::health::{Health, State};
 use crate::link::facts::LinkFacts;
-use crate::logging;
+use crate::logging::{self, EVENT};
 use crate::model::time::Timestamp;
 use crate::thread::{self, Stop, Stopper};
 
@@ -36,7 +36,7 @@ pub(super) struct Sources {
     pub(super) links: LinkFacts,
     pub(super) services: Arc<Services>,
     pub(super) limit: ConnectionLimit,
-    pub(super) refusals: ClientRefusals,
+    pub(super) rejections: ClientRejections,
     pub(super) health: Arc<Health>,
 }
 
@@ -115,7 +115,7 @@ impl Watcher {
             links,
             services,
             limit,
-            refusals,
+            rejections,
             ..
         } = &self.sources;
         let (connected, max_clients) = limit.fill();
@@ -128,7 +128,7 @@ impl Watcher {
             journal: services.replica.journal_problem(),
             records: services.replica.len(),
             max_records: services.replica.max_records(),
-            clients: refusals.problem(now, connected, max_clients),
+            clients: rejections.problem(now, connected, max_clients),
             places: services.places.problem(now),
             log,
         }
@@ -145,7 +145,7 @@ impl Watcher {
             // Only a line that is written shows that lines can be written.
             if now >= self.log_retried + LOG_RETRY {
                 self.log_retried = now;
-                info!("lines of the log were lost: {}", problem.reason);
+                info!(target: EVENT, "lines of the log were lost: {}", problem.reason);
             }
             return Some(problem.reason);
         }

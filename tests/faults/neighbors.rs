@@ -215,9 +215,9 @@ fn flapping_links_cost_at_most_one_scan_a_second_and_no_report() {
         over.store(true, Ordering::Relaxed);
         bad.quantile(0.99)
     });
-    let after = [Footprint::of(&fleet, ball), Footprint::of(&fleet, welsh)];
-    // A log line is on file within a second.
+    // A log line is on file within a second, and the last attempt to dial has ended.
     std::thread::sleep(Duration::from_millis(1_000));
+    let after = [Footprint::of(&fleet, ball), Footprint::of(&fleet, welsh)];
     let counts = [scans(ball, welsh), scans(welsh, ball)];
     for side in [0, 1] {
         let (before, after) = (&before[side], &after[side]);

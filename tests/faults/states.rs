@@ -497,6 +497,50 @@ fn a_server_that_comes_back_under_load_knows_every_client() {
     );
 }
 
+/// Two neighbors that come back together lack the same, and do not take each other for caught up.
+#[test]
+fn neighbors_that_come_back_together_know_every_client() {
+    let mut fleet = Fleet::ring("state-both", &[]);
+    fleet.start_all();
+    let named = |wanted| (0..fleet.len()).find(|&server| fleet.name(server) == wanted);
+    let (ball, welsh, other) = (
+        named("Ball").unwrap(),
+        named("Welsh").unwrap(),
+        named("Holiday").unwrap(),
+    );
+    for round in 0..super::form::choose(2, 10) {
+        await_well(&fleet);
+        // A neighbor scans its cache once a second for each link.
+        std::thread::sleep(Duration::from_secs(1));
+        fleet.kill(ball);
+        fleet.kill(welsh);
+        let names = report_all(&mut fleet.client(other), &format!("away-{round}"), 500);
+        for server in (0..fleet.len()).filter(|server| ![ball, welsh].contains(server)) {
+            wait_until("the others hold them", || {
+                let last = names.last().unwrap();
+                fleet.client(server).whatsat(last).starts_with("AT ")
+            });
+        }
+        fleet.launch(ball);
+        fleet.launch(welsh);
+        for server in [ball, welsh] {
+            wait_until("the client port", || {
+                TcpStream::connect(fleet.address(server)).is_ok()
+            });
+            let replies = fleet
+                .client(server)
+                .whatsat_all(names.iter().map(String::as_str));
+            let unknown = replies.iter().filter(|reply| !reply.starts_with("AT "));
+            assert_eq!(unknown.count(), 0, "at {}", fleet.name(server));
+        }
+        for server in [ball, welsh] {
+            fleet.await_ready(server);
+            let line = fleet.ready_line(server);
+            assert!(line.contains("; caught up with "), "{line}");
+        }
+    }
+}
+
 /// A herd whose servers start together waits for nothing.
 #[test]
 fn servers_that_start_together_are_ready_at_once() {

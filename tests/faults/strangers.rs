@@ -209,6 +209,15 @@ fn strangers_without_a_descriptor_are_counted() {
     );
 }
 
+/// Tells threads that it is over, when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Strangers keep taking every handshake slot.
 #[test]
 fn strangers_in_every_handshake_slot_do_not_affect_a_live_link() {
@@ -243,6 +252,8 @@ fn strangers_in_every_handshake_slot_do_not_affect_a_live_link() {
                 }
             });
         }
+        // They end with this block, also if something in it fails.
+        let _over = Over(&over);
         let start = Instant::now();
         let mut most = 0;
         for number in 0.. {
@@ -256,7 +267,6 @@ fn strangers_in_every_handshake_slot_do_not_affect_a_live_link() {
             most = most.max(fleet.process(welsh).descriptors());
             std::thread::sleep(Duration::from_millis(10));
         }
-        over.store(true, Ordering::Relaxed);
         assert!(most < 150, "{most} descriptors");
     });
     assert_eq!(dialed(), connections, "a link was cut");

@@ -91,7 +91,7 @@ fn log_files_are_opened_again_by_a_signal() {
         wait_until("the line is on file", || {
             server.read("logs/Alone.lines.log").contains(": before\n")
         });
-        server.await_log("serves clients on");
+        server.await_log("listens for clients on");
         for file in ["Alone.log", "Alone.lines.log"] {
             let path = server.path("logs").join(file);
             fs::rename(&path, path.with_extension("old")).unwrap();
@@ -107,7 +107,11 @@ fn log_files_are_opened_again_by_a_signal() {
             old.contains(": before\n") && !old.contains("after"),
             "{old}"
         );
-        assert!(server.read("logs/Alone.old").contains("serves clients on"));
+        assert!(
+            server
+                .read("logs/Alone.old")
+                .contains("listens for clients on")
+        );
     }
 }
 
@@ -116,7 +120,7 @@ fn what_others_do_to_the_log_is_followed() {
     let server = Server::start(&[], |_| {});
     let log = server.path("logs/Alone.log");
     // Rotated by copy and truncation.
-    server.await_log("serves clients on");
+    server.await_log("listens for clients on");
     fs::copy(&log, server.path("logs/copy")).unwrap();
     File::options()
         .write(true)
@@ -147,13 +151,13 @@ fn what_others_do_to_the_log_is_followed() {
     wait_until("it is said", || {
         server
             .read("notices")
-            .contains("log failing: logs/Alone.log can't be written")
+            .contains("logs/Alone.log can't be written")
     });
     fs::remove_file(server.path("logs")).unwrap();
     wait_for("its end is said", Duration::from_secs(2), || {
         server.read("notices").contains("no longer log failing")
     });
-    server.await_log("no longer log failing: logs/Alone.log is in order");
+    server.await_log("logs/Alone.log is in order");
 }
 
 #[test]
@@ -191,7 +195,7 @@ fn a_rotation_that_fails_is_said_once_and_destroys_no_old_log() {
         fs::remove_dir_all(server.path(&format!("logs/Alone.log.{number}"))).unwrap();
     }
     wait_for("its end is said", Duration::from_secs(2), || {
-        said("no longer log failing: logs/Alone.log is in order") == 1
+        said("logs/Alone.log is in order") == 1
     });
     assert!(size("logs/Alone.log.1") > LIMIT && size("logs/Alone.log") < 1_000);
     assert_eq!(server.read("logs/Alone.log.2"), "newest");
@@ -221,7 +225,7 @@ fn a_fifo_without_a_reader_delays_neither_start_nor_stop() {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     assert!(
-        text.contains("serves clients on") && text.ends_with("stopped\n"),
+        text.contains("listens for clients on") && text.ends_with("stopped\n"),
         "{text}"
     );
 }
@@ -254,7 +258,9 @@ fn the_log_goes_to_standard_output_on_request() {
         assert_eq!(lines, !flags.is_empty(), "{out}");
         assert_eq!(server.path("logs").exists(), flags.is_empty());
         assert!(!server.path("logs/Alone.log.1").exists());
-        assert_eq!(server.read("notices"), "");
+        let notices = server.read("notices");
+        let is_news = |line: &str| line.starts_with("Alone: created a new ");
+        assert!(notices.lines().all(is_news), "{notices}");
     }
     let directory = Directory::new("logs");
     directory.servers("Alone 127.0.0.1:1 127.0.0.1:2\n");
@@ -278,7 +284,7 @@ fn a_standard_output_that_nobody_reads_stalls_nothing() {
     command.stdout(Stdio::piped()).stderr(notices);
     let mut server = Running(command.spawn().unwrap());
     // Held open, and not read.
-    let _out = server.0.stdout.take().unwrap();
+    let mut out = server.0.stdout.take().unwrap();
     wait_until("it serves", || std::net::TcpStream::connect(client).is_ok());
     let mut asker = Client::connect(client);
     for _ in 0..1_000 {
@@ -289,6 +295,20 @@ fn a_standard_output_that_nobody_reads_stalls_nothing() {
         let notices = fs::read_to_string(directory.path().join("notices")).unwrap();
         notices.contains(reason)
     });
+    // Read for a while: everything that waited comes.
+    let mut text = String::new();
+    while text.matches("received from client ").count() < 1_000 {
+        let mut bytes = [0; 4_096];
+        let length = out.read(&mut bytes).unwrap();
+        text += &String::from_utf8_lossy(&bytes[..length]);
+    }
+    wait_until("its end is said", || {
+        let notices = fs::read_to_string(directory.path().join("notices")).unwrap();
+        notices.contains("no longer log failing: standard output is in order")
+    });
+    for _ in 0..1_000 {
+        assert!(asker.ask(&report("kiwi", "+1+1")).starts_with("AT Alone "));
+    }
     let began = Instant::now();
     signal(&server, "TERM");
     assert_eq!(wait(&mut server), Some(0));
@@ -426,4 +446,60 @@ fn a_flood_of_unprintable_lines_is_logged_in_part_and_counted() {
         let line = padded.trim_end().to_owned() + &" ".repeat(3_000) + r"\t";
         server.read("logs/Alone.lines.log").contains(&line)
     });
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_refused_with_its_reason() {
+    let directory = Directory::new("logs");
+    let [client, peer] = free_addresses();
+    directory.servers(&format!("Alone {client} {peer}\n"));
+    fs::create_dir_all(directory.path().join("logs/Alone.log")).unwrap();
+    let socket = directory.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::create_dir(directory.path().join("other")).unwrap();
+    symlink(&socket, directory.path().join("other/Alone.lines.log")).unwrap();
+    for (folder, reason) in [
+        ("logs", "logs/Alone.log: Is a directory"),
+        (
+            "other",
+            "other/Alone.lines.log: it is a socket; --log - writes to standard output",
+        ),
+    ] {
+        let flags = ["serve", "Alone", "--log-lines", "--log-dir", folder];
+        let output = herd(&directory, &flags).output().unwrap();
+        let notices = String::from_utf8_lossy(&output.stderr).into_owned();
+        let path = directory.path().canonicalize().unwrap();
+        let expected = format!("cannot log to {}/{reason}", path.display());
+        assert!(notices.contains(&expected), "{notices}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn each_line_and_each_reply_is_logged_once_in_their_order() {
+    let server = Server::start(&["--log-lines"], |_| {});
+    let mut client = server.client();
+    let lines = [
+        report("first", "+1+1"),
+        report("second", "+2+2"),
+        "WHATSAT first 0 0".to_owned(),
+        "WHATSAT nobody 0 0".to_owned(),
+        "nothing".to_owned(),
+        report("third", "+3+3"),
+    ];
+    client.send(lines.join("\n") + "\n");
+    client.half_close();
+    let replies = String::from_utf8(client.rest()).unwrap();
+    let log = || server.read("logs/Alone.lines.log");
+    wait_until("all are in the log", || log().contains(" gone: "));
+    let log = log();
+    let texts = |direction: &str| -> Vec<String> {
+        let found = log.lines().filter_map(|line| line.split_once(direction));
+        found
+            .map(|(_, rest)| rest.split_once(": ").unwrap().1.to_owned())
+            .collect()
+    };
+    assert_eq!(texts("Z received from "), lines);
+    let sent: Vec<_> = replies.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(texts("Z sent to "), sent);
 }

@@ -328,6 +328,28 @@ fn failures_have_a_status_and_open_the_circuit_breaker() {
 }
 
 #[test]
+fn requests_that_the_breaker_refuses_use_up_no_calls() {
+    let fake = FakeProvider::start(500, "<html>oops</html>", false);
+    let key = ApiKey::new("not-a-real-key").unwrap();
+    let places = remote(GoogleLegacy::new(key, &fake.options()).unwrap(), Some(25));
+    let (server, at_line) = server(PoolKind::Shared, places);
+    let mut client = Client::connect(server.client_address());
+    for number in 0..60 {
+        assert_eq!(
+            client.ask(&format!("WHATSAT kiwi 10.{number:04} 5")),
+            at_line
+        );
+        let reply = json(&mut client);
+        assert_eq!(
+            reply["status"], "UNKNOWN_ERROR",
+            "request {number}: {reply}"
+        );
+    }
+    assert_eq!(fake.calls(), 20);
+    server.stop();
+}
+
+#[test]
 fn a_full_queue_is_answered_at_once() {
     let mut fake = FakeProvider::start(200, ANSWER, true);
     let (server, at_line) = server(PoolKind::Shared, fake.google());

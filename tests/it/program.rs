@@ -26,7 +26,12 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
     let directory = Directory::new("usage");
     let run = |arguments: &[&str]| herd(&directory, arguments).output().unwrap();
     check(&run(&[]), 2, "", "a command is missing");
-    check(&run(&["frolic"]), 2, "", "frolic");
+    check(
+        &run(&["chekc"]),
+        2,
+        "",
+        "herd: herd has no command chekc; did you mean check? (see herd --help)\n",
+    );
     check(&run(&["serve"]), 2, "", "NAME");
     check(
         &run(&["serve", "Ball"]),
@@ -48,6 +53,12 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
         0,
         "warning: servers unreachable from Ball: Welsh (the topology is partitioned)\n",
         "",
+    );
+    check(
+        &run(&["check", "--format", "yaml"]),
+        2,
+        "",
+        r#"expected "text", "tsv" or "json""#,
     );
     directory.servers("Ball 127.0.0.1:1 127.0.0.1:2 # alone\n");
     check(
@@ -106,6 +117,11 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
             "GOOGLE_PLACES_API_KEY is not set",
         );
     }
+    let mut two_lines = herd(&directory, &["serve", "Ball", "--places", "google"]);
+    two_lines.env("GOOGLE_PLACES_API_KEY", "first\nsecond");
+    let output = two_lines.output().unwrap();
+    check(&output, 2, "", "GOOGLE_PLACES_API_KEY is not a key: it has");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("first"));
     check(
         &run(&["serve", "Ball", "--places", "yellow-pages"]),
         2,
@@ -118,6 +134,14 @@ fn bad_usage_and_bad_files_exit_with_2_and_a_reason() {
         "",
         "from 1 to 256",
     );
+    for limit in ["0", "-1", "none"] {
+        check(
+            &run(&["serve", "Ball", "--places-calls-per-minute", limit]),
+            2,
+            "",
+            "greater than 0, or unlimited",
+        );
+    }
     check(
         &run(&["serve", "Ball", "--places-url", "http://x/"]),
         2,
@@ -165,12 +189,17 @@ fn unavailable_resources_exit_with_1_and_a_reason() {
     );
     drop(holder);
     std::fs::write(directory.0.join("file"), "").unwrap();
-    check(
-        &run(&["--log-dir", "file"]),
-        1,
-        "",
-        "Ball: cannot log to file/Ball.log: Not a directory",
+    let expected = format!(
+        "Ball: cannot log to {}/file/Ball.log: Not a directory",
+        absolute(&directory)
     );
+    check(&run(&["--log-dir", "file"]), 1, "", &expected);
+}
+
+/// Path of the directory, as a process that runs there has it.
+fn absolute(directory: &Directory) -> String {
+    let path = directory.path().canonicalize().unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 fn log(directory: &Path) -> String {
@@ -264,11 +293,79 @@ fn the_log_has_events_at_every_level_and_no_lines() {
         signal(&server, "TERM");
         assert_eq!(wait(&mut server), Some(0));
         let log = log(&directory.0);
-        for event in ["serves clients on", "signal 1\n", "stopping\n", "stopped\n"] {
+        for event in [
+            "listens for clients on",
+            "signal 1\n",
+            "stopping\n",
+            "stopped\n",
+        ] {
             assert!(log.contains(event), "{event} at {level}: {log}");
         }
         assert!(!log.contains("find-me-not"), "{log}");
         assert!(!directory.0.join("logs/Alone.lines.log").exists());
+    }
+}
+
+#[test]
+fn billed_calls_have_a_limit_and_a_key_in_clear_text_gives_a_warning() {
+    let far = ["--places-url", "http://192.0.2.1/token/places"];
+    let secret = "not-a-real-key";
+    for (provider, flags, limit, warned) in [
+        ("google", &[][..], "10, each is billed", false),
+        ("google-legacy", &far[..], "10, each is billed", true),
+        (
+            "google",
+            &["--places-calls-per-minute", "unlimited"],
+            "unlimited, each",
+            false,
+        ),
+        (
+            "google",
+            &["--places-calls-per-minute=3"],
+            "3, each is billed",
+            false,
+        ),
+        (
+            "google",
+            &["--places-url", "http://127.0.0.1:1/"],
+            "10, each is billed",
+            false,
+        ),
+        (
+            "google",
+            &["--places-url", "https://192.0.2.1/"],
+            "10, each is billed",
+            false,
+        ),
+        ("overpass", &far, "unlimited\n", false),
+    ] {
+        let directory = Directory::new("billed");
+        let [client, peer] = free_addresses();
+        directory.servers(&format!("Alone {client} {peer}\n"));
+        let mut command = herd(&directory, &["serve", "Alone", "--places", provider]);
+        command.args(flags).env("GOOGLE_PLACES_API_KEY", secret);
+        command.stderr(std::process::Stdio::piped());
+        let (mut server, _) = crate::support::process::spawn(command);
+        signal(&server, "TERM");
+        assert_eq!(wait(&mut server), Some(0));
+        let mut notices = String::new();
+        let mut stderr = server.0.stderr.take().unwrap();
+        std::io::Read::read_to_string(&mut stderr, &mut notices).unwrap();
+        let log = log(&directory.0);
+        let case = format!("{provider} {flags:?}: {log} {notices}");
+        assert!(
+            log.contains(&format!("places: calls per minute: {limit}")),
+            "{case}"
+        );
+        let warning = "--places-url is plain http: the API key";
+        assert_eq!(log.contains(warning), warned, "{case}");
+        assert_eq!(notices.contains(warning), warned, "{case}");
+        // Neither the key nor the URL, which may contain a secret too.
+        assert!(
+            !case.replace(&format!("{flags:?}"), "").contains("token"),
+            "{case}"
+        );
+        assert!(!case.contains(secret), "{case}");
     }
 }
 
@@ -311,8 +408,11 @@ fn no_key_is_created_for_a_herd_on_several_machines() {
             "Ball {client} {peer} Welsh\nWelsh {other}:1 {other}:2 Ball\n"
         ));
         let output = herd(&directory, &["serve", "Ball"]).output().unwrap();
-        let advice = "run herd key new --key-file herd.key on one machine, and copy the file to the others, mode 600";
-        check(&output, 2, "", advice);
+        let advice = format!(
+            "run herd key new --key-file {}/herd.key on one machine, and copy the file to the others, mode 600",
+            absolute(&directory)
+        );
+        check(&output, 2, "", &advice);
         assert!(!key.exists());
     }
     let made = herd(&directory, &["key", "new"]).output().unwrap();
@@ -369,12 +469,12 @@ fn keys_are_created_and_rotated_by_subcommands() {
         &run(&serve),
         2,
         "",
-        "herd.key:1: a herd id is 32 hexadecimal digits",
+        "/herd.key:1: a herd id is 32 hexadecimal digits",
     );
     check(
         &run(&["serve", "Ball", "--key-file", "."]),
         2,
         "",
-        ".: not a regular file",
+        ": not a regular file",
     );
 }

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::support::process::{Directory, Running, free_addresses, herd, signal, start_named};
+use crate::support::process::{
+    Directory, Running, await_ready, free_addresses, herd, launch, signal, start_named,
+};
 use crate::support::{Client, PATIENCE, report};
 
 /// One server's line of `servers.txt`.
@@ -38,8 +40,12 @@ impl Herd {
             servers: Vec::new(),
         };
         herd.write();
-        for index in 0..herd.entries.len() {
-            herd.run(herd.entries[index].name);
+        for entry in &herd.entries {
+            let command = crate::support::process::herd(&herd.directory, &["serve", entry.name]);
+            herd.servers.push((entry.name, launch(command)));
+        }
+        for (_, server) in &mut herd.servers {
+            await_ready(server);
         }
         herd
     }
@@ -245,13 +251,18 @@ fn an_invalid_file_is_refused_with_its_reason_and_the_configuration_stays() {
     let refused = "reload failed, keeping the current configuration: ";
     let lost = herd.count_logged("Alford", "lost");
     let good = herd.entries.clone();
+    let folder = herd.directory.path().canonicalize().unwrap();
+    let folder = folder.to_str().unwrap();
 
     std::fs::remove_file(herd.directory.path().join("servers.txt")).unwrap();
-    herd.reload("Alford", &format!("{refused}servers.txt: cannot be read"));
+    herd.reload(
+        "Alford",
+        &format!("{refused}{folder}/servers.txt: cannot be read"),
+    );
     herd.set_neighbors("Ball", "");
     herd.write();
     let fault = "servers.txt:1: Alford names Ball as a neighbor, but Ball (line 2) does not";
-    herd.reload("Alford", &format!("{refused}{fault}"));
+    herd.reload("Alford", &format!("{refused}{folder}/{fault}"));
     herd.entries.clone_from(&good);
     herd.entries[0].name = "Alfred";
     herd.entries[1].neighbors = "Alfred";
@@ -265,7 +276,7 @@ fn an_invalid_file_is_refused_with_its_reason_and_the_configuration_stays() {
     std::fs::remove_file(&key).unwrap();
     herd.reload(
         "Alford",
-        &format!("{refused}herd.key: there is no such file"),
+        &format!("{refused}{folder}/herd.key: there is no such file"),
     );
     let new = crate::support::process::herd(&herd.directory, &["key", "new"]).output();
     assert!(new.unwrap().status.success());
@@ -299,7 +310,12 @@ fn keys_are_rotated_without_a_restart() {
     for _ in 0..3 {
         let rotated = crate::support::process::herd(&herd.directory, &["key", "rotate"]).output();
         assert!(rotated.unwrap().status.success());
-        for name in ["Alford", "Ball", "Welsh"] {
+        herd.reload("Alford", "keys: changed");
+        // The herd is not ready for the next step.
+        let status = crate::support::process::herd(&herd.directory, &["status"]).output();
+        let printed = String::from_utf8(status.unwrap().stdout).unwrap();
+        assert!(printed.contains("\nkeys differ: "), "{printed}");
+        for name in ["Ball", "Welsh"] {
             herd.reload(name, "keys: changed");
         }
         herd.await_whole();

@@ -16,6 +16,9 @@ impl Directory {
     /// Creates a directory that no other test uses, whatever `name` is.
     pub fn new(name: &str) -> Directory {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // Tests that run side by side hold more connections than the usual soft limit of a user
+        // allows, 1,024.
+        herd::config::limits::raise_descriptor_limit();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let unique = format!("herd-{name}-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(unique);

@@ -14,7 +14,7 @@ from typing import cast
 import aiohttp
 from herd.places import MAX_BODY, TIMEOUT
 from herd.program import Settings, fail, flush, printable, read_settings, ready
-from herd.records import FULL, MAX_LINE, Records, Search, invalid, whatsat_reply
+from herd.records import FULL, HTTP_VERSIONS, MAX_LINE, TLS_HANDSHAKE, Records, Search, invalid, whatsat_reply
 from herd.topology import Server
 from yarl import URL
 
@@ -56,8 +56,8 @@ class Session(asyncio.Protocol):
     """One client: bounded lines in, replies out, in order."""
 
     __slots__ = (
-        "active", "closing", "ended", "herd", "idle_timer", "line_timer", "log", "name", "paused",
-        "reply_timer", "searching", "transport", "unread",
+        "active", "closing", "ended", "herd", "idle_timer", "is_new", "line_timer", "log", "name",
+        "paused", "reply_timer", "searching", "transport", "unread",
     )  # fmt: skip
 
     def __init__(self, herd: "Herd") -> None:
@@ -66,6 +66,7 @@ class Session(asyncio.Protocol):
         self.name = ""
         self.unread = b""
         self.active = herd.loop.time()
+        self.is_new = True  # The first line is not whole yet.
         self.ended = False  # The client sends nothing more.
         self.paused = False  # The client has yet to take replies.
         self.closing = False  # Nothing more is answered.
@@ -146,6 +147,8 @@ class Session(asyncio.Protocol):
 
     def answer_some(self) -> bool:
         """Answers lines with one write; whether there may be more of them."""
+        if self.is_new and self.turn_away():
+            return False
         unread, start, replies, size = self.unread, 0, [], 0
         answer, log = self.herd.records.answer, self.log
         search = None
@@ -182,6 +185,22 @@ class Session(asyncio.Protocol):
         else:
             self.look_at_rest()
         return False
+
+    def turn_away(self) -> bool:
+        """Closes if the first line is of HTTP or TLS; whether it is. Nothing behind it is carried out."""
+        if self.unread.startswith(TLS_HANDSHAKE):
+            self.finish("it speaks TLS")
+        elif (end := self.unread.find(b"\n", 0, MAX_LINE + 2)) >= 0:
+            self.is_new = False
+            line = self.unread[:end].removesuffix(b"\r")
+            if line.endswith(HTTP_VERSIONS) and len(line) <= MAX_LINE:
+                reply = invalid(line)
+                if self.log:
+                    self.log.info("client %s > %s", self.name, printable(line))
+                    self.log.info("client %s < %s", self.name, printable(reply))
+                self.transport.write(reply)
+                self.finish("it speaks HTTP")
+        return self.closing
 
     def look_at_rest(self) -> None:
         """Handles an incomplete line, or none."""

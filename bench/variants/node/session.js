@@ -15,6 +15,12 @@ const REPLY_TIMEOUT = 10_000;
 /** Milliseconds that a closing connection drops what still comes: a plain close would reset it. */
 const DRAIN_TIMEOUT = 1_000;
 
+/** The end of a connection's first line that makes it an HTTP request. */
+const HTTP = / HTTP\/1\.[01]$/;
+
+/** The first bytes of a TLS handshake. */
+const TLS = '\x16\x03';
+
 /** A client's connection. */
 export class Session {
   #herd;
@@ -22,6 +28,8 @@ export class Session {
   #log;
   #name = '';
   #unread = '';
+  /** The first line is not whole yet. */
+  #isNew = true;
   /** The client sends nothing more. */
   #ended = false;
   /** The client has yet to take replies. */
@@ -108,6 +116,7 @@ export class Session {
 
   /** Answers lines with one write; whether there may be more of them. */
   #answerSome() {
+    if (this.#isNew && this.#turnAway()) return false;
     const unread = this.#unread;
     const { records } = this.#herd;
     let start = 0;
@@ -141,6 +150,26 @@ export class Session {
     else if (replies.length >= MAX_REPLIES) return true;
     else this.#lookAtRest();
     return false;
+  }
+
+  /** Closes if the first line is of HTTP or TLS; whether it is. Nothing behind it is carried out. */
+  #turnAway() {
+    const unread = this.#unread;
+    const end = unread.indexOf('\n');
+    if (unread.startsWith(TLS)) {
+      this.finish('it speaks TLS');
+    } else if (end >= 0) {
+      this.#isNew = false;
+      const line = unread.slice(0, unread[end - 1] === '\r' ? end - 1 : end);
+      if (HTTP.test(line) && line.length <= MAX_LINE) {
+        const reply = invalid(line);
+        this.#log?.info(`client ${this.#name} > ${printable(line)}`);
+        this.#log?.info(`client ${this.#name} < ${printable(reply)}`);
+        this.#write(reply);
+        this.finish('it speaks HTTP');
+      }
+    }
+    return this.#closing;
   }
 
   /** What is to be done about a line that is not whole, or about none. */

@@ -8,7 +8,7 @@ from typing import cast
 
 from herd.places import MAX_BODY, TIMEOUT
 from herd.program import Settings, fail, flush, printable, read_settings, ready
-from herd.records import FULL, MAX_LINE, Records, Search, invalid, whatsat_reply
+from herd.records import FULL, HTTP_VERSIONS, MAX_LINE, TLS_HANDSHAKE, Records, Search, invalid, whatsat_reply
 from herd.topology import Address, Server
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.base import DelayedCall
@@ -72,6 +72,7 @@ class Client(LineReceiver, TimeoutMixin):
         self.name = name
         self.holds: set[str] = set()  # Why no line is delivered.
         self.unfinished = 0  # Bytes behind the last line feed.
+        self.is_new = True  # The first line is not whole yet.
         self.ended = False  # The client sends nothing more.
         self.closing = False  # Nothing more is answered.
         self.line_timer: DelayedCall | None = None
@@ -106,6 +107,10 @@ class Client(LineReceiver, TimeoutMixin):
     def dataReceived(self, data: bytes) -> None:
         """Delivers lines, and minds the one that is not whole."""
         self.resetTimeout()
+        if self.is_new:
+            data, self.unfinished = self.clearLineBuffer() + data, 0
+            if self.turn_away(data):
+                return
         end = data.rfind(b"\n") + 1
         self.unfinished = len(data) - end if end else self.unfinished + len(data)
         LineReceiver.dataReceived(self, data)
@@ -118,6 +123,18 @@ class Client(LineReceiver, TimeoutMixin):
             self.lineLengthExceeded(self.clearLineBuffer())
         elif not self.line_timer:
             self.line_timer = reactor.callLater(LINE_TIMEOUT, self.finish, "line not finished in time")
+
+    def turn_away(self, data: bytes) -> bool:
+        """Closes if the first line is of HTTP or TLS; whether it is. Nothing behind it is carried out."""
+        if data.startswith(TLS_HANDSHAKE):
+            self.finish("it speaks TLS")
+        elif (end := data.find(b"\n")) >= 0:
+            self.is_new = False
+            line = data[:end].removesuffix(b"\r")
+            if line.endswith(HTTP_VERSIONS) and len(line) <= MAX_LINE:
+                self.answer(line)
+                self.finish("it speaks HTTP")
+        return self.closing
 
     def lineReceived(self, line: bytes) -> None:
         """Answers a line."""

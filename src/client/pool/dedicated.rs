@@ -71,8 +71,9 @@ impl Dedicated {
 
     fn serve(&self, worker: usize, connection: &mut Connection, scratch: &mut Scratch) {
         let services = &*self.services;
+        // By then the clock of the deadlines, which is behind by up to its step, shows that it is time.
         let prepared = connection.stream.try_clone().and_then(|stream| {
-            stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
+            stream.set_write_timeout(Some(REPLY_TIMEOUT + 2 * COARSE_STEP))?;
             Ok(stream)
         });
         match prepared {

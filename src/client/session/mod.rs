@@ -47,7 +47,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same for a client that has not taken its replies in time and sends nothing.
 const UNREAD_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Time for which the system keeps trying to send what such a client has not taken.
+/// Time for which the system keeps trying to send what such a client has not taken, counted from when
+/// it last took something.
 const UNSENT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Time for which a client may wait for the server at least, however short the idle time-out is.
@@ -213,34 +214,40 @@ impl Session {
         self.earliest_deadline(services).0
     }
 
+    /// Returns the reason for which the session has to end. If several deadlines have passed, that for
+    /// replies comes first: the client is to be sent no more of them.
     fn overdue(&self, services: &Services) -> Option<EndReason> {
+        let now = services.clock.now();
+        let is_draining = matches!(self.progress, Progress::Draining(..));
+        if !is_draining && self.output.deadline().is_some_and(|at| now >= at) {
+            return Some(EndReason::ReplyTimeout);
+        }
         let (deadline, reason) = self.earliest_deadline(services);
-        (services.clock.now() >= deadline).then_some(reason)
+        (now >= deadline).then_some(reason)
     }
 
-    /// Of equal deadlines the one for replies comes first, since the client is to get no more of them.
     /// Every deadline of an open session holds whatever else it waits for. A closing one has only
     /// replies to send, and whatever it was closed for must not hide that they are overdue.
     fn earliest_deadline(&self, services: &Services) -> (Tick, EndReason) {
-        let mut idle_timeout = services.idle_timeout;
-        if self.is_waiting() {
-            idle_timeout = idle_timeout.max(MIN_WAIT);
+        if let Progress::Draining(reason, until) = self.progress {
+            let silent = self.last_active.after(silence_timeout(reason));
+            return (until.min(silent), reason);
         }
-        let idle = (self.last_active.after(idle_timeout), EndReason::Idle);
-        let reply = self.output.deadline();
-        let reply = reply.map(|at| (at, EndReason::ReplyTimeout));
-        let line = self.input.deadline().map(|at| (at, EndReason::LineTimeout));
-        let deadlines = match self.progress {
-            Progress::Draining(reason, until) => {
-                let silent = self.last_active.after(silence_timeout(reason));
-                return (until.min(silent), reason);
-            }
-            Progress::Closing(_) if self.is_waiting() => [reply, Some(idle), None],
-            Progress::Closing(reason) => [reply, Some((Tick(u64::MAX), reason)), None],
-            Progress::Open => [reply, Some(idle), line],
+        let is_waiting = self.is_waiting();
+        let is_open = self.progress == Progress::Open;
+        let mut earliest = match is_waiting {
+            true => self.last_active.after(services.idle_timeout.max(MIN_WAIT)),
+            false if is_open => self.last_active.after(services.idle_timeout),
+            false => Tick(u64::MAX),
         };
-        let earliest = deadlines.into_iter().flatten().min_by_key(|(at, _)| *at);
-        earliest.unwrap_or(idle)
+        let mut reason = EndReason::Idle;
+        if is_open && let Some(line) = self.input.deadline().filter(|at| *at < earliest) {
+            (earliest, reason) = (line, EndReason::LineTimeout);
+        }
+        if let Some(reply) = self.output.deadline().filter(|at| *at <= earliest) {
+            (earliest, reason) = (reply, EndReason::ReplyTimeout);
+        }
+        (earliest, reason)
     }
 
     fn is_waiting(&self) -> bool {
@@ -295,17 +302,17 @@ impl Session {
                 };
             }
             if reason == EndReason::ReplyTimeout || self.is_waiting() {
-                return self.abandon(stream, scratch, reason, services);
+                return self.abandon(stream, reason, services);
             }
             self.close(reason);
         }
         match self.progress {
             Progress::Closing(reason) if self.result() == TurnResult::NeedsInput => {
-                self.begin_drain(stream, reason, services)?;
+                let result = self.begin_drain(stream, reason, services)?;
                 if self.input.has_ended() {
                     return Ok(TurnResult::Ended(reason));
                 }
-                self.drain(stream, scratch, reason, services)
+                Ok(result)
             }
             _ => Ok(self.result()),
         }
@@ -326,27 +333,27 @@ impl Session {
     pub(crate) fn abandon<S: Stream>(
         &mut self,
         stream: &mut S,
-        scratch: &mut Scratch,
         reason: EndReason,
         services: &Services,
     ) -> io::Result<TurnResult> {
         self.output.clear();
         self.wait = Wait::Nothing;
-        stream.limit_unsent(UNSENT_LIMIT)?;
-        self.begin_drain(stream, reason, services)?;
-        self.drain(stream, scratch, reason, services)
+        self.begin_drain(stream, reason, services)
     }
 
+    /// Stops sending. The draining begins with the next turn: a stream that blocks does so up to the
+    /// deadline that the session had when its turn began.
     fn begin_drain<S: Stream>(
         &mut self,
         stream: &mut S,
         reason: EndReason,
         services: &Services,
-    ) -> io::Result<()> {
+    ) -> io::Result<TurnResult> {
         let now = services.clock.now();
         self.progress = Progress::Draining(reason, now.after(DRAIN_TIMEOUT));
         self.last_active = now;
-        stream.shutdown_write()
+        stream.shutdown_write()?;
+        Ok(TurnResult::Again)
     }
 
     /// Reads and answers. Returns whether there is more to do without waiting.
@@ -481,6 +488,10 @@ impl Session {
         services: &Services,
     ) -> io::Result<TurnResult> {
         if self.overdue(services).is_some() {
+            // Earlier it would end at once the connection of a client that begins to read only now.
+            if silence_timeout(reason) == UNREAD_DRAIN_TIMEOUT {
+                stream.limit_unsent(UNSENT_LIMIT)?;
+            }
             return Ok(TurnResult::Ended(reason));
         }
         match stream.read(&mut scratch.input) {

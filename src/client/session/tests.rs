@@ -328,7 +328,7 @@ fn each_reply_has_its_own_deadline() {
     assert_eq!(fixture.turn(&mut script), TurnResult::NeedsOutput);
     fixture.set_now(deadline);
     // The close is orderly: the client may still take what the system holds for it.
-    assert_eq!(fixture.turn(&mut script), TurnResult::NeedsInput);
+    assert_eq!(fixture.run(&mut script), TurnResult::NeedsInput);
     assert!(script.shut);
     fixture.set_now(fixture.now().after(UNREAD_DRAIN_TIMEOUT));
     assert_eq!(
@@ -343,7 +343,7 @@ fn an_idle_client_is_disconnected() {
     let mut script = ScriptedStream::new(&["x\n"]);
     fixture.run(&mut script);
     fixture.set_now(fixture.session.deadline(&fixture.services));
-    assert_eq!(fixture.turn(&mut script), TurnResult::NeedsInput);
+    assert_eq!(fixture.run(&mut script), TurnResult::NeedsInput);
     assert!(script.shut);
     script.closes = true;
     assert_eq!(

@@ -21,7 +21,7 @@ use crate::replica::stall::STALL_LIMIT;
 use crate::store::journal::SyncPosition;
 
 /// The lines of one turn: reports in a row are applied as one group, and every reply is written in
-/// the order of its line.
+/// the order of its line. A line is logged when it is answered, before its reply.
 pub(super) struct Turn<'a> {
     pub(super) client: SocketAddr,
     /// The call that answers the last line, if a provider on the network has to.
@@ -53,7 +53,6 @@ impl<'a> Turn<'a> {
             Ok(Command::Whatsat(inquiry)) => {
                 self.apply();
                 if !self.stalled {
-                    self.log_received(&[line]);
                     self.answer(&inquiry, line);
                 }
             }
@@ -115,13 +114,16 @@ impl<'a> Turn<'a> {
             self.stalled = true;
             return;
         };
-        let lines = std::mem::take(&mut self.lines);
-        self.log_received(&lines);
         // The last position is the highest.
         self.sync_position = sync_position.or(self.sync_position);
+        if let Some(log) = &mut self.log {
+            for line in &self.lines {
+                log.received(line, Extent::Whole);
+            }
+        }
         let before = self.output.len();
         for at in 0..self.reports.len() {
-            let (report, line) = (self.reports[at], lines[at]);
+            let (report, line) = (self.reports[at], self.lines[at]);
             match Refusal::of_report(&self.outcomes[at]) {
                 None => {
                     let origin = self.services.replica.name().as_bytes();
@@ -134,10 +136,14 @@ impl<'a> Turn<'a> {
             }
         }
         self.reports.clear();
+        self.lines.clear();
         self.log_sent(before);
     }
 
     fn answer(&mut self, inquiry: &Inquiry<'a>, line: &[u8]) {
+        if let Some(log) = &mut self.log {
+            log.received(line, Extent::Whole);
+        }
         let before = self.output.len();
         let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
         let known = self.services.replica.locate(inquiry.client, |found| {
@@ -168,13 +174,6 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Logs lines that are carried out.
-    fn log_received(&mut self, lines: &[&[u8]]) {
-        if let Some(log) = &mut self.log {
-            lines.iter().for_each(|line| log.received(line, Extent::Whole));
-        }
-    }
-
     fn log_sent(&mut self, before: usize) {
         if let Some(log) = &mut self.log {
             log_replies(log, &self.output[before..]);
@@ -190,10 +189,13 @@ pub(super) fn log_sent(client: SocketAddr, replies: &[u8]) {
 }
 
 fn log_replies(log: &mut LineBatch<'_>, replies: &[u8]) {
-    for line in replies.split(|&byte| byte == b'\n') {
-        if !line.is_empty() {
-            log.sent(line, Extent::Whole);
+    let mut start = 0;
+    // Each ends with an LF.
+    for end in memchr::memchr_iter(b'\n', replies) {
+        if end > start {
+            log.sent(&replies[start..end], Extent::Whole);
         }
+        start = end + 1;
     }
 }
 

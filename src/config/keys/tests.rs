@@ -173,8 +173,9 @@ fn servers_that_start_at_once_create_one_key() {
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
-    assert!(keys.iter().all(|each| *each == keys[0]));
-    assert_eq!(KeyFile::load(&path).unwrap(), keys[0]);
+    assert!(keys.iter().all(|(each, _)| *each == keys[0].0));
+    assert_eq!(keys.iter().filter(|(_, is_new)| *is_new).count(), 1);
+    assert_eq!(KeyFile::load(&path).unwrap(), keys[0].0);
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
     assert_eq!(names(&directory), ["herd.key"]);

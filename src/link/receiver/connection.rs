@@ -68,10 +68,19 @@ pub(in crate::link) struct Connection<T> {
     digest: DigestReader,
     liveness: Liveness,
     back: Arc<BackChannel<T>>,
-    /// Records received.
-    received: u64,
-    /// The marker at the end of the first resync has been received.
-    is_resynced: bool,
+    received: Received,
+}
+
+/// What has come over a connection so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::link) struct Received {
+    /// Number of records.
+    pub(in crate::link) records: u64,
+    /// The marker at the end of the first resync has come, so the records include everything that the
+    /// neighbor had and this server lacked.
+    pub(in crate::link) is_resynced: bool,
+    /// The neighbor had itself caught up with its herd by then.
+    pub(in crate::link) is_ready: bool,
 }
 
 /// Returns the lines of a block, each of which ends with an LF.
@@ -109,16 +118,14 @@ impl<T: Transport> Connection<T> {
             // A long vector takes its time to be sent.
             liveness: Liveness::new(now()),
             back,
-            received: 0,
-            is_resynced: false,
+            received: Received::default(),
         };
         Ok(connection)
     }
 
-    /// Returns the number of records received, and whether they include everything that the neighbor
-    /// had and this server lacked when the connection was made.
-    pub(in crate::link) fn progress(&self) -> (u64, bool) {
-        (self.received, self.is_resynced)
+    /// Returns what has come so far.
+    pub(in crate::link) fn received(&self) -> Received {
+        self.received
     }
 
     /// Does what is due: to be called before each block of lines, and several times a second.
@@ -182,11 +189,14 @@ impl<T: Transport> Connection<T> {
             if line.starts_with(b"MARKER") {
                 let whole = self.marker.read_line("MARKER", line);
                 if whole.ok_or_else(unexpected)? {
-                    // An empty one is a sign of life, and claims nothing.
+                    // An empty one claims nothing. It is a sign of life, but none comes within the
+                    // first second, in which a server without records ends its resync with one.
                     let marker = std::mem::take(&mut self.marker);
+                    let name = self.neighbor.name().as_bytes();
+                    self.received.is_resynced = true;
+                    self.received.is_ready |= marker.has_epoch(name, self.source.epoch);
                     if !marker.is_empty() {
                         self.replica.advance(&marker);
-                        self.is_resynced = true;
                     }
                 }
             } else if line.starts_with(b"DIGEST") {
@@ -233,7 +243,7 @@ impl<T: Transport> Connection<T> {
         if !records.is_empty() {
             let adopted = self.replica.adopt(records, self.source);
             self.back.applied(records.len());
-            self.received += records.len() as u64;
+            self.received.records += records.len() as u64;
             debug!(
                 "{adopted} of {} records from {} were new",
                 records.len(),

@@ -36,7 +36,7 @@ use crate::link::status::{self, StatusSource};
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
 use crate::thread;
-use connection::{Connection, End};
+use connection::{Connection, End, Received};
 use pulse::{BackChannel, KeptAlive, Pulse};
 use registry::Registry;
 
@@ -352,9 +352,9 @@ impl Shared {
                     Instant::now,
                 )
             });
-        let progress = |progress| {
+        let progress = |received| {
             let now = Instant::now();
-            self.catch_up.received(connection, progress, now);
+            self.catch_up.received(connection, received, now);
         };
         let end = end.and_then(|served| receive(served, peer.reader, &stream, progress));
         let end = end.unwrap_or_else(|end| end);
@@ -379,7 +379,7 @@ fn receive(
     mut connection: Connection<Outgoing>,
     mut reader: Reader,
     stream: &TcpStream,
-    progress: impl Fn((u64, bool)),
+    progress: impl Fn(Received),
 ) -> Result<End, End> {
     loop {
         connection.tick(Instant::now())?;
@@ -393,7 +393,7 @@ fn receive(
         } else {
             connection.apply(block, Instant::now(), Timestamp::now())?;
             connection.applied(Instant::now());
-            progress(connection.progress());
+            progress(connection.received());
         }
     }
 }

@@ -124,7 +124,7 @@ impl Feed {
             link: self.neighbor.link(),
             epoch: self.epoch,
         };
-        let Some(mut captured) = self.replica.set_live_within(start, LOCK_WAIT) else {
+        let Some(captured) = self.replica.set_live_within(start, LOCK_WAIT) else {
             self.resync_from = Some(held);
             self.resync_allowed = to.now() + LOCK_WAIT;
             return Ok(());
@@ -132,9 +132,6 @@ impl Feed {
         // A scan that breaks off counts too: a link that flaps would scan the cache all the time.
         self.resync_allowed = to.now() + RESYNC_INTERVAL;
         let records = self.send_from_cache(&held, |_| true, since, to)?;
-        // So that the marker of a server without records says more than that it is alive: the
-        // neighbor has caught up with it.
-        captured.advance(self.replica.name().as_bytes(), self.replica.epoch(), 0);
         let mut marker = Vec::new();
         captured.write_lines("MARKER", &mut marker);
         self.neighbor.marked(Arc::new(captured));
@@ -284,11 +281,12 @@ impl Feed {
         };
         let peer = Peer::Neighbor(self.neighbor.name());
         if let Some(mut log) = LineBatch::begin(peer, Timestamp::now()) {
-            for line in block
-                .split(|&byte| byte == b'\n')
-                .filter(|line| line.starts_with(b"RECORD"))
-            {
-                log.sent(line, Extent::Whole);
+            let mut start = 0;
+            for end in memchr::memchr_iter(b'\n', block) {
+                if block[start..].starts_with(b"RECORD") {
+                    log.sent(&block[start..end], Extent::Whole);
+                }
+                start = end + 1;
             }
         }
         self.neighbor.writing(records, since);

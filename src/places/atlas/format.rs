@@ -18,6 +18,38 @@ pub(super) const PLACE_BYTES: usize = 20;
 /// which takes four bytes too, are up to 38 cm.
 pub(super) const UNITS_PER_RADIUS: f64 = i32::MAX as f64;
 
+/// Prominences in which the weight doubles.
+pub(super) const STEPS: usize = 10;
+
+/// Weight of each prominence, in people: the population of a locality, and for other places that of
+/// a locality that ranks like them. A step is a tenth of a doubling, 7 %.
+#[allow(dead_code, reason = "build.rs writes, the server reads")]
+pub(super) const WEIGHTS: [f64; 256] = {
+    // The powers of two from 0 to 0.9, which a constant can't compute.
+    let mut weights = [0.0; 256];
+    let first: [f64; STEPS] = [
+        1.0,
+        1.071_773_462_536_293_1,
+        1.148_698_354_997_035,
+        1.231_144_413_344_916_3,
+        1.319_507_910_772_894_2,
+        std::f64::consts::SQRT_2,
+        1.515_716_566_510_398,
+        1.624_504_792_712_471,
+        1.741_101_126_592_248_2,
+        1.866_065_983_073_614_8,
+    ];
+    let mut prominence = 0;
+    while prominence < weights.len() {
+        weights[prominence] = match prominence.checked_sub(STEPS) {
+            None => first[prominence],
+            Some(lower) => 2.0 * weights[lower],
+        };
+        prominence += 1;
+    }
+    weights
+};
+
 /// Returns the root of the subtree `low..high`.
 pub(super) fn middle(low: usize, high: usize) -> usize {
     low + (high - low) / 2
@@ -47,7 +79,7 @@ pub(super) enum Class {
 pub(super) struct Node {
     /// Unit vector in [`UNITS_PER_RADIUS`], each axis rounded to the nearest.
     pub(super) vector: [i32; 3],
-    /// Rank of the place; the greatest comes first.
+    /// Weight of the place in a ranking, as an index of [`WEIGHTS`].
     pub(super) prominence: u8,
     /// Greatest prominence in the subtree, its root included.
     pub(super) max_prominence: u8,
@@ -138,6 +170,17 @@ fn field<const BYTES: usize>(bytes: &[u8; BYTES], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_are_powers_of_two() {
+        for (prominence, &weight) in WEIGHTS.iter().enumerate() {
+            let expected = (prominence as f64 / STEPS as f64).exp2();
+            assert!(
+                (weight / expected - 1.0).abs() < 1e-14,
+                "{prominence}: {weight}"
+            );
+        }
+    }
 
     #[test]
     fn written_values_are_read_back() {

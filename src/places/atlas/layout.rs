@@ -4,7 +4,7 @@
 //! All of it happens at build time, so a server needs no work at its start, and five servers on a
 //! machine share one copy in the page cache. The kind letters are defined in `make.py`.
 
-use super::format::{Class, Node, Place, UNITS_PER_RADIUS, middle, position};
+use super::format::{Class, Node, Place, STEPS, UNITS_PER_RADIUS, middle, position};
 use crate::model::geo::{chord, squared_chord};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -119,23 +119,25 @@ fn parse_entry(line: usize, text: &str) -> Option<Entry> {
     })
 }
 
-/// Returns the class and prominence of a place. The order: large airports, medium airports,
-/// localities by the logarithm of their population, small airports and seaplane bases, hospital
-/// heliports, other heliports and balloonports.
-///
-/// A step between localities is a tenth of a doubling, so the greatest city, of 25 million, has the
-/// prominence 250. Within a step the distance decides.
+/// Weight of a locality whose population is not known: that of a hamlet.
+const UNKNOWN_POPULATION: u32 = 100;
+
+/// Returns the class and prominence of a place. A locality weighs its population. Standing beside a
+/// large airport, one names the airport and not the city 20 km away; a medium one is named where no
+/// city is as near; heliports are named where there is nothing else.
 fn rank(kind: &str, population: u32) -> Option<(Class, u8)> {
-    let size = 10.0 * f64::from(population.max(1)).log2();
-    Some(match kind {
-        "L" => (Class::Airport, 255),
-        "M" => (Class::Airport, 254),
-        "P" => (Class::Locality, (4.0 + size).min(253.0) as u8),
-        "S" | "W" => (Class::Airport, 3),
-        "C" => (Class::Helipad, 2),
-        "H" | "B" => (Class::Helipad, 1),
+    let (class, weight) = match kind {
+        "L" => (Class::Airport, 1_000_000),
+        "M" => (Class::Airport, 25_000),
+        "S" | "W" => (Class::Airport, 300),
+        "C" => (Class::Helipad, 30),
+        "H" | "B" => (Class::Helipad, 10),
+        "P" if population == 0 => (Class::Locality, UNKNOWN_POPULATION),
+        "P" => (Class::Locality, population),
         _ => return None,
-    })
+    };
+    let prominence = STEPS as f64 * f64::from(weight).log2();
+    Some((class, prominence.round().min(f64::from(u8::MAX)) as u8))
 }
 
 /// Returns the text as the contents of a JSON string.
@@ -254,27 +256,29 @@ mod tests {
     }
 
     #[test]
-    fn kinds_rank_before_population() {
+    fn airports_weigh_as_much_as_towns() {
         check(
             &[
                 ("H", 1, 0, "pad"),
                 ("C", 2, 0, "hospital"),
-                ("W", 3, 0, "seaplanes"),
-                ("P", 4, 0, "unknown"),
+                ("P", 3, 0, "unknown"),
+                ("W", 4, 0, "seaplanes"),
                 ("P", 5, 500, "village"),
-                ("P", 6, 24_874_500, "Shanghai"),
-                ("P", 7, u32::MAX, "more than there can be"),
-                ("M", 8, 0, "medium"),
-                ("L", 9, 0, "large"),
+                ("M", 6, 0, "medium"),
+                ("P", 7, 90_000, "town"),
+                ("L", 8, 0, "large"),
+                ("P", 9, 24_874_500, "Shanghai"),
+                ("P", 10, u32::MAX, "more than there can be"),
             ],
             &[
-                "8 large",
-                "7 medium",
-                "6 more than there can be",
-                "5 Shanghai",
+                "9 more than there can be",
+                "8 Shanghai",
+                "7 large",
+                "6 town",
+                "5 medium",
                 "4 village",
-                "3 unknown",
-                "2 seaplanes",
+                "3 seaplanes",
+                "2 unknown",
                 "1 hospital",
                 "0 pad",
             ],

@@ -10,7 +10,8 @@ const REQUEST: &str = include_str!("../../../tests/fixtures/places/google_new_re
 
 fn read(status: u16, body: &str, request: &Request) -> Result<Vec<u8>, Failure> {
     let body = body.as_bytes().to_vec();
-    read_answer(&Response { status, body }, request)
+    let key = ApiKey::new("SECRET+1").unwrap();
+    read_answer(&Response { status, body }, request, &key)
 }
 
 fn campus() -> Request {

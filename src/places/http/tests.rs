@@ -18,6 +18,7 @@ use crate::places::google::Google;
 use crate::places::google_legacy::GoogleLegacy;
 use crate::places::key::ApiKey;
 use crate::places::overpass::Overpass;
+use crate::places::remote::{Remote, Settings};
 use crate::places::upstream::{Request, Upstream};
 use fake::{Behavior, FakeServer};
 
@@ -411,14 +412,82 @@ impl log::Log for Recorder {
     fn flush(&self) {}
 }
 
-#[test]
-fn the_key_is_never_logged() {
+fn record_the_log() {
     static START: Once = Once::new();
     START.call_once(|| {
         log::set_logger(&Recorder).unwrap();
         // The most verbose level of the command line; ureq logs URLs at `trace`.
         log::set_max_level(log::LevelFilter::Debug);
     });
+}
+
+#[test]
+fn a_providers_text_is_one_line_without_the_key_in_logs_and_replies() {
+    record_the_log();
+    // The limit on the length of a text falls into the key.
+    let padding = "x".repeat(400 - r"error MARK\n[ERROR] forged \u{1b}[2J".len() - 12);
+    // Overpass, the last, is sent no key.
+    let sent = ["SECRET-KEY%2B0001", KEY, "my-key"];
+    for (number, key) in sent.into_iter().enumerate() {
+        let message = format!("error MARK\n[ERROR] forged \u{1b}[2J{padding}{key} is invalid");
+        let body = serde_json::json!({
+            "status": "REQUEST_DENIED",
+            "error_message": &message,
+            "error": {"code": 403, "message": &message},
+            "elements": [],
+            "remark": &message,
+        });
+        let fake = FakeServer::start(json(&body.to_string()));
+        let provider = providers(&at(fake.url("http")))
+            .into_iter()
+            .nth(number)
+            .unwrap();
+        let settings = Settings {
+            workers: 1,
+            calls_per_minute: None,
+        };
+        let remote = Remote::start(provider, settings).unwrap();
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        let on_answer = move |text: &[u8]| answer.send(text.to_vec()).unwrap();
+        remote.search(campus(), Box::new(on_answer));
+        let answer = answered.recv_timeout(LONG_TIMEOUT).unwrap();
+        remote.stop();
+        let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        let shown = answer["error_message"].as_str().unwrap();
+        let start = r"error MARK\n[ERROR] forged \u{1b}[2Jxxx";
+        assert!(shown.starts_with(start), "{shown}");
+        assert!(!shown.chars().any(char::is_control), "{shown:?}");
+        let end = ["xxx(key) is in… Check", "xxxmy-key is i… Try"][number / 2];
+        assert!(shown.contains(end), "{shown}");
+    }
+    let log = LOG.lock().clone();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("MARK")).collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for line in lines {
+        assert!(
+            line.contains(r"places: error MARK\n[ERROR] forged"),
+            "{line}"
+        );
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+}
+
+#[test]
+fn texts_of_the_tls_library_are_escaped_and_cut() {
+    let text = format!("bad name \u{1b}[2J\n{}", "n".repeat(10_000));
+    for error in [
+        ureq::Error::Io(std::io::Error::new(ErrorKind::InvalidData, text.clone())),
+        ureq::Error::Io(std::io::Error::other(text.clone())),
+    ] {
+        let shown = failure(error).to_string();
+        assert!(shown.contains(r"bad name \u{1b}[2J\nnnn"), "{shown}");
+        assert!(shown.chars().count() < 600, "{shown}");
+    }
+}
+
+#[test]
+fn the_key_is_never_logged() {
+    record_the_log();
     let repeating = format!(
         r#"{{"status": "REQUEST_DENIED", "error_message": "No {KEY}", "error": {{"code": 403, "message": "No {KEY}"}}, "elements": []}}"#
     );

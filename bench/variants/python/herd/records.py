@@ -47,6 +47,12 @@ match_at = re.compile(
 FULL = b"? server full\n"
 """Reply to a client that is refused because the server is full."""
 
+HTTP_VERSIONS = (b" HTTP/1.0", b" HTTP/1.1")
+"""Ends of a connection's first line that make it an HTTP request: it is echoed, the rest is unread."""
+
+TLS_HANDSHAKE = b"\x16\x03"
+"""The first bytes of a TLS handshake: the connection is closed without a reply."""
+
 Record = tuple[int, bytes]
 """A client's time in nanoseconds and its `AT` line with the line feed. Of two records the greater
 one wins, so servers that took the same time at once end with one winner everywhere."""

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BytesMut};
-use herd::replica::outbox::{LinkId, NeighborStart, OutboxReceiver, Queued};
-use herd::model::record::{MAX_LINE_BYTES, RecordView};
 use herd::config::topology::Address;
+use herd::model::record::{MAX_LINE_BYTES, RecordView};
 use herd::model::vector::Vector;
+use herd::replica::outbox::{LinkId, NeighborStart, OutboxReceiver, Queued};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -55,7 +55,12 @@ impl Link {
 }
 
 /// Keeps a neighbor fed for as long as the server runs.
-pub(crate) async fn feed(shared: Arc<Shared>, index: usize, outlet: OutboxReceiver, address: Address) {
+pub(crate) async fn feed(
+    shared: Arc<Shared>,
+    index: usize,
+    outlet: OutboxReceiver,
+    address: Address,
+) {
     let link = &shared.links[index];
     let mut pause = BACK_OFF.0;
     loop {

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use bytes::{Buf, BytesMut};
-use herd::model::command::{Command, Inquiry, Report};
 use herd::config::DEFAULT_IDLE_TIMEOUT;
+use herd::model::command::{Command, Inquiry, Report};
 use herd::model::decimal::MAX_FIELD_BYTES;
-use herd::replica::Outcome;
 use herd::model::printable::Printable;
 use herd::model::record::RecordView;
 use herd::model::time::Timestamp;
+use herd::replica::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -32,6 +32,9 @@ const READ_BYTES: usize = 8 << 10;
 
 /// Bytes of replies past which they are written before more requests are answered.
 const MAX_UNSENT_BYTES: usize = 64 << 10;
+
+/// First bytes of a TLS handshake.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
 /// Reports applied as one group.
 const GROUP_REPORTS: usize = 16;
@@ -51,6 +54,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) enum Reason {
     /// The client closed, and has all its answers.
     Client,
+    /// The first line is an HTTP request's.
+    Http,
+    /// The first bytes are a TLS handshake's.
+    Tls,
     /// A line longer than the limit.
     LineTooLong,
     /// A line not finished in time.
@@ -65,6 +72,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Reason::Client => "closed by the client",
+            Reason::Http => "it speaks HTTP",
+            Reason::Tls => "it speaks TLS",
             Reason::LineTooLong => "line too long",
             Reason::LineTimeout => "line not finished in time",
             Reason::ReplyTimeout => "reply not taken in time",
@@ -87,7 +96,7 @@ enum Next<'a> {
 enum Then {
     Read,
     Answer,
-    Close,
+    Close(Reason),
 }
 
 /// Serves a client until one of both closes.
@@ -117,6 +126,8 @@ async fn converse(
     let mut input = BytesMut::with_capacity(READ_BYTES);
     let mut output = Vec::new();
     let mut line_deadline = None;
+    // No line has been answered yet.
+    let mut is_new = true;
     let timer = sleep_until(Instant::now() + DEFAULT_IDLE_TIMEOUT);
     tokio::pin!(timer);
     loop {
@@ -133,7 +144,11 @@ async fn converse(
         };
         let ended = read == 0;
         loop {
-            let (taken, then) = Turn::new(shared, client, &mut output).answer(&input, ended);
+            if is_new && input.starts_with(TLS_HANDSHAKE) {
+                return Ok(Reason::Tls);
+            }
+            let (taken, then) =
+                Turn::new(shared, client, &mut output).answer(&input, ended, is_new);
             if !output.is_empty() {
                 match timeout(REPLY_TIMEOUT, stream.write_all(&output)).await {
                     Ok(written) => written?,
@@ -143,12 +158,13 @@ async fn converse(
             }
             input.advance(taken);
             if taken > 0 {
+                is_new = false;
                 line_deadline = None;
             }
             match then {
                 Then::Read => break,
                 Then::Answer => {}
-                Then::Close => return Ok(Reason::LineTooLong),
+                Then::Close(reason) => return Ok(reason),
             }
         }
         if ended {
@@ -191,6 +207,11 @@ fn next_line(input: &[u8], ended: bool) -> Next<'_> {
     }
 }
 
+/// Whether a line is the first of an HTTP request.
+fn is_http(line: &[u8]) -> bool {
+    line.ends_with(b" HTTP/1.0") || line.ends_with(b" HTTP/1.1")
+}
+
 /// The lines that are answered at one moment.
 struct Turn<'a> {
     shared: &'a Shared,
@@ -215,8 +236,8 @@ impl<'a> Turn<'a> {
     }
 
     /// Answers the whole lines of `input` until there are none, or enough to be written. Says how
-    /// many bytes of it are done with.
-    fn answer(mut self, input: &'a [u8], ended: bool) -> (usize, Then) {
+    /// many bytes of it are done with. The first line of a client that `is_new` may be one of HTTP.
+    fn answer(mut self, input: &'a [u8], ended: bool, is_new: bool) -> (usize, Then) {
         let mut start = 0;
         let then = loop {
             if self.output.len() >= MAX_UNSENT_BYTES {
@@ -226,11 +247,14 @@ impl<'a> Turn<'a> {
                 Next::Line { line, taken } => {
                     start += taken;
                     self.take(line);
+                    if is_new && start == taken && is_http(line) {
+                        break Then::Close(Reason::Http);
+                    }
                 }
                 Next::TooLong(line) => {
                     self.log("received from", line);
                     self.refuse(line);
-                    break Then::Close;
+                    break Then::Close(Reason::LineTooLong);
                 }
                 Next::Unfinished => break Then::Read,
             }

@@ -27,7 +27,7 @@ use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -42,6 +42,7 @@ use crate::client::services::Services;
 use crate::client::session::end::EndReason;
 use crate::client::session::pending::{Pending, Released};
 use crate::client::session::{Scratch, TurnResult};
+use crate::logging::throttle::LogThrottle;
 use crate::model::time::Tick;
 use state::{Slot, SlotState, State, event_data};
 
@@ -62,6 +63,9 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(10);
 /// Number of such looks in a row that find the pool idle; past this the next event is waited for.
 const IDLE_CHECKS: u32 = 10;
 
+/// Time between two warnings of clients that had to go.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Data of the event that only wakes a poller.
 const WAKE: u64 = u64::MAX;
 
@@ -80,6 +84,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     followers: Condvar,
     watch: Condvar,
+    /// Warnings of clients that had to go since all together had too many replies to take.
+    excess: Mutex<LogThrottle>,
 }
 
 impl Shared {
@@ -105,6 +111,7 @@ impl Shared {
             }),
             followers: Condvar::new(),
             watch: Condvar::new(),
+            excess: Mutex::default(),
         })
     }
 
@@ -149,11 +156,27 @@ impl Shared {
         {
             return self.remove(self.state.lock(), key, connection, None);
         }
-        let result = match is_excess {
-            true => connection.abandon(scratch, &self.services),
-            false => connection.turn(scratch, &self.services),
+        let result = if is_excess {
+            self.warn_of_excess(1);
+            connection.abandon(&self.services)
+        } else {
+            connection.turn(scratch, &self.services)
         };
         self.put_back(key, connection, result)
+    }
+
+    /// Counts connections that had to go, and warns of them if that is due.
+    fn warn_of_excess(&self, new: u64) {
+        let mut excess = self.excess.lock();
+        if !excess.record(new, Instant::now(), WARNING_INTERVAL) {
+            return;
+        }
+        let count = excess.take_count();
+        drop(excess);
+        let limit = self.services.max_unsent_bytes;
+        warn!(
+            "{count} clients with untaken replies disconnected: all clients together left over {limit} bytes (--max-unsent-bytes)"
+        );
     }
 
     /// Puts a connection back into its slot after a turn, and starts the wait that it needs.
@@ -368,6 +391,7 @@ impl Dispatch for Shared {
     }
 
     fn sweep(&self, now: Tick) {
+        self.warn_of_excess(0);
         let mut state = self.state.lock();
         if state.stopping {
             let drop_time = *state.drop_time.get_or_insert(now.after(STOP_TIMEOUT));
