@@ -62,7 +62,7 @@ pub(crate) enum Subcommand {
 }
 
 /// Run one server of the herd, until SIGTERM or SIGINT.
-#[derive(Debug, FromArgs)]
+#[derive(Clone, Debug, FromArgs)]
 #[argh(
     subcommand,
     name = "serve",
@@ -424,7 +424,7 @@ fn existing_key(path: &Path) -> Result<KeyFile, Box<dyn Error>> {
 }
 
 /// Standard output, as the place of the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stdout;
 
 fn dash(text: &str) -> Result<Stdout, String> {

@@ -17,6 +17,7 @@ use argh::EarlyExit;
 use cli::{ServeArguments, Subcommand};
 use crossbeam_channel::{Receiver, bounded, never, select, unbounded};
 use herd::config::keys::KeyErrorKind;
+use herd::config::keys::KeyFile;
 use herd::config::topology::Topology;
 use herd::link::catch_up::Readiness;
 use herd::logging::{EVENT, LogWriter};
@@ -129,8 +130,24 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Reads the files that may change while the server runs, and returns a summary of the changes.
-fn reload(serve: &ServeArguments, server: &mut Server) -> Result<String, Box<dyn Error>> {
-    let (topology, keys) = serve.read_again()?;
+///
+/// `None` means that the server is to stop: the files may be on a file system that does not answer.
+fn reload(
+    serve: &ServeArguments,
+    server: &mut Server,
+    signals: &mut SignalQueue,
+) -> io::Result<Option<Result<String, Box<dyn Error>>>> {
+    let reader = serve.clone();
+    let read = move || reader.read_again().map_err(|error| error.to_string());
+    let read = signals.during(Duration::ZERO, read)?;
+    Ok(read.map(|read| adopt(serve, server, read?)))
+}
+
+fn adopt(
+    serve: &ServeArguments,
+    server: &mut Server,
+    (topology, keys): (Topology, KeyFile),
+) -> Result<String, Box<dyn Error>> {
     let changes = server.reload(&topology, keys)?;
     warn_of_addresses(serve, &topology, serve.name());
     Ok(changes)
@@ -229,7 +246,7 @@ impl SignalQueue {
         })
     }
 
-    /// Does a part of the start on a thread of its own, since looking up a name can't be
+    /// Does a part of the start or of a reload on a thread of its own, since looking up a name can't be
     /// interrupted, and reading a damaged journal takes seconds. If the server is to stop meanwhile,
     /// the part has `patience` to end; `None` means that it has not, and nothing waits for it.
     fn during<T: Send + 'static>(
@@ -317,7 +334,10 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
         if signal != SIGHUP {
             break;
         }
-        match reload(serve, &mut server) {
+        let Some(reloaded) = reload(serve, &mut server, &mut signals)? else {
+            continue;
+        };
+        match reloaded {
             Ok(changes) => info!(target: EVENT, "reloaded: {changes}"),
             Err(reason) => {
                 let kept = if matches!(reason.downcast_ref(), Some(ReloadError::Threads(_))) {

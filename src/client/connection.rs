@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use log::{debug, error};
+use log::{Level, debug, error, log_enabled};
 
 use crate::client::limit::Permit;
 use crate::client::services::Services;
@@ -16,7 +16,8 @@ use crate::client::session::end::EndReason;
 use crate::client::session::pending::Released;
 use crate::client::session::{Scratch, Session, Stream, TurnResult};
 use crate::logging::lines::{self, Peer};
-use crate::model::time::Tick;
+use crate::logging::strangers;
+use crate::model::time::{Tick, Timestamp};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) session: Session,
     _permit: Permit,
+    /// Its begin was logged, so its end is too.
+    is_logged: bool,
 }
 
 impl Connection {
@@ -34,12 +37,17 @@ impl Connection {
         permit: Permit,
         now: Tick,
     ) -> Box<Connection> {
-        debug!("client {client} connected");
-        lines::note(Peer::Client(client), format_args!("connected"));
+        let is_wanted = lines::is_on() || log_enabled!(Level::Debug);
+        let is_logged = is_wanted && strangers::admit_connection(Timestamp::now());
+        if is_logged {
+            debug!("client {client} connected");
+            lines::note(Peer::Client(client), format_args!("connected"));
+        }
         Box::new(Connection {
             stream,
             session: Session::new(client, now),
             _permit: permit,
+            is_logged,
         })
     }
 
@@ -58,13 +66,14 @@ impl Connection {
         scratch: &mut Scratch,
         services: &Services,
     ) -> TurnResult {
-        let (client, session) = (self.session.client(), &mut self.session);
+        let (client, is_logged) = (self.session.client(), self.is_logged);
+        let session = &mut self.session;
         let mut stream = wrap(&self.stream);
         let turn = || session.turn(&mut stream, scratch, services);
         let result =
             catch_unwind(AssertUnwindSafe(turn)).unwrap_or(TurnResult::Ended(EndReason::Panic));
         if let TurnResult::Ended(reason) = result {
-            note_end(client, reason, services);
+            note_end(client, reason, is_logged, services);
         }
         result
     }
@@ -96,18 +105,21 @@ impl Connection {
 
     /// Logs and counts the end of the connection.
     pub(super) fn note_end(&self, reason: EndReason, services: &Services) {
-        note_end(self.session.client(), reason, services);
+        note_end(self.session.client(), reason, self.is_logged, services);
     }
 }
 
-fn note_end(client: SocketAddr, reason: EndReason, services: &Services) {
+fn note_end(client: SocketAddr, reason: EndReason, is_logged: bool, services: &Services) {
     services.counts.ends.count(reason);
-    match reason {
+    if reason == EndReason::Panic {
         // The panic itself has been logged with its location.
-        EndReason::Panic => error!("client {client} gone: {reason}"),
-        _ => debug!("client {client} gone: {reason}"),
+        error!("client {client} gone: {reason}");
+    } else if is_logged {
+        debug!("client {client} gone: {reason}");
     }
-    lines::note(Peer::Client(client), format_args!("gone: {reason}"));
+    if is_logged {
+        lines::note(Peer::Client(client), format_args!("gone: {reason}"));
+    }
 }
 
 /// A socket that does not block.

@@ -17,6 +17,7 @@ use log::info;
 use parking_lot::Mutex;
 
 use super::receiver::connection::Received;
+use crate::logging::EVENT;
 use crate::replica::Replica;
 use crate::thread::{self, Stop, Stopper};
 
@@ -196,7 +197,7 @@ impl CatchUp {
 
     fn end(&self, progress: &mut Progress, outcome: Readiness) {
         if progress.outcome.is_none() {
-            info!("serving clients from now on: {outcome}");
+            info!(target: EVENT, "serving clients from now on: {outcome}");
             self.replica.set_ready();
             progress.outcome = Some(outcome);
             progress.connections.clear();

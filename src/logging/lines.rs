@@ -78,6 +78,11 @@ pub(super) fn enable(queue: Queue) {
     let _ = LINES.set(queue);
 }
 
+/// Returns whether lines are logged.
+pub(crate) fn is_on() -> bool {
+    LINES.get().is_some()
+}
+
 /// Logs what happened to a peer, such as `connected`, beside its lines.
 pub(crate) fn note(peer: Peer<'_>, event: fmt::Arguments<'_>) {
     if let Some(mut batch) = LineBatch::begin(peer, Timestamp::now()) {

@@ -18,7 +18,7 @@ use super::health::{self, Destination};
 use super::queue::{BUFFER_BYTES, Queue};
 use super::router::{EVENT, TROUBLE};
 use super::throttle::LogThrottle;
-use super::{lines, refused};
+use super::{lines, strangers};
 use crate::thread::Stop;
 
 /// Longest time that a line stays in memory.
@@ -106,12 +106,13 @@ impl Writer {
     }
 }
 
-/// Logs how many refused lines were not logged.
+/// Logs how many refused lines and connections were not logged.
 fn report_left_out() {
-    let count = refused::take_left_out();
-    if count > 0 {
-        debug!("{count} more refused lines are not logged");
-        lines::text(format_args!("{count} more refused lines are not logged"));
+    for (count, what) in strangers::take_left_out() {
+        if count > 0 {
+            debug!("{count} more {what} are not logged");
+            lines::text(format_args!("{count} more {what} are not logged"));
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -325,10 +326,12 @@ impl Server {
 /// the apply lock, so that deadlines hold while the disk stalls.
 fn jobs(pool: &Pool, rejected: &RejectedClients, clock: &CoarseClock) -> Vec<Job> {
     let (rejected, deadlines) = (rejected.clone(), pool.dispatcher());
+    let mut advanced = Duration::ZERO;
     let (clock, for_rejected, for_deadlines) = (clock.clone(), clock.clone(), clock.clone());
     vec![
         Job::new("coarse clock", COARSE_STEP, move |elapsed| {
-            clock.set(elapsed)
+            clock.advance(elapsed.saturating_sub(advanced));
+            advanced = elapsed;
         }),
         Job::new("rejected clients", COARSE_STEP, move |_| {
             rejected.sweep(for_rejected.now());

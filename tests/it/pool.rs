@@ -235,3 +235,29 @@ fn a_full_log_disk_stalls_no_client() {
     fill_log(server.address, 500);
     assert_eq!(Client::connect(server.address).ask("a"), "? a");
 }
+
+/// While the process does not run, no time passes for its clients.
+#[test]
+fn a_process_that_was_stopped_for_a_while_closes_no_live_client() {
+    for pool in ["shared", "dedicated"] {
+        let flags = ["--pool", pool, "--workers", "8", "--idle-timeout", "1"];
+        let server = Server::start(&format!("stopped-{pool}"), &flags, |_| {});
+        let mut clients: Vec<_> = (0..5).map(|_| Client::connect(server.address)).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask("a"), "? a");
+        }
+        signal(&server.process, "STOP");
+        for client in &mut clients {
+            client.send("b\n");
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        signal(&server.process, "CONT");
+        for client in &mut clients {
+            assert_eq!(client.line(), "? b");
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        for client in &mut clients {
+            assert_eq!(client.ask("c"), "? c");
+        }
+    }
+}

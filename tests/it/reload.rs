@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::support::process::{
-    Directory, Running, await_ready, free_addresses, herd, launch, signal, start_named,
+    Directory, Running, await_ready, free_addresses, herd, launch, signal, start_named, wait,
 };
 use crate::support::{Client, PATIENCE, report};
 
@@ -175,6 +175,8 @@ fn a_neighbor_is_added_removed_and_added_again() {
     // It receives earlier reports too.
     let known = herd.client("Ball").whatsat("before");
     herd.client("Zed").await_whatsat("before", &known);
+    // It was started before Ball knew it, and refused reports as a removed server does.
+    herd.await_whole();
     herd.flood("from-alford", "Alford", &["Ball", "Zed"]);
     herd.flood("from-zed", "Zed", &["Ball", "Alford"]);
     herd.await_whole();
@@ -212,8 +214,8 @@ fn a_neighbor_is_added_removed_and_added_again() {
     herd.reload("Ball", "neighbors: new: Zed");
     let known = herd.client("Ball").whatsat("without-zed");
     herd.client("Zed").await_whatsat("without-zed", &known);
-    herd.flood("again", "Zed", &["Alford", "Ball"]);
     herd.await_whole();
+    herd.flood("again", "Zed", &["Alford", "Ball"]);
 }
 
 #[test]
@@ -331,4 +333,26 @@ fn keys_are_rotated_without_a_restart() {
     herd.servers.retain(|(name, _)| *name != "Welsh");
     herd.run("Welsh");
     herd.await_log("Alford", "refused: wrong key or not a peer", 1);
+}
+
+/// A file of the configuration may be on a file system that does not answer any more.
+#[test]
+fn a_reload_that_waits_for_its_files_does_not_keep_the_server_from_stopping() {
+    let directory = crate::support::process::Directory::new("reload-hangs");
+    let (mut server, address) = crate::support::process::start(&directory, &[]);
+    std::fs::remove_file(directory.path().join("servers.txt")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(directory.path().join("servers.txt"))
+        .status();
+    assert!(made.unwrap().success());
+    signal(&server, "HUP");
+    assert_eq!(Client::connect(address).ask("still here"), "? still here");
+    let start = Instant::now();
+    signal(&server, "TERM");
+    assert_eq!(wait(&mut server), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
 }

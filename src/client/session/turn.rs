@@ -10,7 +10,7 @@ use super::pending::{PlacesCall, end_places};
 use crate::client::refused_lines::Refusal;
 use crate::client::services::Services;
 use crate::logging::lines::{Extent, LineBatch, Peer};
-use crate::logging::refused;
+use crate::logging::strangers;
 use crate::model::command::{Command, Inquiry, Report};
 use crate::model::decimal::MAX_FIELD_BYTES;
 use crate::model::printable::Shortened;
@@ -90,7 +90,7 @@ impl<'a> Turn<'a> {
         self.services.counts.refusals.count(reason);
         let (client, has_reasons) = (self.client, log_enabled!(Level::Debug));
         let is_wanted = has_reasons || self.log.is_some() && reason.is_malformed();
-        let is_shown = is_wanted && refused::admit(self.received);
+        let is_shown = is_wanted && strangers::admit_line(self.received);
         if is_shown && has_reasons {
             debug!("client {client}: refused, {reason}: {}", Shortened(line));
         }
