@@ -239,6 +239,13 @@ fn files_form_no_circle() {
         .map(|(name, module)| {
             let mut found = imports(name, module, &module.product, &all);
             found.retain(|import| !name.starts_with(&format!("{import}::")));
+            // A folder's own file needs its files, however it names them.
+            let is_child = |other: &&String| {
+                other
+                    .rsplit_once("::")
+                    .is_some_and(|(folder, _)| folder == name)
+            };
+            found.extend(all.keys().filter(is_child).cloned());
             (name.as_str(), found)
         })
         .collect();

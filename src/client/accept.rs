@@ -14,7 +14,7 @@ use log::{debug, warn};
 use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 
-use crate::client::connection::Connection;
+use crate::client::connection::{Connection, SEND_BUFFER_BYTES};
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Dispatcher;
 use crate::client::rejections::{ClientRejections, RejectionCause};
@@ -37,10 +37,6 @@ pub(crate) const MAX_LINGERING: usize = 64;
 /// Time between two warnings that clients are rejected; rejections between are counted.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Bytes of replies that the kernel holds for a client that does not read, before its session
-/// carries the rest and it gets no more turns. The kernel doubles it for its own bookkeeping.
-pub(crate) const SEND_BUFFER_BYTES: usize = 64 << 10;
-
 /// Bounds the replies that wait in the kernel for each client of a listener. By itself the kernel
 /// lets them grow to megabytes, and a thousand clients that send and never read are then a load of
 /// gigabytes before the last of them has to wait.
@@ -61,7 +57,7 @@ pub(crate) struct Clients {
     pub rejected: RejectedClients,
     /// Their part in the server's state.
     pub rejections: ClientRejections,
-    /// What sessions share.
+    /// The parts of the server that sessions share.
     pub services: Arc<Services>,
 }
 

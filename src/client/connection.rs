@@ -19,6 +19,10 @@ use crate::logging::lines::{self, Peer};
 use crate::logging::strangers;
 use crate::model::time::{Tick, Timestamp};
 
+/// Bytes of replies that the kernel holds for a client that does not read, before its session
+/// carries the rest and it gets no more turns. The kernel doubles it for its own bookkeeping.
+pub(crate) const SEND_BUFFER_BYTES: usize = 64 << 10;
+
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::accept::SEND_BUFFER_BYTES;
+use crate::client::connection::SEND_BUFFER_BYTES;
 use crate::model::time::Tick;
 
 /// Replies not taken, by connection.
