@@ -180,7 +180,7 @@ fn announce(name: &str, news: &[String]) {
     }
 }
 
-/// What the main thread waits for.
+/// Events that the main thread waits for.
 enum Event {
     /// A signal came.
     Signal(i32),
@@ -205,7 +205,7 @@ impl SignalQueue {
     /// sets; the server starts no other program.
     fn start() -> io::Result<SignalQueue> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
-        // What a debugger or a sandbox keeps for itself, it does not let through either.
+        // A signal that a debugger or a sandbox keeps for itself does not get through to end the process.
         for signal in IGNORED {
             let _ = signals.add_signal(signal);
         }

@@ -1,4 +1,4 @@
-//! What a word of the command line that nobody knows may have been meant for.
+//! Suggestions for unknown words of the command line.
 //!
 //! The words are taken from the text of `--help`, so that there is no second list of them.
 
@@ -6,7 +6,7 @@ use argh::FromArgs;
 
 use super::Arguments;
 
-/// What `argh` says of a word that it does not know.
+/// Beginning of the message of `argh` about an unknown word.
 const UNKNOWN: &str = "Unrecognized argument: ";
 
 /// Maximum number of letters that differ in a word that is suggested.

@@ -1,4 +1,4 @@
-//! What is counted of clients, for the server's status.
+//! Counts of client connections and refused lines, for the server's status.
 
 use super::refused_lines::RefusalCounts;
 use super::session::end::EndCounts;

@@ -25,7 +25,7 @@ pub enum Refusal {
     Other,
 }
 
-/// What is known of one neighbor.
+/// Facts about one neighbor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NeighborFacts {
     /// Its name.
@@ -53,7 +53,7 @@ pub struct Facts {
     pub stalled: Duration,
     /// Why the journal can't be written, or how others changed its files.
     pub journal: Option<String>,
-    /// What is awaited before clients are served.
+    /// Description of the wait before clients are served; `None` once it is over.
     pub starting: Option<String>,
     /// Number of clients whose location is known.
     pub records: usize,

@@ -277,7 +277,7 @@ mod tests {
         assert!(!catch_up.over().is_set());
         catch_up.received(7, resynced(true), start);
         assert_eq!(outcome(&catch_up), "caught up with Ball");
-        // What comes later changes nothing.
+        // Records that come later change nothing.
         catch_up.gone(7, start);
         assert_eq!(look(&catch_up, start, 9_000), None);
         assert_eq!(outcome(&catch_up), "caught up with Ball");

@@ -1,4 +1,4 @@
-//! What a server's state depends on, as far as its links show it.
+//! Facts about the links on which a server's state depends.
 
 use std::sync::Arc;
 use std::time::Instant;

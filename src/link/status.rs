@@ -157,7 +157,7 @@ pub(crate) trait ClientFigures: std::fmt::Debug + Send + Sync {
 pub(super) struct StatusSource {
     /// The records.
     pub(super) replica: Arc<Replica>,
-    /// What is known of clients.
+    /// The figures about clients.
     pub(super) clients: Arc<dyn ClientFigures>,
     /// The links.
     pub(super) neighbors: Arc<Neighbors>,

@@ -59,7 +59,7 @@ impl Writer {
             }
             let now = Instant::now();
             if self.reopen.swap(false, Ordering::Relaxed) {
-                // What was logged before belongs to the files of before.
+                // Lines that were logged before belong to the files of before.
                 self.turn(now);
                 for output in &mut self.outputs {
                     output.reopen();
@@ -101,6 +101,7 @@ impl Writer {
             if now >= end || self.outputs.iter().all(Output::is_empty) {
                 return;
             }
+            // It takes no more for now; not every kind of destination tells when it does again.
             std::thread::sleep(Duration::from_millis(10));
         }
     }

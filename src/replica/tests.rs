@@ -174,7 +174,7 @@ fn the_markers_of_a_server_that_has_caught_up_name_its_start() {
     assert_eq!(queued(&outlet), ["MARKER 0", "MARKER 0 Ball 7 0"]);
     let captured = replica.set_live(first(link));
     assert!(captured.has_epoch(b"Ball", 7) && !captured.covers(b"Ball", 7, 1));
-    // What this server claims of itself stays.
+    // The claims of this server about itself stay.
     check_report(&replica, &["IAMAT a +1+1 1"], &[Outcome::Acknowledged]);
     assert!(replica.set_live(first(link)).covers(b"Ball", 7, 1));
 }

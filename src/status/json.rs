@@ -17,7 +17,7 @@ struct Herd<'a> {
     /// Nanoseconds since 1970, by the clock of the machine that asked.
     at: Timestamp,
     whole: bool,
-    /// What is wrong besides the servers' own problems, in words.
+    /// Problems besides those that the servers report of themselves, in words.
     problems: &'a [String],
     /// Parts of the records, of 256, that change too fast to be compared.
     moving: usize,

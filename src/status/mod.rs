@@ -48,7 +48,7 @@ struct Answer {
 pub struct Survey {
     now: Timestamp,
     answers: Vec<Answer>,
-    /// What is wrong besides the states that the servers report of themselves.
+    /// Problems besides the states that the servers report of themselves.
     problems: Vec<String>,
     /// Buckets that could not be compared, since their records change all the time.
     moving: usize,

@@ -129,7 +129,7 @@ pub(crate) struct Session {
     last_active: Tick,
 }
 
-/// What must be over before the next line is answered.
+/// The wait that must be over before the next line is answered.
 #[derive(Debug)]
 enum Wait {
     /// Nothing.

@@ -56,7 +56,7 @@ impl<'a> Turn<'a> {
                     self.answer(&inquiry, line);
                 }
             }
-            // What is malformed may be anything, and is logged where it is refused.
+            // A malformed line may be anything, and is logged where it is refused.
             Err(invalid) => self.reject(line, Refusal::Invalid(invalid)),
         }
     }

@@ -291,7 +291,7 @@ fn without_links_one_of_several_servers_creates_the_key() {
     }
     assert_eq!(names(&directory), ["herd.key"]);
 
-    // What a crash left behind is named, and nothing is overwritten.
+    // A file that a crash left behind is named, and nothing is overwritten.
     fs::remove_file(&path).unwrap();
     fs::write(directory.path().join("herd.key.new"), "").unwrap();
     let error = put_new_without_links(&path, winners[0]).unwrap_err();

@@ -1,4 +1,4 @@
-//! What a `servers.txt` may say but hardly intends: it is taken as it is, with a warning.
+//! Warnings about a `servers.txt` that is valid and hardly intended: it is taken as it is.
 //!
 //! Nothing here looks a name up; `herd check` adds what only the resolver knows.
 
@@ -12,7 +12,7 @@ const MAX_NAMES: usize = 8;
 /// Something in a `servers.txt` that is allowed but hardly intended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// What it is about.
+    /// Kind of the warning.
     pub kind: WarningKind,
     /// Line number, from 1; 0 for the file as a whole.
     pub line: usize,

@@ -295,7 +295,7 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
     /// Evicts connections until there is a slot of that class.
     fn make_room(&mut self, from: SocketAddr, class: Class) {
         while let Some(id) = self.to_evict(from, class) {
-            // What it has sent may not have been looked at yet.
+            // Its bytes may not have been looked at yet.
             self.read(id);
             if self.to_evict(from, class) == Some(id) {
                 self.refuse(id, EVICTED);

@@ -1,4 +1,4 @@
-//! What a neighbor has confirmed to hold, and how old the oldest record is that it has not.
+//! The records that a neighbor has confirmed, and the age of the oldest unconfirmed one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

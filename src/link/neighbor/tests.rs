@@ -41,7 +41,7 @@ fn lag_is_the_age_of_the_oldest_record_that_is_not_confirmed() {
     assert_eq!(neighbor.status(start).unconfirmed(), Some(2));
     // More than was sent is no acknowledgement.
     assert!(!neighbor.acknowledge(111));
-    // What an overflow has dropped is lacking until it has been sent again.
+    // Records that an overflow has dropped are lacking until they have been sent again.
     neighbor.overflowed(at(250));
     neighbor.overflowed(at(260));
     assert_eq!(lag(300), Some(50));

@@ -71,7 +71,7 @@ pub(in crate::link) struct Connection<T> {
     received: Received,
 }
 
-/// What has come over a connection so far.
+/// Progress of a connection: what has come over it so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::link) struct Received {
     /// Number of records.

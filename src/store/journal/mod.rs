@@ -294,7 +294,7 @@ impl Journal {
     ///
     /// After an error, appends fail.
     pub(crate) fn begin_anew(&mut self) -> Result<(), JournalError> {
-        // What has gathered is in the cache, as is all that the lost files held.
+        // The gathered records are in the cache, as are all that the lost files held.
         self.missing_own += std::mem::take(&mut self.gathered_own);
         self.writer.give_up();
         let file = self.files.begin_anew(self.writer.end())?;

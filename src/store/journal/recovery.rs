@@ -334,7 +334,7 @@ fn noted_end(mark: Option<Mark>, number: u64, salt: Option<u64>) -> u64 {
 
 /// Length that the last file should have: up to `end` its frames are intact.
 ///
-/// What is not zero behind them is an append that was under way, unless it is longer than one.
+/// Bytes other than zero behind them are an append that was under way, unless they are longer than one.
 fn last_end(directory: &Path, number: u64, found: &Found, end: u64) -> Result<u64, JournalError> {
     let written = written_end(&found.file, end, found.length)
         .map_err(io_error("reading", &path(directory, number)))?;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a session waits for at the same time.
+/// The things that a session waits for at the same time.
 #[derive(Clone, Copy, Debug)]
 struct Waits {
     /// The end of a line.

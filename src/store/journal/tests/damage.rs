@@ -161,7 +161,7 @@ fn garbage_is_searched_in_a_time_that_grows_with_its_length_only() {
     }
     // A search without a bound took half a second a MiB; the machine may be busy.
     assert!(taken[1].as_secs_f64() < 2.0, "{taken:?}");
-    // What follows such garbage is found again, but for a little at its edge.
+    // Records behind such garbage are found again, but for a few at its edge.
     let mut bytes = whole.clone();
     let middle = at + (whole.len() - at) / 2;
     for (index, byte) in bytes[at..middle].iter_mut().enumerate() {
