@@ -168,7 +168,9 @@ impl Replica {
         received: Timestamp,
         outcomes: &mut Vec<Outcome>,
     ) -> Option<SyncPosition> {
-        self.report_to(self.apply.lock(), reports, received, outcomes)
+        let lock = || Some(self.apply.lock());
+        self.report_under(lock, reports, received, outcomes)
+            .flatten()
     }
 
     /// The same; `None`, and nothing is applied, if the apply lock is not free within `limit`, since
@@ -180,21 +182,23 @@ impl Replica {
         received: Timestamp,
         outcomes: &mut Vec<Outcome>,
     ) -> Option<Option<SyncPosition>> {
-        let apply = self.apply.try_lock_for(limit)?;
-        Some(self.report_to(apply, reports, received, outcomes))
+        let lock = || self.apply.try_lock_for(limit);
+        self.report_under(lock, reports, received, outcomes)
     }
 
-    fn report_to(
-        &self,
-        mut apply_guard: MutexGuard<'_, Apply>,
+    /// Applies reports under the apply lock that `lock` takes, if they need it.
+    fn report_under<'a>(
+        &'a self,
+        lock: impl FnOnce() -> Option<MutexGuard<'a, Apply>>,
         reports: &[Report<'_>],
         received: Timestamp,
         outcomes: &mut Vec<Outcome>,
-    ) -> Option<SyncPosition> {
+    ) -> Option<Option<SyncPosition>> {
         if self.is_removed.load(atomic::Ordering::Relaxed) {
             outcomes.extend(reports.iter().map(|_| Outcome::Removed));
-            return None;
+            return Some(None);
         }
+        let mut apply_guard = lock()?;
         let first_outcome = outcomes.len();
         // Indexes of the outcomes that depend on the append: those of the winners, and of reports
         // that lost to a winner of this group.
@@ -269,7 +273,7 @@ impl Replica {
             .and_then(Durable::sync_position);
         drop(apply_guard);
         change.log();
-        position
+        Some(position)
     }
 
     /// Applies records that a start of a neighbor sent: those greater than the stored ones are adopted and

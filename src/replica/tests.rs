@@ -178,3 +178,26 @@ fn the_markers_of_a_server_that_has_caught_up_name_its_start() {
     check_report(&replica, &["IAMAT a +1+1 1"], &[Outcome::Acknowledged]);
     assert!(replica.set_live(first(link)).covers(b"Ball", 7, 1));
 }
+
+/// It needs no lock, so it does not wait for a disk that does not answer.
+#[test]
+fn a_removed_server_refuses_reports_while_the_disk_stalls() {
+    let replica = Replica::new("Ball", 1, 10);
+    let reports = [report("IAMAT a +1+1 1")];
+    let mut outcomes = Vec::new();
+    let stalled = replica.apply.lock();
+    let limit = Duration::from_millis(1);
+    assert_eq!(
+        replica.report_within(limit, &reports, NOW, &mut outcomes),
+        None
+    );
+    replica.set_removed(true);
+    let answered = replica.report_within(limit, &reports, NOW, &mut outcomes);
+    assert_eq!(
+        (answered, &*outcomes),
+        (Some(None), &[Outcome::Removed][..])
+    );
+    drop(stalled);
+    replica.set_removed(false);
+    check_report(&replica, &["IAMAT a +1+1 1"], &[Outcome::Acknowledged]);
+}
