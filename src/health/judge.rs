@@ -303,7 +303,7 @@ mod tests {
             };
             assert_eq!(states(&facts), expected, "{refusals:?}");
         }
-        // Whoever is linked is in the herd.
+        // A server with a link is in the herd.
         check(
             |facts| facts.neighbors[0] = neighbor("Ball", Some(NotANeighbor)),
             &[],

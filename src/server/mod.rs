@@ -56,8 +56,9 @@ use timer::{Job, Timer};
 use watch::{Sources, Watch};
 
 /// Threads whose number does not depend on the settings, rounded up: five for peers that are not
-/// neighbors, a listener for each address, two for the upkeep of the replica, the timer, the audit, the
-/// log, and those for signals, the start and the last words.
+/// neighbors, a listener for each address, four for the replica, three for links and the server's
+/// state, the timer, the watch of the workers, the log, and those for signals, the start and the last
+/// words.
 const OTHER_THREADS: usize = 32;
 
 /// Threads of each neighbor: a sender, a reader, two receivers, and an attempt to dial.

@@ -71,7 +71,8 @@ impl Dedicated {
 
     fn serve(&self, worker: usize, connection: &mut Connection, scratch: &mut Scratch) {
         let services = &*self.services;
-        // By then the clock of the deadlines, which is behind by up to its step, shows that it is time.
+        // A write that this cuts short finds its deadline passed, although the clock of the deadlines is
+        // behind by up to a step.
         let prepared = connection.stream.try_clone().and_then(|stream| {
             stream.set_write_timeout(Some(REPLY_TIMEOUT + 2 * COARSE_STEP))?;
             Ok(stream)

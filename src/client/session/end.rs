@@ -48,6 +48,13 @@ const REASONS: [EndReason; 12] = [
     EndReason::Panic,
 ];
 
+impl EndReason {
+    /// Returns whether the client has not taken replies that it was sent.
+    pub(super) fn leaves_replies(self) -> bool {
+        matches!(self, EndReason::ReplyTimeout | EndReason::UnsentReplies)
+    }
+}
+
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -179,14 +179,17 @@ impl Session {
 
     /// Takes the wait to be started after [`TurnResult::Blocked`]; `None` if it was started before.
     pub(crate) fn take_pending(&mut self) -> Option<Pending> {
+        if !matches!(self.wait, Wait::Due(_)) {
+            return None;
+        }
         match std::mem::replace(&mut self.wait, Wait::Started) {
             Wait::Due(pending) => Some(pending),
-            Wait::Nothing | Wait::Started | Wait::Over(_) => None,
+            _ => None,
         }
     }
 
-    /// Takes the replies that a wait has released; the next turn sends them.
-    /// It does nothing once the session has given up the wait.
+    /// Takes the replies that a wait has released; the next turn sends them. Does nothing once the
+    /// session has given up the wait.
     pub(crate) fn resume(&mut self, released: Released, now: Tick) {
         if !matches!(self.wait, Wait::Started) {
             return;
@@ -489,7 +492,7 @@ impl Session {
     ) -> io::Result<TurnResult> {
         if self.overdue(services).is_some() {
             // Earlier it would end at once the connection of a client that begins to read only now.
-            if silence_timeout(reason) == UNREAD_DRAIN_TIMEOUT {
+            if reason.leaves_replies() {
                 stream.limit_unsent(UNSENT_LIMIT)?;
             }
             return Ok(TurnResult::Ended(reason));
@@ -509,9 +512,9 @@ impl Session {
 
 /// Returns the time without input after which a session that ends for that reason is closed.
 fn silence_timeout(reason: EndReason) -> Duration {
-    match reason {
-        EndReason::ReplyTimeout | EndReason::UnsentReplies => UNREAD_DRAIN_TIMEOUT,
-        _ => DRAIN_TIMEOUT,
+    match reason.leaves_replies() {
+        true => UNREAD_DRAIN_TIMEOUT,
+        false => DRAIN_TIMEOUT,
     }
 }
 

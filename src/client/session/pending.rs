@@ -1,4 +1,5 @@
-//! The long waits of a session: for the disk, and for a places provider on the network.
+//! The long waits of a session: for a disk that stalls, for a sync, and for a places provider on the
+//! network.
 //!
 //! No worker has to block in them. While such a wait lasts, the replies that depend on it are with
 //! the wait and not with the session, so a session cannot send them early or mix up two waits.
