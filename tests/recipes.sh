@@ -163,24 +163,19 @@ all_held_soon() {
     }
 }
 
-# knows CLIENT: every server knows this client. known_to_none CLIENT: no server does.
-knows() {
+# all_answer WORD CLIENT: every server answers a question for this client with a line that begins so.
+all_answer() {
     local address addresses held
     find_addresses
     for address in "${addresses[@]}"; do
-        held "$address" "$1"
-        [[ $held == 'AT '* ]] || return 1
+        held "$address" "$2"
+        [[ $held == "$1 "* ]] || return 1
     done
 }
 
-known_to_none() {
-    local address addresses held
-    find_addresses
-    for address in "${addresses[@]}"; do
-        held "$address" "$1"
-        [[ $held == '? '* ]] || return 1
-    done
-}
+# knows CLIENT: every server knows this client. known_to_none CLIENT: no server does.
+knows() { all_answer AT "$1"; }
+known_to_none() { all_answer '?' "$1"; }
 
 # report_once CLIENT: a report of a client that reports no more.
 report_once() {

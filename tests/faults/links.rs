@@ -28,23 +28,13 @@ fn await_links(fleet: &Fleet) {
     }
 }
 
-/// Sends reports that are not answered one by one. Returns the names of their clients.
+/// Reports of many clients, of which the disk may keep one waiting. Returns the clients' names.
 fn report_all(fleet: &Fleet, server: usize, label: &str, count: usize) -> Vec<String> {
-    let names: Vec<_> = (0..count)
-        .map(|number| format!("{label}-{number}"))
-        .collect();
     let mut client = fleet.client(server);
     // Longer than any stall of a disk.
     let patience = Some(Duration::from_secs(60));
     client.stream().set_read_timeout(patience).unwrap();
-    for part in names.chunks(500) {
-        let lines: Vec<_> = part.iter().map(|name| report(name, "+1+1")).collect();
-        client.send(lines.join("\n") + "\n");
-        for _ in part {
-            assert!(client.line().starts_with("AT "));
-        }
-    }
-    names
+    client.report_all(label, count)
 }
 
 /// Welsh still reads what the old connection of Ball has brought, when Ball is back without its data.

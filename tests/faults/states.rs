@@ -17,7 +17,7 @@ use super::form::{figure, limit, skipped};
 use crate::support::fleet::Fleet;
 use crate::support::load::{STEADY, loads};
 use crate::support::process::{behind, herd, wait, wait_for, wait_until};
-use crate::support::{Client, report};
+use crate::support::report;
 
 const BALL: usize = 0;
 const WELSH: usize = 1;
@@ -333,19 +333,6 @@ fn a_failing_places_provider_is_told_until_a_call_succeeds() {
     }
 }
 
-/// Sends reports of new clients, and returns their names.
-fn report_all(client: &mut Client, label: &str, count: usize) -> Vec<String> {
-    let names: Vec<_> = (0..count).map(|index| format!("{label}-{index}")).collect();
-    for part in names.chunks(200) {
-        let lines: Vec<_> = part.iter().map(|name| report(name, "+1+1")).collect();
-        client.send(lines.join("\n") + "\n");
-        for _ in part {
-            assert!(client.line().starts_with("AT "));
-        }
-    }
-    names
-}
-
 /// A server that comes back with an empty folder, and whose neighbor takes seconds to send everything,
 /// is in state starting, and serves nobody before it has caught up.
 #[test]
@@ -357,7 +344,7 @@ fn starting_is_told_until_the_server_has_caught_up() {
     fleet.start(BALL);
     await_well(&fleet);
     fleet.kill(BALL);
-    let names = report_all(&mut fleet.client(WELSH), "known", 10_000);
+    let names = fleet.client(WELSH).report_all("known", 10_000);
     // About 800 KB.
     fleet.link(WELSH, BALL).slow_down(200_000);
     fleet.launch(BALL);
@@ -412,7 +399,7 @@ fn a_neighbor_that_dies_in_a_resync_is_not_waited_for() {
     fleet.start_all();
     await_well(&fleet);
     fleet.kill(BALL);
-    report_all(&mut fleet.client(WELSH), "known", 5_000);
+    fleet.client(WELSH).report_all("known", 5_000);
     fleet.link(WELSH, BALL).slow_down(50_000);
     fleet.launch(BALL);
     let address = fleet.peer(BALL);
@@ -437,7 +424,7 @@ fn a_neighbor_that_dies_in_a_resync_is_not_waited_for() {
     assert!(ready.ends_with(ALONE), "{ready}");
 }
 
-/// Whoever was known before is known after, however early the question comes.
+/// A client that was known before is known after, however early the question comes.
 #[test]
 fn a_server_that_comes_back_under_load_knows_every_client() {
     let mut fleet = Fleet::ring("state-back", &[]);
@@ -446,7 +433,7 @@ fn a_server_that_comes_back_under_load_knows_every_client() {
         .find(|&server| fleet.name(server) == "Ball")
         .unwrap();
     let other = (ball + 1) % fleet.len();
-    let mut names = report_all(&mut fleet.client(ball), "before", 500);
+    let mut names = fleet.client(ball).report_all("before", 500);
     let addresses: Vec<_> = (0..fleet.len())
         .filter(|&server| server != ball)
         .map(|server| fleet.address(server))
@@ -457,11 +444,8 @@ fn a_server_that_comes_back_under_load_knows_every_client() {
         // A neighbor scans its cache once a second for each link.
         std::thread::sleep(Duration::from_secs(1));
         fleet.kill(ball);
-        names.extend(report_all(
-            &mut fleet.client(other),
-            &format!("away-{round}"),
-            500,
-        ));
+        let away = format!("away-{round}");
+        names.extend(fleet.client(other).report_all(&away, 500));
         let last = names.last().unwrap().clone();
         for server in (0..fleet.len()).filter(|&server| server != ball) {
             wait_until("the others hold them", || {
@@ -514,7 +498,9 @@ fn neighbors_that_come_back_together_know_every_client() {
         std::thread::sleep(Duration::from_secs(1));
         fleet.kill(ball);
         fleet.kill(welsh);
-        let names = report_all(&mut fleet.client(other), &format!("away-{round}"), 500);
+        let names = fleet
+            .client(other)
+            .report_all(&format!("away-{round}"), 500);
         for server in (0..fleet.len()).filter(|server| ![ball, welsh].contains(server)) {
             wait_until("the others hold them", || {
                 let last = names.last().unwrap();

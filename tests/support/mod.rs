@@ -159,6 +159,22 @@ impl Client {
         self.whatsat_reply()
     }
 
+    /// Sends reports of `count` clients, which all must be acknowledged, in few round trips. Returns the
+    /// clients' names.
+    pub fn report_all(&mut self, label: &str, count: usize) -> Vec<String> {
+        let names: Vec<_> = (0..count)
+            .map(|number| format!("{label}-{number}"))
+            .collect();
+        for part in names.chunks(500) {
+            let lines: Vec<_> = part.iter().map(|name| report(name, "+1+1")).collect();
+            self.send(lines.join("\n") + "\n");
+            for _ in part {
+                assert!(self.line().starts_with("AT "));
+            }
+        }
+        names
+    }
+
     /// [`Client::whatsat`] for many clients, in few round trips.
     pub fn whatsat_all<'a>(&mut self, clients: impl Iterator<Item = &'a str>) -> Vec<String> {
         let clients: Vec<_> = clients.collect();
