@@ -245,9 +245,10 @@ impl Server {
     }
 
     /// Returns the signal that clients are served: given at once in a herd of one, and otherwise when
-    /// a neighbor has sent everything that this server lacked, or none does within 2 s.
+    /// a neighbor has sent everything that this server lacked, or none does within 2 s. The server's state
+    /// is no longer starting by then.
     pub fn ready(&self) -> Stop {
-        self.links.facts().catch_up().over().clone()
+        self.watch.ready().clone()
     }
 
     /// Returns how that came about; `None` before.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{never, select};
 use log::info;
 
 use crate::client::limit::ConnectionLimit;
@@ -45,16 +46,27 @@ pub(super) struct Sources {
 pub(super) struct Watch {
     stopper: Stopper,
     thread: JoinHandle<()>,
+    ready: Stop,
 }
 
 impl Watch {
     /// Judges for the first time, and starts the thread.
     pub(super) fn start(sources: Sources) -> io::Result<Watch> {
         let (stopper, stop) = thread::stop_pair();
-        let mut watcher = Watcher::new(sources, Instant::now());
+        let (announce, ready) = thread::stop_pair();
+        let mut watcher = Watcher::new(sources, announce, Instant::now());
         watcher.look(Instant::now(), Timestamp::now());
         let thread = thread::spawn("health", move || watcher.run(&stop))?;
-        Ok(Watch { stopper, thread })
+        Ok(Watch {
+            stopper,
+            thread,
+            ready,
+        })
+    }
+
+    /// Returns the signal that clients are served and that the state says so too.
+    pub(super) fn ready(&self) -> &Stop {
+        &self.ready
     }
 
     /// Ends and joins the thread.
@@ -67,6 +79,8 @@ impl Watch {
 /// State of the thread: since when something has lasted that is a problem only after a while.
 struct Watcher {
     sources: Sources,
+    /// Gives the signal of [`Watch::ready`].
+    announce: Stopper,
     /// When there was a link, or no neighbor, last.
     linked: Instant,
     /// When the disk answered last.
@@ -77,9 +91,10 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(sources: Sources, now: Instant) -> Watcher {
+    fn new(sources: Sources, announce: Stopper, now: Instant) -> Watcher {
         Watcher {
             sources,
+            announce,
             linked: now,
             responsive: now,
             dropped: (logging::dropped_lines(), None),
@@ -88,7 +103,13 @@ impl Watcher {
     }
 
     fn run(mut self, stop: &Stop) {
-        while !stop.wait(INTERVAL) {
+        let mut caught_up = self.sources.links.catch_up().over().channel().clone();
+        loop {
+            select! {
+                recv(stop.channel()) -> _ => return,
+                recv(caught_up) -> _ => caught_up = never(),
+                default(INTERVAL) => {}
+            }
             self.look(Instant::now(), Timestamp::now());
         }
     }
@@ -97,7 +118,12 @@ impl Watcher {
         let found = judge(&self.gather(now));
         let is_removed = found.iter().any(|(state, _)| *state == State::Removed);
         self.sources.services.replica.set_removed(is_removed);
+        let is_starting = found.iter().any(|(state, _)| *state == State::Starting);
         self.sources.health.replace(found, now, wall);
+        // Only now: a server that says that it is ready is not in state starting any more.
+        if !is_starting {
+            self.announce.stop();
+        }
     }
 
     fn gather(&mut self, now: Instant) -> Facts {

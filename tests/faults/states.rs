@@ -539,6 +539,12 @@ fn servers_that_start_together_are_ready_at_once() {
         assert!(line.contains("; caught up with "), "{line}");
     }
     assert!(took < limit(1), "{took:?}");
+    // Each has said that it is ready, so none is starting by its state.
+    for server in 0..fleet.len() {
+        let problems = fleet.problems(server);
+        let is_starting = problems.iter().any(|(state, _)| *state == State::Starting);
+        assert!(!is_starting, "{problems:?}");
+    }
     figure(
         "five servers that start together",
         format_args!("ready after {:.2} s", took.as_secs_f64()),
