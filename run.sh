@@ -52,6 +52,9 @@ Options:
   -- FLAG...       flags for every `herd serve`, such as -- --workers 8; servers run in the directory
                    of run.sh, so relative paths in FLAG start there
 
+Each server has an HTTP port on 127.0.0.1 with a live page of the herd: its client port + 2,000, or a free
+port. -- --http ADDRESS names another.
+
 `start NAME` and `restart` use the files and flags of the last start, unless they are given again.
 `start` stops the servers too if its terminal or the reader of its output goes away. NAME.pid in the
 state directory has a server's process id, while it runs.
@@ -95,10 +98,11 @@ status() {
             find_exit_code "$name" && process="exit code $exit_code" || process=-
         fi
         if [[ $state != up ]]; then
-            clients=${listed_clients[$name]:-?} peers=${listed_peers[$name]:-?}
+            clients=${listed_clients[$name]:-?} peers=${listed_peers[$name]:-?} http=''
             ((result > 0)) || result=1
         fi
-        printf -v line '%-5s %-10s %-14s clients %s, peers %s' "$state" "$name" "$process" "$clients" "$peers"
+        printf -v line '%-5s %-10s %-14s clients %s, peers %s%s' "$state" "$name" "$process" "$clients" "$peers" \
+            "${http:+, http $http}"
         say "$line"
     done
     return "$result"
@@ -162,8 +166,9 @@ prepare() {
     cd "$root" || exit 1
 }
 
-# launch NAME...: starts servers and waits until they are ready. If one is not, stops them all and
-# fails with the exit code for it.
+# launch NAME...: starts servers, waits until they are ready, and sets `launched` to a line that says so.
+# If one is not, stops them all and fails with the exit code for it.
+launched=''
 launch() {
     local name code since
     since=$(now_us)
@@ -175,7 +180,7 @@ launch() {
         stop_servers "$@"
         return "$code"
     }
-    say "ready in $(seconds_since "$since") s: $*"
+    launched="ready in $(seconds_since "$since") s: $*"
 }
 
 start() {
@@ -205,12 +210,19 @@ start() {
     return "$result"
 }
 
-# Prints the servers' addresses and lines to paste into telnet.
+# Prints the address of the live page, the servers' addresses, and lines to paste into telnet.
 introduce() {
     local name host line
     for name in "${names[@]}"; do
         find_addresses "$name"
-        printf -v line '  %-8s  clients %s, peers %s' "$name" "$clients" "$peers"
+        [[ -n $http ]] || continue
+        say "Live page: http://$http/"
+        break
+    done
+    say "$launched"
+    for name in "${names[@]}"; do
+        find_addresses "$name"
+        printf -v line '  %-8s  clients %s, peers %s%s' "$name" "$clients" "$peers" "${http:+, http $http}"
         say "$line"
     done
     host=${clients%:*}
@@ -244,6 +256,7 @@ restart() {
             complain "$name is not ready again; the servers after it were not restarted"
             break
         }
+        say "$launched"
     done
     return "$result"
 }

@@ -18,10 +18,11 @@ use std::time::Duration;
 use argh::{EarlyExit, FromArgValue, FromArgs};
 use check::CheckArguments;
 use herd::config::keys::{KeyError, KeyErrorKind, KeyFile};
-use herd::config::topology::Topology;
+use herd::config::topology::{Address, Topology};
 use herd::config::{
     Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
-    DEFAULT_MAX_UNSENT_BYTES, DEFAULT_WORKERS, MAX_WORKERS, MIN_MAX_UNSENT_BYTES, PoolKind,
+    DEFAULT_MAX_UNSENT_BYTES, DEFAULT_WORKERS, HttpConfig, MAX_WORKERS, MIN_MAX_UNSENT_BYTES,
+    PoolKind,
 };
 use herd::disk::Readers;
 use herd::logging;
@@ -159,6 +160,22 @@ pub(crate) struct ServeArguments {
     /// local address on which to bind this server's two ports, instead of those in the servers file
     #[argh(option, arg_name = "IP")]
     bind: Option<IpAddr>,
+
+    /// address of the HTTP port: health, metrics, status, and the live page, on which everybody who can
+    /// reach it sees where all clients are. PORT alone is one of 127.0.0.1, port 0 a free one
+    /// (default: no HTTP port)
+    #[argh(option, arg_name = "[HOST:]PORT", from_str_fn(local_address))]
+    http: Option<Address>,
+
+    /// name by which browsers and programs may address the HTTP port, besides IP addresses, localhost
+    /// and the host of --http; can be given several times
+    #[argh(option, arg_name = "NAME", from_str_fn(host_name))]
+    http_host: Vec<String>,
+
+    /// where the address of --http is taken, use a free port of 127.0.0.1, or else start without an
+    /// HTTP port
+    #[argh(switch)]
+    http_optional: bool,
 
     /// maximum number of clients at a time (default: as many as the limit of open files allows)
     #[argh(option, arg_name = "N", from_str_fn(positive))]
@@ -390,6 +407,7 @@ impl ServeArguments {
             ack: self.ack,
             readers: self.readers(),
             digest_interval: DEFAULT_DIGEST_INTERVAL,
+            http: self.http()?,
             topology,
         };
         Ok((config, news))
@@ -484,6 +502,23 @@ impl ServeArguments {
         })
     }
 
+    /// Returns the settings of the HTTP port.
+    fn http(&self) -> Result<Option<HttpConfig>, String> {
+        let Some(address) = &self.http else {
+            let flag = match (&*self.http_host, self.http_optional) {
+                ([], false) => return Ok(None),
+                ([], true) => "--http-optional",
+                _ => "--http-host",
+            };
+            return Err(format!("{flag} needs --http, the address of the HTTP port"));
+        };
+        Ok(Some(HttpConfig {
+            address: address.clone(),
+            is_optional: self.http_optional,
+            hosts: self.http_host.clone(),
+        }))
+    }
+
     /// Returns the users that may read the server's files.
     fn readers(&self) -> Readers {
         if self.group_readable {
@@ -491,6 +526,20 @@ impl ServeArguments {
         } else {
             Readers::Owner
         }
+    }
+}
+
+fn local_address(text: &str) -> Result<Address, String> {
+    Address::parse_local(text)
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    // A port behind it would never be found in the names.
+    match Address::parse_local(&format!("{text}:0")) {
+        Ok(address) => Ok(address.host),
+        Err(_) => Err(format!(
+            "{text:?} is not the name of a host; a port does not belong to it"
+        )),
     }
 }
 

@@ -10,13 +10,14 @@
 //! - [`listener`] and [`client`]: the accept loop of a port; connections and sessions of clients
 //! - [`link`]: connections to neighbors: handshake, flood, resync and audit
 //! - [`status`]: the status of the whole herd, for `herd status`
+//! - [`http`]: the HTTP port: health, metrics, status, and the live page
 //! - [`health`]: whether a server is well, and if not, why
 //! - [`replica`]: the records and the version vector of one server; decides which record wins
 //! - [`store`]: the journal on disk: writing, recovery and compaction
 //! - [`places`]: providers of nearby places: the compiled-in atlas, Google and Overpass
 //! - [`config`]: settings, `servers.txt`, the key file, and limits of the system
 //! - [`model`]: values and their grammar: commands, records, version vectors, digests, times
-//! - [`logging`], [`mod@thread`], [`exit`], [`disk`] and [`sync`]: the log, starting and stopping
+//! - [`logging`], [`mod@thread`], [`exit`], [`disk`], [`poller`] and [`sync`]: the log, starting and stopping
 //!   threads, the end of the process for a failure, permissions of files, and the primitives that a
 //!   test's scheduler replaces
 
@@ -25,11 +26,13 @@ pub mod config;
 pub mod disk;
 pub mod exit;
 pub mod health;
+pub mod http;
 pub mod link;
 pub mod listener;
 pub mod logging;
 pub mod model;
 pub mod places;
+pub(crate) mod poller;
 pub mod replica;
 pub mod server;
 pub mod status;

@@ -364,11 +364,13 @@ fn run(serve: &ServeArguments, log: &mut Option<LogWriter>) -> Result<(), Failur
 /// beginning.
 fn ready_line(name: &str, server: &Server) -> String {
     let (clients, peers) = (server.client_address(), server.peer_address());
+    let http = server.http_address();
+    let http = http.map_or(String::new(), |address| format!(", http {address}"));
     let how = match server.readiness() {
         None | Some(Readiness::HerdOfOne) => String::new(),
         Some(readiness) => format!("; {readiness}"),
     };
-    format!("{name} is ready: clients {clients}, peers {peers}{how}\n")
+    format!("{name} is ready: clients {clients}, peers {peers}{http}{how}\n")
 }
 
 /// Stops the server, or ends the process with a failure. Returns the number of acknowledged reports

@@ -19,6 +19,8 @@ mod it {
     #[cfg(all(target_os = "linux", debug_assertions))]
     mod ends;
     mod flood;
+    #[cfg(target_os = "linux")]
+    mod http;
     mod links;
     #[cfg(target_os = "linux")]
     mod logs;

@@ -29,6 +29,9 @@ readonly STOP_SECONDS=10
 # Time limit for a server to reload. Leaving a neighbor that does not answer takes seconds.
 readonly RELOAD_SECONDS=10
 
+# From a server's port for clients to its HTTP port.
+readonly HTTP_OFFSET=2000
+
 # Log texts after a reload that succeeded and one that was refused.
 readonly RELOADED='reloaded: '
 readonly REFUSED='reload failed(, keeping the current configuration)?: '
@@ -198,14 +201,29 @@ supervise() {
     } 3>&2 2>/dev/null
 }
 
+# Sets `http_flags` to those by which a server gets its HTTP port: its client port + 2,000 of the loopback
+# address, or a free one where that is taken or too high; none if the user's flags name one.
+find_http_flags() {
+    local flag port=${listed_clients[$1]##*:}
+    http_flags=()
+    for flag in "${flags[@]}"; do
+        [[ $flag != --http && $flag != --http=* ]] || return 0
+    done
+    port=$((port + HTTP_OFFSET))
+    ((port <= 65535)) || port=0
+    http_flags=(--http "127.0.0.1:$port" --http-optional)
+}
+
 # Starts a server in a session of its own, out of reach of Ctrl-C and of a closed terminal.
 spawn() {
-    local name=$1 stem=$state_dir/$1
+    local name=$1 stem=$state_dir/$1 http_flags
+    find_http_flags "$name"
     rm -f -- "$stem.pid" "$stem.process" "$stem.exit" "$stem.notices"
     : >"$stem.out"
     # shellcheck disable=SC2016 # The supervisor expands them.
     setsid "$BASH" -c 'source "$0" && supervise "$@"' "${BASH_SOURCE[0]}" "$stem" \
-        "$herd" serve "$name" --servers "$servers" --log-dir "$log_dir" --data-dir "$data_dir" --log-lines "${flags[@]}" \
+        "$herd" serve "$name" --servers "$servers" --log-dir "$log_dir" --data-dir "$data_dir" --log-lines \
+        "${http_flags[@]}" "${flags[@]}" \
         </dev/null >>"$stem.out" 2>>"$stem.notices" {lock}>&- {never}<&- &
 }
 
@@ -272,13 +290,14 @@ find_running() {
     done
 }
 
-# Sets `clients` and `peers` to a server's addresses. Fails until it is ready.
+# Sets `clients`, `peers` and `http` to a server's addresses; without an HTTP port the last is empty. Fails
+# until it is ready.
 find_addresses() {
     local line
-    clients='' peers=''
+    clients='' peers='' http=''
     while read -r line; do
-        if [[ $line =~ ^"$1 is ready: clients "([^ ,]+)", peers "([^ ,;]+) ]]; then
-            clients=${BASH_REMATCH[1]} peers=${BASH_REMATCH[2]}
+        if [[ $line =~ ^"$1 is ready: clients "([^ ,]+)", peers "([^ ,;]+)(", http "([^ ,;]+))? ]]; then
+            clients=${BASH_REMATCH[1]} peers=${BASH_REMATCH[2]} http=${BASH_REMATCH[4]}
             return 0
         fi
     done 2>/dev/null <"$state_dir/$1.out"

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::keys::KeyFile;
-use crate::config::topology::{ServerEntry, Topology};
+use crate::config::topology::{Address, ServerEntry, Topology};
 use crate::disk::Readers;
 
 /// Settings of one server.
@@ -52,6 +52,20 @@ pub struct Config {
     pub readers: Readers,
     /// Interval at which digests of the records are compared with the neighbors'.
     pub digest_interval: Duration,
+    /// The HTTP port; `None` for none.
+    pub http: Option<HttpConfig>,
+}
+
+/// Settings of the HTTP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Address on which it listens; port 0 for a free one.
+    pub address: Address,
+    /// Without that address, any free port of the loopback address is taken, or else there is no
+    /// HTTP port.
+    pub is_optional: bool,
+    /// Names besides that of the address by which it may be addressed.
+    pub hosts: Vec<String>,
 }
 
 /// A fault in a file of the configuration, displayed behind the file's path.

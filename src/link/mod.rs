@@ -265,6 +265,11 @@ impl Links {
         &self.facts
     }
 
+    /// Returns a handle on the status of the server.
+    pub(crate) fn status_source(&self) -> &StatusSource {
+        &self.status
+    }
+
     /// Returns the status of the server, without the digest of its records.
     pub fn server_status(&self) -> ServerStatus {
         self.status.status()

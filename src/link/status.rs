@@ -35,6 +35,10 @@ const ATTEMPTS: usize = 3;
 /// Pause between two of them.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// Time in a request for a status without a digest: no record was received by then, and servers of
+/// before answer with an empty one.
+pub(crate) const NO_DIGEST: Timestamp = Timestamp::from_nanos(0);
+
 /// Part of the time for an answer that is kept for sending it.
 const SENDING: Duration = Duration::from_millis(300);
 
@@ -154,7 +158,7 @@ pub(crate) trait ClientFigures: std::fmt::Debug + Send + Sync {
 
 /// Sources of a server's status.
 #[derive(Clone, Debug)]
-pub(super) struct StatusSource {
+pub(crate) struct StatusSource {
     /// The records.
     pub(super) replica: Arc<Replica>,
     /// The figures about clients.
@@ -173,7 +177,7 @@ pub(super) struct StatusSource {
 
 impl StatusSource {
     /// Returns the status as of about now, without the digest.
-    pub(super) fn status(&self) -> ServerStatus {
+    pub(crate) fn status(&self) -> ServerStatus {
         let now = Instant::now();
         let mut links = self.neighbors.status(now);
         for error in links.values_mut().filter_map(|link| link.error.as_mut()) {
@@ -229,7 +233,10 @@ pub(super) fn answer(
         .ok_or(HandshakeError::NotAPeer)?;
     let in_time = || Instant::now() + SENDING < deadline;
     let until = Timestamp::from_nanos(until);
-    let digest = source.replica.digest(key, until, in_time);
+    let digest = match until {
+        NO_DIGEST => None,
+        until => source.replica.digest(key, until, in_time),
+    };
     let mut lines = Vec::new();
     status.write_line(&mut lines)?;
     if let Some(digest) = digest {

@@ -7,7 +7,9 @@ use super::error::TooFewDescriptors;
 use crate::client::accept::MAX_LINGERING;
 use crate::config::limits::raise_descriptor_limit;
 use crate::config::{Config, PoolKind};
+use crate::http;
 use crate::link;
+use crate::listener::Bound;
 use crate::places::Places;
 
 /// Descriptors of the files of the journal and the log, of the pool, of standard streams and signals,
@@ -26,14 +28,22 @@ pub(super) struct Descriptors {
     limit: usize,
     /// Descriptors that do not depend on the neighbors.
     fixed: usize,
+    has_http: bool,
     /// Maximum number of clients by the configuration.
     requested: Option<usize>,
 }
 
 impl Descriptors {
     /// Raises the limit as far as possible, and counts what this server needs.
-    pub(super) fn new(config: &Config, sockets: &Sockets, places: &Places) -> Descriptors {
-        let listeners = sockets.clients.listeners().len() + sockets.peers.listeners().len();
+    pub(super) fn new(
+        config: &Config,
+        sockets: &Sockets,
+        http: Option<&Bound>,
+        places: &Places,
+    ) -> Descriptors {
+        let listeners = [&sockets.clients, &sockets.peers];
+        let listeners = listeners.into_iter().chain(http);
+        let listeners: usize = listeners.map(|bound| bound.listeners().len()).sum();
         // A dedicated worker has a second handle on its client's socket.
         let workers = match config.pool {
             PoolKind::Dedicated => config.workers,
@@ -46,15 +56,25 @@ impl Descriptors {
                 + MAX_LINGERING
                 + workers
                 + places.descriptors(),
+            has_http: http.is_some(),
             requested: config.max_clients,
         }
     }
 
     /// Returns the maximum number of clients beside that number of neighbors, and warns if it is
     /// low, or lower than requested.
-    pub(super) fn clients(&self, neighbors: usize) -> Result<usize, TooFewDescriptors> {
+    /// The HTTP port asks all `servers` at once.
+    pub(super) fn clients(
+        &self,
+        neighbors: usize,
+        servers: usize,
+    ) -> Result<usize, TooFewDescriptors> {
         let limit = self.limit;
-        let reserved = self.fixed + link::descriptors(neighbors);
+        let http = match self.has_http {
+            true => http::DESCRIPTORS + servers,
+            false => 0,
+        };
+        let reserved = self.fixed + link::descriptors(neighbors) + http;
         let allowed = limit.saturating_sub(reserved);
         if allowed == 0 {
             return Err(TooFewDescriptors {
@@ -91,15 +111,22 @@ mod tests {
         let descriptors = |requested| Descriptors {
             limit: 3_000,
             fixed: 400,
+            has_http: false,
             requested,
         };
         let left = |neighbors| 2_600 - link::descriptors(neighbors);
         assert!(left(0) > left(75) + 75);
-        assert_eq!(descriptors(None).clients(0), Ok(left(0)));
-        assert_eq!(descriptors(None).clients(75), Ok(left(75)));
-        assert_eq!(descriptors(Some(7)).clients(75), Ok(7));
-        assert_eq!(descriptors(Some(2_600)).clients(75), Ok(left(75)));
-        let short = descriptors(Some(7)).clients(600).unwrap_err();
+        assert_eq!(descriptors(None).clients(0, 1), Ok(left(0)));
+        assert_eq!(descriptors(None).clients(75, 99), Ok(left(75)));
+        assert_eq!(descriptors(Some(7)).clients(75, 99), Ok(7));
+        assert_eq!(descriptors(Some(2_600)).clients(75, 99), Ok(left(75)));
+        let with_http = Descriptors {
+            has_http: true,
+            ..descriptors(None)
+        };
+        let expected = left(75) - http::DESCRIPTORS - 99;
+        assert_eq!(with_http.clients(75, 99), Ok(expected));
+        let short = descriptors(Some(7)).clients(600, 601).unwrap_err();
         assert_eq!(
             short.to_string(),
             format!(

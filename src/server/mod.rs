@@ -2,12 +2,14 @@
 //!
 //! `figures` has what the status says of clients, `error` the errors of starting and reloading;
 //! `reload` adopts a new configuration, `timer` runs the periodic jobs, `watch` gathers what the
-//! server's state depends on, `descriptors` divides the open files between links and clients.
+//! server's state depends on, `http` binds the HTTP port, `descriptors` divides the open files between
+//! links and clients.
 //! Nothing of a protocol or of a record is decided here.
 
 mod descriptors;
 mod error;
 mod figures;
+mod http;
 mod reload;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use crate::config::Config;
 use crate::config::limits::check_threads;
 use crate::config::topology::{Address, ServerEntry};
 use crate::health::Health;
+use crate::http::{CurrentTopology, HttpPort};
 use crate::link::catch_up::Readiness;
 use crate::link::keyring::Keyring;
 use crate::link::linked::LinkedKey;
@@ -143,6 +146,8 @@ pub struct Server {
     watch: Watch,
     descriptors: Descriptors,
     limit: ConnectionLimit,
+    topology: CurrentTopology,
+    http: Option<HttpPort>,
     stage: StopStage,
 }
 
@@ -152,12 +157,40 @@ impl Server {
     pub fn start(config: &Config, sockets: Sockets, places: Places) -> Result<Server, StartError> {
         warn_of_left_out("clients", &sockets.clients);
         warn_of_left_out("peers", &sockets.peers);
-        let neighbors = link::neighbors(&config.topology, &config.server.name);
-        let descriptors = Descriptors::new(config, &sockets, &places);
+        let bound = http::bind(config.http.as_ref())?;
+        let descriptors = Descriptors::new(config, &sockets, bound.as_ref(), &places);
+        let neighbors = link::neighbors(&config.topology, &config.server.name).len();
         let max_clients = descriptors
-            .clients(neighbors.len())
+            .clients(neighbors, config.topology.servers().len())
             .map_err(StartError::Descriptors)?;
         check_threads(threads(config)).map_err(StartError::Threads)?;
+        // Before the journal is read, which can take long: the port says meanwhile that the server is
+        // starting.
+        let mut port = http::start(config.http.as_ref(), bound)?;
+        let shares = (descriptors, max_clients);
+        match Server::start_behind(config, sockets, places, shares, port.as_mut()) {
+            Ok(mut server) => {
+                server.http = port;
+                Ok(server)
+            }
+            Err(error) => {
+                if let Some(port) = port {
+                    port.stop();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts everything but the HTTP port, and gives the port the server's parts.
+    fn start_behind(
+        config: &Config,
+        sockets: Sockets,
+        places: Places,
+        (descriptors, max_clients): (Descriptors, usize),
+        port: Option<&mut HttpPort>,
+    ) -> Result<Server, StartError> {
+        let neighbors = link::neighbors(&config.topology, &config.server.name);
         let (replica, syncer) = Replica::open(config).map_err(StartError::Journal)?;
         let name = &config.server.name;
         let upkeep = Upkeep::start(&replica, syncer)?;
@@ -175,7 +208,7 @@ impl Server {
         let health = Arc::<Health>::default();
         let mut links = Links::start(
             Arc::clone(&replica),
-            keys,
+            Arc::clone(&keys),
             Arc::new(figures),
             Arc::clone(&health),
             interval,
@@ -204,8 +237,18 @@ impl Server {
             services: Arc::clone(&services),
             limit: limit.clone(),
             rejections: rejections.clone(),
-            health,
+            health: Arc::clone(&health),
         })?;
+        let topology = CurrentTopology::new(config.topology.clone());
+        if let Some(port) = port {
+            port.open(crate::http::Sources {
+                replica: Arc::clone(&replica),
+                health,
+                status: links.status_source().clone(),
+                topology: topology.clone(),
+                keys,
+            })?;
+        }
         let clients = Clients {
             dispatcher: pool.dispatcher(),
             limit: limit.clone(),
@@ -240,6 +283,8 @@ impl Server {
             watch,
             descriptors,
             limit,
+            topology,
+            http: None,
             stage: StopStage(Arc::new(Mutex::new("no part"))),
         })
     }
@@ -264,6 +309,11 @@ impl Server {
     /// Returns the first address for neighbors.
     pub fn peer_address(&self) -> SocketAddr {
         self.peers.address()
+    }
+
+    /// Returns the first address of the HTTP port, if there is one.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpPort::address)
     }
 
     /// Returns the replica, for callers that inspect records without the protocol.
@@ -297,6 +347,9 @@ impl Server {
     /// lost, since the journal can't be written.
     pub fn finish(self) -> u64 {
         info!(target: EVENT, "stopping");
+        if let Some(port) = &self.http {
+            port.set_leaving();
+        }
         self.stage.set("the listeners");
         self.clients.stop();
         self.peers.stop();
@@ -319,6 +372,10 @@ impl Server {
         let lost = self.upkeep.stop();
         self.stage.set("the timer");
         self.timer.stop();
+        self.stage.set("the HTTP port");
+        if let Some(port) = self.http {
+            port.stop();
+        }
         info!(target: EVENT, "stopped");
         lost
     }
@@ -346,5 +403,10 @@ fn jobs(pool: &Pool, rejected: &RejectedClients, clock: &CoarseClock) -> Vec<Job
 
 /// Returns the number of threads that a server needs: the pool's, each neighbor's, and the others.
 fn threads(config: &Config) -> usize {
-    config.workers + THREADS_PER_NEIGHBOR * config.server.neighbors.len() + OTHER_THREADS
+    // Asking the herd takes a thread for each server.
+    let http = match config.http {
+        Some(_) => crate::http::THREADS + config.topology.servers().len(),
+        None => 0,
+    };
+    config.workers + THREADS_PER_NEIGHBOR * config.server.neighbors.len() + OTHER_THREADS + http
 }

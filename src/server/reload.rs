@@ -25,7 +25,8 @@ impl Server {
             return Err(ReloadError::OwnAddress(Box::new([old, new])));
         }
         let neighbors = link::neighbors(topology, name);
-        let clients = self.descriptors.clients(neighbors.len());
+        let servers = topology.servers().len();
+        let clients = self.descriptors.clients(neighbors.len(), servers);
         let clients = clients.map_err(ReloadError::Descriptors)?;
         let added = neighbors.len().saturating_sub(self.links.status().len());
         check_threads(THREADS_PER_NEIGHBOR * added).map_err(ReloadError::TooManyThreads)?;
@@ -36,6 +37,7 @@ impl Server {
             "the same as before"
         };
         self.limit.set_max_clients(clients);
+        self.topology.replace(topology.clone());
         let changes = self.links.set_neighbors(&neighbors);
         let changes = changes.map_err(ReloadError::Threads)?;
         Ok(format!("neighbors: {changes}; keys: {keys}"))

@@ -34,6 +34,7 @@ fn start_in_memory() -> Server {
         ack: Ack::Memory,
         readers: crate::disk::Readers::Owner,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
+        http: None,
     };
     Server::start(&config, sockets, Places::Atlas(Atlas)).expect("a server")
 }

@@ -82,6 +82,7 @@ mod tests {
                 answer("Welsh", Err("no answer within 2 s".to_owned())),
             ],
             problems: vec!["Welsh: no answer within 2 s".to_owned()],
+            differing: Vec::new(),
             moving: 0,
         };
         assert_eq!(

@@ -18,17 +18,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{bounded, select};
 
 use crate::config::keys::KeyFile;
 use crate::config::topology::{ServerEntry, Topology};
 use crate::link::audit::settled;
 use crate::link::handshake::HandshakeError;
 use crate::link::neighbor::LinkPhase;
-use crate::link::status::{self, ServerStatus};
+use crate::link::status::{self, NO_DIGEST, ServerStatus};
 use crate::model::digest::{BUCKETS, Digest};
 use crate::model::time::Timestamp;
-use crate::thread;
+use crate::thread::{self, Stop};
 
 /// Maximum time for a server's answer; past this it counts as down.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -50,6 +50,8 @@ pub struct Survey {
     answers: Vec<Answer>,
     /// Problems besides the states that the servers report of themselves.
     problems: Vec<String>,
+    /// Those of them that comparing digests has found.
+    differing: Vec<String>,
     /// Buckets that could not be compared, since their records change all the time.
     moving: usize,
 }
@@ -58,26 +60,61 @@ impl Survey {
     /// Asks all servers. Takes as long as the slowest answer, but at most 2 s; where
     /// digests differ, up to 3 s more.
     pub fn take(topology: &Topology, keys: &KeyFile) -> Survey {
+        let (stopper, stop) = thread::stop_pair();
+        let survey = Survey::take_until(topology, keys, &stop);
+        drop(stopper);
+        survey
+    }
+
+    /// The same; the signal breaks it off, and servers that have not answered count as down then.
+    pub(crate) fn take_until(topology: &Topology, keys: &KeyFile, stop: &Stop) -> Survey {
         let keys = Arc::new(keys.clone());
         let servers: Vec<_> = topology.servers().iter().collect();
-        let answers = ask_all(&servers, &keys);
+        let answers = ask_all(&servers, &keys, settled(Timestamp::now()), stop);
         let first = digests(&answers);
         let (mut differing, mut moving) = (Vec::new(), 0);
-        if any_differs(&first) {
-            std::thread::sleep(SECOND_LOOK);
+        if any_differs(&first) && !stop.wait(SECOND_LOOK) {
             let with_digest =
                 |server: &&ServerEntry| first.iter().any(|(name, _)| *name == server.name);
             let again: Vec<_> = servers.iter().copied().filter(with_digest).collect();
-            let second = ask_all(&again, &keys);
+            let second = ask_all(&again, &keys, settled(Timestamp::now()), stop);
             (differing, moving) = lasting(&first, &digests(&second));
         }
         let mut problems = problems(topology, &answers);
-        problems.extend(differing);
+        problems.extend(missing_digests(&answers));
+        problems.extend(differing.iter().cloned());
         Survey {
             now: Timestamp::now(),
             answers,
             problems,
+            differing,
             moving,
+        }
+    }
+
+    /// Asks all servers again, but for no digests, which cost them a look at every record: those of
+    /// this survey stay, and what comparing them has found.
+    pub(crate) fn refresh(&self, topology: &Topology, keys: &KeyFile, stop: &Stop) -> Survey {
+        let servers: Vec<_> = topology.servers().iter().collect();
+        let keys = Arc::new(keys.clone());
+        let mut answers = ask_all(&servers, &keys, NO_DIGEST, stop);
+        for answer in &mut answers {
+            let before = self.answers.iter().find(|one| one.name == answer.name);
+            if let (Ok(status), Some(Ok(before))) =
+                (&mut answer.result, before.map(|one| &one.result))
+                && before.epoch == status.epoch
+            {
+                status.digest.clone_from(&before.digest);
+            }
+        }
+        let mut problems = problems(topology, &answers);
+        problems.extend(self.differing.iter().cloned());
+        Survey {
+            now: Timestamp::now(),
+            answers,
+            problems,
+            differing: self.differing.clone(),
+            moving: self.moving,
         }
     }
 
@@ -139,9 +176,14 @@ impl Answer {
     }
 }
 
-/// Asks servers, all at once. Returns their answers in the servers' order.
-fn ask_all(servers: &[&ServerEntry], keys: &Arc<KeyFile>) -> Vec<Answer> {
-    let until = settled(Timestamp::now());
+/// Asks servers, all at once, with digests of what they had received up to `until`. Returns their
+/// answers in the servers' order.
+fn ask_all(
+    servers: &[&ServerEntry],
+    keys: &Arc<KeyFile>,
+    until: Timestamp,
+    stop: &Stop,
+) -> Vec<Answer> {
     let deadline = Instant::now() + ANSWER_LIMIT;
     let (answered, answers) = bounded(servers.len());
     for (index, server) in servers.iter().enumerate() {
@@ -159,8 +201,15 @@ fn ask_all(servers: &[&ServerEntry], keys: &Arc<KeyFile>) -> Vec<Answer> {
     drop(answered);
     let late = reason(HandshakeError::TimedOut);
     let mut results: Vec<_> = servers.iter().map(|_| Err(late.clone())).collect();
-    while let Ok((index, result)) = answers.recv_deadline(deadline) {
-        results[index] = result;
+    loop {
+        select! {
+            recv(answers) -> answer => match answer {
+                Ok((index, result)) => results[index] = result,
+                Err(_) => break,
+            },
+            recv(stop.channel()) -> _ => break,
+            default(deadline.saturating_duration_since(Instant::now())) => break,
+        }
     }
     let answer = |(server, result): (&&ServerEntry, _)| Answer {
         name: server.name.clone(),
@@ -255,12 +304,6 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
                 continue;
             }
         };
-        if status.digest.is_none() {
-            problems.push(format!(
-                "{name}: it holds more records than it can compare within {} s",
-                ANSWER_LIMIT.as_secs()
-            ));
-        }
         let linked: BTreeSet<_> = status.links.keys().map(String::as_str).collect();
         let listed = topology.server(name).map(|server| &server.neighbors);
         let listed: BTreeSet<_> = listed.into_iter().flatten().map(String::as_str).collect();
@@ -290,6 +333,17 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
     }
     problems.extend(differing_keys(answers));
     problems
+}
+
+/// Returns which servers have sent no digest, although they were asked for one.
+fn missing_digests(answers: &[Answer]) -> Vec<String> {
+    let lacks = |answer: &&Answer| matches!(&answer.result, Ok(status) if status.digest.is_none());
+    let (lacking, seconds) = (answers.iter().filter(lacks), ANSWER_LIMIT.as_secs());
+    lacking
+        .map(|Answer { name, .. }| {
+            format!("{name}: it holds more records than it can compare within {seconds} s")
+        })
+        .collect()
 }
 
 /// Returns which servers run with other keys than others, if any do.
@@ -393,6 +447,7 @@ mod tests {
                 }),
             }],
             problems: Vec::new(),
+            differing: Vec::new(),
             moving: 0,
         };
         assert!(survey(Vec::new()).is_whole());
@@ -457,12 +512,15 @@ mod tests {
             problems(&topology, &answers),
             [
                 "A: its link to B is down: refused: another herd",
-                "B: it holds more records than it can compare within 2 s",
                 "B: it has no link to C: it runs with another servers.txt",
                 "B: it has a link to X: it runs with another servers.txt",
                 "B: its link to A is dirty",
                 "C: no answer within 2 s",
             ]
+        );
+        assert_eq!(
+            missing_digests(&answers),
+            ["B: it holds more records than it can compare within 2 s"]
         );
     }
 }

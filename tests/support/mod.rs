@@ -13,6 +13,7 @@
 )]
 
 pub mod fleet;
+pub mod http;
 pub mod load;
 pub mod process;
 pub mod proxy;
@@ -86,6 +87,7 @@ pub fn config(servers: &str, name: &str) -> Config {
         ack: Ack::Journal,
         readers: Readers::Owner,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
+        http: None,
     }
 }
 

@@ -12,7 +12,7 @@ const MAX_LABEL_BYTES: usize = 63;
 pub struct Address {
     /// Host name or IP address; an IPv6 address without its brackets, and in its shortest form.
     pub host: String,
-    /// Port, 1 to 65535.
+    /// Port, 1 to 65535; 0 for a free one, where this machine listens.
     pub port: u16,
 }
 
@@ -50,6 +50,19 @@ impl Address {
     ///
     /// Returns all reasons why the text is not an address, in one sentence.
     pub(super) fn parse(text: &str) -> Result<Address, String> {
+        Address::parse_with(text, 1)
+    }
+
+    /// Parses the address of a port of this machine's own: as [`parse`](Self::parse) does, or `PORT`
+    /// alone for one of the loopback address. Port 0 stands for a free one.
+    pub fn parse_local(text: &str) -> Result<Address, String> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Address::parse_with(&format!("{}:{text}", Ipv4Addr::LOCALHOST), 0);
+        }
+        Address::parse_with(text, 0)
+    }
+
+    fn parse_with(text: &str, least_port: u16) -> Result<Address, String> {
         let fault = |reason: &str| format!("{text:?} is not an address: {reason}");
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => rest
@@ -70,10 +83,14 @@ impl Address {
             check_host(host)
         };
         let port = match port.parse::<u16>() {
-            Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok(number)
+                if number >= least_port && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
                 Ok(number)
             }
-            _ => Err("the port must be a number from 1 to 65535".to_owned()),
+            _ => Err(format!(
+                "the port must be a number from {least_port} to 65535"
+            )),
         };
         match (host, port) {
             (Ok(host), Ok(port)) => Ok(Address { host, port }),

@@ -6,11 +6,10 @@
 //! [`slots`] says how many there are at a time, and which of them is closed for a newcomer.
 //!
 //! Nothing waits here, neither for a peer nor for a disk: sockets are non-blocking, and watched by
-//! [`poller`]. A peer that is identified leaves for a thread of the
+//! [`Poller`]. A peer that is identified leaves for a thread of the
 //! [`receiver`](super::receiver). The protocol of the handshake is in
 //! [`accept`](mod@crate::link::handshake::accept).
 
-mod poller;
 mod slots;
 
 use std::fmt;
@@ -31,9 +30,9 @@ use crate::link::neighbor::{Neighbor, Neighbors};
 use crate::link::refusals::RejectedPeers;
 use crate::listener::{Accept, Accepted};
 use crate::model::time::Timestamp;
+use crate::poller::{Poller, Waker};
 use crate::replica::Replica;
 use crate::thread;
-use poller::{Poller, Waker};
 use slots::{Class, Slots};
 
 /// Connections on their way from the listener; past this it waits, and they do in its backlog.

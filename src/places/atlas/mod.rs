@@ -46,7 +46,7 @@ impl Atlas {
     ///
     /// There are at most 20 results, whatever the bound. The `scope` says that only this application
     /// knows the `place_id`.
-    pub(super) fn nearby(&self, center: &Position, radius_km: f64, bound: u8, out: &mut Vec<u8>) {
+    pub(crate) fn nearby(&self, center: &Position, radius_km: f64, bound: u8, out: &mut Vec<u8>) {
         let hits = INDEX.search(center, radius_km, usize::from(bound));
         let hits = hits.as_slice();
         if hits.is_empty() {

@@ -1,20 +1,29 @@
-//! Waits for bytes on any of many sockets, and for a call from another thread.
+//! Waits for any of many sockets to become ready, and for a call from another thread.
 //!
 //! On Linux this is epoll. Elsewhere every socket is reported several times a second while there
-//! is one, whether it has bytes or not: a read that would block costs little.
+//! is one, whether it is ready or not: a read or a write that would block costs little.
 
 use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Poller, Waker};
+pub(crate) use linux::{Poller, Waker};
 #[cfg(not(target_os = "linux"))]
-pub(super) use portable::{Poller, Waker};
+pub(crate) use portable::{Poller, Waker};
+
+/// Readiness that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Bytes to read, or an end.
+    Input,
+    /// Room for bytes to write, or a broken connection.
+    Output,
+}
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::{Duration, TcpStream, io};
+    use super::{Duration, Interest, TcpStream, io};
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
     use std::sync::Arc;
@@ -30,18 +39,18 @@ mod linux {
 
     /// The sockets.
     #[derive(Debug)]
-    pub(in crate::link::door) struct Poller {
+    pub(crate) struct Poller {
         epoll: OwnedFd,
         wake: Arc<OwnedFd>,
     }
 
     /// A way to end a wait.
     #[derive(Clone, Debug)]
-    pub(in crate::link::door) struct Waker(Arc<OwnedFd>);
+    pub(crate) struct Waker(Arc<OwnedFd>);
 
     impl Waker {
         /// Ends the wait of now, or else the next.
-        pub(in crate::link::door) fn wake(&self) {
+        pub(crate) fn wake(&self) {
             // It only fails if the counter is full, and then the wait has ended.
             let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
         }
@@ -49,7 +58,7 @@ mod linux {
 
     impl Poller {
         /// No sockets.
-        pub(in crate::link::door) fn new() -> io::Result<Poller> {
+        pub(crate) fn new() -> io::Result<Poller> {
             let epoll = epoll::create(CreateFlags::CLOEXEC)?;
             let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
             // Edge-triggered: the counter need not be read.
@@ -62,25 +71,44 @@ mod linux {
         }
 
         /// Returns a way to end a wait.
-        pub(in crate::link::door) fn waker(&self) -> Waker {
+        pub(crate) fn waker(&self) -> Waker {
             Waker(Arc::clone(&self.wake))
         }
 
-        /// Adds a socket under that id. It leaves by itself when it is closed.
-        pub(in crate::link::door) fn add(&self, stream: &TcpStream, id: u64) -> io::Result<()> {
+        /// Adds a socket under that id, for input. It leaves by itself when it is closed.
+        pub(crate) fn add(&self, stream: &TcpStream, id: u64) -> io::Result<()> {
             let data = EventData::new_u64(id);
             Ok(epoll::add(&self.epoll, stream, data, EventFlags::IN)?)
         }
 
+        /// Changes what a socket is watched for.
+        pub(crate) fn set_interest(
+            &self,
+            stream: &TcpStream,
+            id: u64,
+            interest: Interest,
+        ) -> io::Result<()> {
+            let flags = match interest {
+                Interest::Input => EventFlags::IN,
+                Interest::Output => EventFlags::OUT,
+            };
+            Ok(epoll::modify(
+                &self.epoll,
+                stream,
+                EventData::new_u64(id),
+                flags,
+            )?)
+        }
+
         /// Removes a socket that stays open.
-        pub(in crate::link::door) fn remove(&self, stream: &TcpStream) {
+        pub(crate) fn remove(&self, stream: &TcpStream) {
             // It only fails for a socket that was not added.
             let _ = epoll::delete(&self.epoll, stream);
         }
 
-        /// Waits for at most `timeout`. Appends the ids of the sockets that have bytes, or an end,
-        /// to `ready`; all ids are known here.
-        pub(in crate::link::door) fn wait(
+        /// Waits for at most `timeout`. Appends the ids of the sockets that are ready to `ready`; all
+        /// ids are known here.
+        pub(crate) fn wait(
             &mut self,
             timeout: Option<Duration>,
             _: impl Iterator<Item = u64>,
@@ -102,7 +130,7 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod portable {
-    use super::{Duration, TcpStream, io};
+    use super::{Duration, Interest, TcpStream, io};
 
     use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -111,18 +139,18 @@ mod portable {
 
     /// The sockets.
     #[derive(Debug)]
-    pub(in crate::link::door) struct Poller {
+    pub(crate) struct Poller {
         wake: Sender<()>,
         woken: Receiver<()>,
     }
 
     /// A way to end a wait.
     #[derive(Clone, Debug)]
-    pub(in crate::link::door) struct Waker(Sender<()>);
+    pub(crate) struct Waker(Sender<()>);
 
     impl Waker {
         /// Ends the wait of now, or else the next.
-        pub(in crate::link::door) fn wake(&self) {
+        pub(crate) fn wake(&self) {
             // A channel that is full ends the wait as well.
             let _ = self.0.try_send(());
         }
@@ -130,26 +158,31 @@ mod portable {
 
     impl Poller {
         /// No sockets.
-        pub(in crate::link::door) fn new() -> io::Result<Poller> {
+        pub(crate) fn new() -> io::Result<Poller> {
             let (wake, woken) = bounded(1);
             Ok(Poller { wake, woken })
         }
 
         /// Returns a way to end a wait.
-        pub(in crate::link::door) fn waker(&self) -> Waker {
+        pub(crate) fn waker(&self) -> Waker {
             Waker(self.wake.clone())
         }
 
         /// Adds a socket under that id.
-        pub(in crate::link::door) fn add(&self, _: &TcpStream, _: u64) -> io::Result<()> {
+        pub(crate) fn add(&self, _: &TcpStream, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// Changes what a socket is watched for: all are reported anyway.
+        pub(crate) fn set_interest(&self, _: &TcpStream, _: u64, _: Interest) -> io::Result<()> {
             Ok(())
         }
 
         /// Removes a socket that stays open.
-        pub(in crate::link::door) fn remove(&self, _: &TcpStream) {}
+        pub(crate) fn remove(&self, _: &TcpStream) {}
 
         /// Waits for at most `timeout`, and less if there is a socket. Appends all ids to `ready`.
-        pub(in crate::link::door) fn wait(
+        pub(crate) fn wait(
             &mut self,
             timeout: Option<Duration>,
             ids: impl Iterator<Item = u64>,
