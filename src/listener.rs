@@ -269,10 +269,12 @@ impl Gate {
         let Some(opening) = &self.opening else {
             return true;
         };
-        crossbeam_channel::select! {
-            recv(opening.channel()) -> _ => true,
-            recv(self.stop.channel()) -> _ => false,
-        }
+        thread::waiting(|| {
+            crossbeam_channel::select! {
+                recv(opening.channel()) -> _ => true,
+                recv(self.stop.channel()) -> _ => false,
+            }
+        })
     }
 }
 
@@ -337,7 +339,7 @@ fn run(listener: &TcpListener, reserve: File, stop: &Stop, mut accept: impl Acce
         }
         // The last descriptor is not for a client: it is needed to refuse the next ones.
         let accepted = match &reserve {
-            Some(_) => listener.accept(),
+            Some(_) => thread::waiting(|| listener.accept()),
             None => Err(io::Error::other("no descriptor is left")),
         };
         let pause = match accepted {
@@ -374,7 +376,7 @@ fn run(listener: &TcpListener, reserve: File, stop: &Stop, mut accept: impl Acce
                 if reserve.take().is_none() {
                     accept.free_descriptor();
                 }
-                if let Ok((stream, from)) = listener.accept() {
+                if let Ok((stream, from)) = thread::waiting(|| listener.accept()) {
                     // This may have blocked for long, and descriptors may be free again.
                     reserve = open_reserve().ok();
                     if reserve.is_none() {

@@ -22,7 +22,7 @@ use herd::config::topology::Topology;
 use herd::link::catch_up::Readiness;
 use herd::logging::{EVENT, LogWriter};
 use herd::server::{ReloadError, Server, Sockets};
-use herd::thread::Stop;
+use herd::thread::{Group, Stop};
 use log::{debug, error, info, warn};
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
@@ -217,26 +217,30 @@ impl SignalQueue {
             let _ = signals.add_signal(signal);
         }
         let (queue, received) = unbounded();
+        let _entered = Group::process().enter();
         // Not joined: it ends with the process.
         herd::thread::spawn("signals", move || {
             let mut is_stopping = false;
-            for signal in signals.forever() {
-                if signal == SIGHUP || signal == SIGUSR1 {
-                    herd::logging::reopen();
+            loop {
+                let received: Vec<i32> = herd::thread::waiting(|| signals.wait().collect());
+                for signal in received {
+                    if signal == SIGHUP || signal == SIGUSR1 {
+                        herd::logging::reopen();
+                    }
+                    if ![SIGTERM, SIGINT, SIGHUP].contains(&signal) {
+                        debug!("signal {signal}");
+                        continue;
+                    }
+                    let is_stop = signal != SIGHUP;
+                    if is_stop && is_stopping {
+                        herd::exit::fail(format_args!(
+                            "signal {signal}, the second: not waiting for the end of the stop"
+                        ));
+                    }
+                    is_stopping |= is_stop;
+                    // The queue is gone when the process is about to end.
+                    let _ = queue.send(signal);
                 }
-                if ![SIGTERM, SIGINT, SIGHUP].contains(&signal) {
-                    debug!("signal {signal}");
-                    continue;
-                }
-                let is_stop = signal != SIGHUP;
-                if is_stop && is_stopping {
-                    herd::exit::fail(format_args!(
-                        "signal {signal}, the second: not waiting for the end of the stop"
-                    ));
-                }
-                is_stopping |= is_stop;
-                // The queue is gone when the process is about to end.
-                let _ = queue.send(signal);
             }
         })?;
         Ok(SignalQueue {

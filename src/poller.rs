@@ -31,6 +31,8 @@ mod linux {
     use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
     use rustix::event::{EventfdFlags, Timespec, eventfd};
 
+    use crate::thread::waiting;
+
     /// Events taken from the kernel at once; the next wait takes the rest.
     const EVENTS: usize = 64;
 
@@ -120,7 +122,8 @@ mod linux {
             });
             // The only possible error is a signal, after which the owner looks at its deadlines.
             let mut events = [MaybeUninit::<Event>::uninit(); EVENTS];
-            if let Ok((events, _)) = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
+            let waited = waiting(|| epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()));
+            if let Ok((events, _)) = waited {
                 let ids = events.iter().map(|event| event.data.u64());
                 ready.extend(ids.filter(|&id| id != WAKE));
             }
@@ -133,6 +136,8 @@ mod portable {
     use super::{Duration, Interest, TcpStream, io};
 
     use crossbeam_channel::{Receiver, Sender, bounded};
+
+    use crate::thread::waiting;
 
     /// Longest wait while there is a socket.
     const INTERVAL: Duration = Duration::from_millis(5);
@@ -188,10 +193,10 @@ mod portable {
             ids: impl Iterator<Item = u64>,
             ready: &mut Vec<u64>,
         ) {
-            let _ = match timeout {
+            let _ = waiting(|| match timeout {
                 Some(timeout) => self.woken.recv_timeout(timeout.min(INTERVAL)).ok(),
                 None => self.woken.recv().ok(),
-            };
+            });
             ready.extend(ids);
         }
     }

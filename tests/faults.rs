@@ -30,4 +30,5 @@ mod faults {
     mod storage;
     mod store;
     mod strangers;
+    mod threads;
 }

@@ -188,12 +188,12 @@ impl Shared {
                 return None;
             }
             if !state.is_wanted && state.waiting.is_empty() {
-                self.changed.wait(&mut state);
+                thread::waiting(|| self.changed.wait(&mut state));
                 continue;
             }
             let due = begun.map(|begun| begun + INTERVAL);
             match due.filter(|due| Instant::now() < *due) {
-                Some(due) => drop(self.changed.wait_until(&mut state, due)),
+                Some(due) => drop(thread::waiting(|| self.changed.wait_until(&mut state, due))),
                 None => {
                     state.is_wanted = false;
                     return Some(state);

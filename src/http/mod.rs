@@ -35,6 +35,7 @@ use crate::link::keyring::Keyring;
 use crate::link::status::StatusSource;
 use crate::listener::{Bound, Listener};
 use crate::replica::Replica;
+use crate::thread::Liveness;
 use counts::Counts;
 use door::{Door, Handler, Reply, Seat};
 use head::{Hosts, Request};
@@ -102,6 +103,7 @@ struct Port {
     /// Empty until the server's parts are there.
     app: OnceLock<App>,
     is_leaving: AtomicBool,
+    liveness: Liveness,
     counts: Arc<Counts>,
 }
 
@@ -118,7 +120,7 @@ impl Port {
     }
 
     fn liveness(&self) -> Option<String> {
-        None
+        self.liveness.problem()
     }
 }
 
@@ -168,11 +170,12 @@ struct Opened {
 
 impl HttpPort {
     /// Starts to answer: at first that the server is starting.
-    pub(crate) fn start(bound: Bound, hosts: Hosts) -> io::Result<HttpPort> {
+    pub(crate) fn start(bound: Bound, hosts: Hosts, liveness: Liveness) -> io::Result<HttpPort> {
         let counts = Arc::<Counts>::default();
         let port = Arc::new(Port {
             app: OnceLock::new(),
             is_leaving: AtomicBool::new(false),
+            liveness,
             counts: Arc::clone(&counts),
         });
         let for_pool = Arc::clone(&port);

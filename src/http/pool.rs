@@ -55,7 +55,7 @@ impl Pool {
             let (queue, answer): (Receiver<Job>, _) = (queue.clone(), answer.clone());
             let run = move || {
                 super::yield_to_clients();
-                for (request, reply) in queue {
+                while let Ok((request, reply)) = thread::waiting(|| queue.recv()) {
                     let answered = catch_unwind(AssertUnwindSafe(|| answer(&request, reply)));
                     if let Err(panic) = answered {
                         let reason = thread::message(&*panic);

@@ -136,13 +136,17 @@ impl Auditor {
         // Servers that are started together should not all scan at once.
         let mut due = Instant::now() + self.interval.mul_f64(0.5 + 0.5 * fastrand::f64());
         loop {
-            select! {
-                recv(self.stop.channel()) -> _ => return,
-                recv(peer_digests) -> peer_digest => match peer_digest {
-                    Ok(peer_digest) => self.compare(&peer_digest, Instant::now()),
-                    Err(_) => return,
-                },
-                recv(crossbeam_channel::at(due)) -> _ => {
+            let event = thread::waiting(|| {
+                select! {
+                    recv(self.stop.channel()) -> _ => None,
+                    recv(peer_digests) -> peer_digest => peer_digest.ok().map(Some),
+                    recv(crossbeam_channel::at(due)) -> _ => Some(None),
+                }
+            });
+            match event {
+                None => return,
+                Some(Some(peer_digest)) => self.compare(&peer_digest, Instant::now()),
+                Some(None) => {
                     self.send(Timestamp::now());
                     due = Instant::now() + self.interval;
                 }

@@ -18,6 +18,7 @@ use socket2::SockRef;
 use super::noise::Ciphers;
 use crate::model::printable::Printable;
 use crate::model::{digest, record, vector};
+use crate::thread::waiting;
 
 /// Maximum length of a line of any message between servers; past this the connection ends.
 pub(super) const MAX_LINE_BYTES: usize = if record::MAX_LINE_BYTES > vector::MAX_LINE_BYTES {
@@ -188,7 +189,7 @@ impl Reader {
         self.raw.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let bytes = read(&mut stream, &mut self.raw[self.end..])?;
+        let bytes = waiting(|| read(&mut stream, &mut self.raw[self.end..]))?;
         self.end += bytes;
         match bytes {
             0 => Ok(Filled::End),
@@ -295,7 +296,7 @@ impl Writer {
             for text in block.chunks(FRAME_TEXT_BYTES) {
                 self.encrypt(text)?;
             }
-            stream.write_all(&self.out)?;
+            waiting(|| stream.write_all(&self.out))?;
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ use log::{LevelFilter, info, warn};
 
 use crate::disk::Readers;
 use crate::exit;
-use crate::thread::{self, Never, Stopper};
+use crate::thread::{self, Group, Never, Stopper};
 use file::{FILE_BYTES, LogFile};
 use health::Destination;
 use queue::Queue;
@@ -179,7 +179,10 @@ pub fn start(settings: &Settings) -> Result<LogWriter, LogError> {
         writer.run();
         drop(end);
     };
-    let thread = thread::spawn("log-writer", run).map_err(at("a thread"))?;
+    let thread = {
+        let _entered = Group::process().enter();
+        thread::spawn("log-writer", run).map_err(at("a thread"))?
+    };
     // The logger above was the first, and so is this.
     let _ = CONTROL.set(Control {
         flushes: flush,

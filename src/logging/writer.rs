@@ -19,7 +19,7 @@ use super::queue::{BUFFER_BYTES, Queue};
 use super::router::{EVENT, TROUBLE};
 use super::throttle::LogThrottle;
 use super::{lines, strangers};
-use crate::thread::Stop;
+use crate::thread::{self, Stop};
 
 /// Longest time that a line stays in memory.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -51,12 +51,14 @@ impl Writer {
         let mut checked = Instant::now();
         loop {
             let (mut last, mut request) = (false, None);
-            select! {
-                recv(self.woken) -> _ => {}
-                recv(self.flushes) -> flush => request = flush.ok(),
-                recv(self.stop.channel()) -> _ => last = true,
-                default(FLUSH_INTERVAL) => {}
-            }
+            thread::waiting(|| {
+                select! {
+                    recv(self.woken) -> _ => {}
+                    recv(self.flushes) -> flush => request = flush.ok(),
+                    recv(self.stop.channel()) -> _ => last = true,
+                    default(FLUSH_INTERVAL) => {}
+                }
+            });
             let now = Instant::now();
             if self.reopen.swap(false, Ordering::Relaxed) {
                 // Lines that were logged before belong to the files of before.
@@ -77,7 +79,8 @@ impl Writer {
                 let _ = written.send(());
             }
             if last {
-                return self.end();
+                self.end();
+                return thread::dismissed();
             }
         }
     }

@@ -22,7 +22,7 @@ use super::cache::Cache;
 use super::failure::Failure;
 use super::outcomes::Outcomes;
 use super::upstream::{Request, Upstream};
-use crate::thread::{self, STACK_BYTES};
+use crate::thread::{self, Group, STACK_BYTES};
 
 /// Maximum number of requests in the queue; past this they are answered `OVER_QUERY_LIMIT` at once.
 const QUEUE_REQUESTS: usize = 1_024;
@@ -105,6 +105,8 @@ impl Remote {
             queue: Mutex::new(Some(queue)),
             workers: Mutex::default(),
         };
+        // A server is given them when it starts.
+        let _entered = Group::process().enter();
         for worker in 0..settings.workers {
             let (shared, jobs) = (Arc::clone(&remote.shared), jobs.clone());
             let name = format!("places-{worker}");
@@ -192,10 +194,11 @@ impl Remote {
 
 impl Shared {
     fn work(&self, jobs: &Receiver<Job>) {
-        for job in jobs {
+        while let Ok(job) = thread::waiting(|| jobs.recv()) {
             let result = self.call(&job.request, job.deadline);
             self.complete(&job.request, result);
         }
+        thread::dismissed();
     }
 
     /// Returns the answer to an equal request, if it is cached.

@@ -70,12 +70,14 @@ impl Stall {
         let (replica, is_stalled) = (Arc::clone(replica), Arc::clone(&self.is_stalled));
         let run = move || {
             loop {
-                let first = select! {
-                    recv(waiters) -> waiter => waiter.ok(),
-                    recv(stop.channel()) -> _ => None,
-                };
+                let first = thread::waiting(|| {
+                    select! {
+                        recv(waiters) -> waiter => waiter.ok(),
+                        recv(stop.channel()) -> _ => None,
+                    }
+                });
                 let Some(first) = first else { return };
-                replica.wait_until_responsive();
+                thread::waiting(|| replica.wait_until_responsive());
                 // A session that sees the old value meanwhile is one of the next round.
                 is_stalled.store(false, Ordering::Relaxed);
                 first();

@@ -159,16 +159,19 @@ impl Upkeep {
 /// Flushes and syncs the journal, and calls back the waiters whose positions are on disk.
 fn sync_for(replica: &Replica, syncer: &Syncer, waiters: &Receiver<Waiter>, stop: &Stop) {
     loop {
-        let first = select! {
-            recv(waiters) -> waiter => waiter.ok(),
-            recv(stop.channel()) -> _ => None,
-            default(FLUSH_INTERVAL) => None,
-        };
+        let first = thread::waiting(|| {
+            select! {
+                recv(waiters) -> waiter => waiter.ok(),
+                recv(stop.channel()) -> _ => None,
+                default(FLUSH_INTERVAL) => None,
+            }
+        });
         // Read before the queue is emptied: a stopping server has no more sessions to add to it.
         let stopping = stop.is_set();
         let mut waiting: Vec<Waiter> = first.into_iter().chain(waiters.try_iter()).collect();
         replica.flush_journal();
         while stopping || !waiting.is_empty() {
+            thread::next_piece();
             let position = sync(syncer);
             let (done, rest): (Vec<Waiter>, _) = waiting
                 .into_iter()

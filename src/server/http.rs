@@ -12,6 +12,7 @@ use crate::http::HttpPort;
 use crate::http::head::Hosts;
 use crate::listener::Bound;
 use crate::logging::EVENT;
+use crate::thread::Liveness;
 
 /// Listens on the port's addresses. An optional port that can't be had there is another one, or none.
 pub(super) fn bind(config: Option<&HttpConfig>) -> Result<Option<Bound>, StartError> {
@@ -57,6 +58,7 @@ pub(super) fn bind(config: Option<&HttpConfig>) -> Result<Option<Bound>, StartEr
 pub(super) fn start(
     config: Option<&HttpConfig>,
     bound: Option<Bound>,
+    liveness: Liveness,
 ) -> io::Result<Option<HttpPort>> {
     let (Some(config), Some(bound)) = (config, bound) else {
         return Ok(None);
@@ -67,7 +69,7 @@ pub(super) fn start(
         .is_none()
         .then(|| config.address.host.clone());
     let hosts = Hosts::new(config.hosts.iter().cloned().chain(own));
-    let port = HttpPort::start(bound, hosts)?;
+    let port = HttpPort::start(bound, hosts, liveness)?;
     info!(target: EVENT, "HTTP port: http://{}/", port.address());
     Ok(Some(port))
 }

@@ -48,7 +48,7 @@ use crate::model::time::{COARSE_STEP, CoarseClock};
 use crate::places::Places;
 use crate::replica::Replica;
 use crate::replica::upkeep::Upkeep;
-use crate::thread::Stop;
+use crate::thread::{Group, Liveness, Stop};
 
 pub use error::{ReloadError, StartError, TooFewDescriptors};
 
@@ -146,6 +146,7 @@ pub struct Server {
     watch: Watch,
     descriptors: Descriptors,
     limit: ConnectionLimit,
+    group: Group,
     topology: CurrentTopology,
     http: Option<HttpPort>,
     stage: StopStage,
@@ -164,10 +165,12 @@ impl Server {
             .clients(neighbors, config.topology.servers().len())
             .map_err(StartError::Descriptors)?;
         check_threads(threads(config)).map_err(StartError::Threads)?;
+        let group = Group::default();
+        let _entered = group.enter();
         // Before the journal is read, which can take long: the port says meanwhile that the server is
         // starting.
-        let mut port = http::start(config.http.as_ref(), bound)?;
-        let shares = (descriptors, max_clients);
+        let mut port = http::start(config.http.as_ref(), bound, group.liveness())?;
+        let shares = (descriptors, max_clients, group);
         match Server::start_behind(config, sockets, places, shares, port.as_mut()) {
             Ok(mut server) => {
                 server.http = port;
@@ -187,7 +190,7 @@ impl Server {
         config: &Config,
         sockets: Sockets,
         places: Places,
-        (descriptors, max_clients): (Descriptors, usize),
+        (descriptors, max_clients, group): (Descriptors, usize, Group),
         port: Option<&mut HttpPort>,
     ) -> Result<Server, StartError> {
         let neighbors = link::neighbors(&config.topology, &config.server.name);
@@ -229,7 +232,7 @@ impl Server {
         });
         let pool = Pool::start(config.pool, config.workers, &services)?;
         let rejected = RejectedClients::default();
-        let timer = Timer::start(jobs(&pool, &rejected, &clock))?;
+        let timer = Timer::start(jobs(&pool, &rejected, &clock, group.liveness()))?;
         let peers = Listener::start("peer-listener", sockets.peers, links.acceptor())?;
         let rejections = ClientRejections::default();
         let watch = Watch::start(Sources {
@@ -238,6 +241,7 @@ impl Server {
             limit: limit.clone(),
             rejections: rejections.clone(),
             health: Arc::clone(&health),
+            liveness: group.liveness(),
         })?;
         let topology = CurrentTopology::new(config.topology.clone());
         if let Some(port) = port {
@@ -283,6 +287,7 @@ impl Server {
             watch,
             descriptors,
             limit,
+            group,
             topology,
             http: None,
             stage: StopStage(Arc::new(Mutex::new("no part"))),
@@ -332,6 +337,11 @@ impl Server {
         self.links.refused()
     }
 
+    /// Returns the handle that tells whether all of the server's threads are alive.
+    pub fn liveness(&self) -> Liveness {
+        self.group.liveness()
+    }
+
     /// Returns which part [`finish`](Self::finish) waits for, from then on.
     pub fn stop_stage(&self) -> StopStage {
         self.stage.clone()
@@ -347,6 +357,7 @@ impl Server {
     /// lost, since the journal can't be written.
     pub fn finish(self) -> u64 {
         info!(target: EVENT, "stopping");
+        self.group.stop();
         if let Some(port) = &self.http {
             port.set_leaving();
         }
@@ -383,7 +394,12 @@ impl Server {
 
 /// Lists the periodic jobs of the timer. The clock comes first: others read it. None of them takes
 /// the apply lock, so that deadlines hold while the disk stalls.
-fn jobs(pool: &Pool, rejected: &RejectedClients, clock: &CoarseClock) -> Vec<Job> {
+fn jobs(
+    pool: &Pool,
+    rejected: &RejectedClients,
+    clock: &CoarseClock,
+    liveness: Liveness,
+) -> Vec<Job> {
     let (rejected, deadlines) = (rejected.clone(), pool.dispatcher());
     let mut advanced = Duration::ZERO;
     let (clock, for_rejected, for_deadlines) = (clock.clone(), clock.clone(), clock.clone());
@@ -397,6 +413,10 @@ fn jobs(pool: &Pool, rejected: &RejectedClients, clock: &CoarseClock) -> Vec<Job
         }),
         Job::new("client deadlines", COARSE_STEP, move |_| {
             deadlines.sweep(for_deadlines.now());
+        }),
+        // The thread that judges the state looks too: either notices that the other hangs.
+        Job::new("liveness of threads", 5 * COARSE_STEP, move |_| {
+            let _ = liveness.problem();
         }),
     ]
 }

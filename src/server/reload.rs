@@ -15,6 +15,7 @@ impl Server {
     /// Waits until the links to removed neighbors are closed, which takes seconds if one of them
     /// does not respond.
     pub fn reload(&mut self, topology: &Topology, keys: KeyFile) -> Result<String, ReloadError> {
+        let _entered = self.group.enter();
         let name = &self.entry.name;
         let Some(entry) = topology.server(name) else {
             return Err(ReloadError::NotNamed(name.clone()));

@@ -17,7 +17,7 @@ use crate::health::{Health, State};
 use crate::link::facts::LinkFacts;
 use crate::logging::{self, EVENT};
 use crate::model::time::Timestamp;
-use crate::thread::{self, Stop, Stopper};
+use crate::thread::{self, Liveness, Stop, Stopper};
 
 /// Interval at which the state is judged: nothing is told later than this.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -39,6 +39,8 @@ pub(super) struct Sources {
     pub(super) limit: ConnectionLimit,
     pub(super) rejections: ClientRejections,
     pub(super) health: Arc<Health>,
+    /// Has to be looked at regularly.
+    pub(super) liveness: Liveness,
 }
 
 /// The thread.
@@ -105,11 +107,18 @@ impl Watcher {
     fn run(mut self, stop: &Stop) {
         let mut caught_up = self.sources.links.catch_up().over().channel().clone();
         loop {
-            select! {
-                recv(stop.channel()) -> _ => return,
-                recv(caught_up) -> _ => caught_up = never(),
-                default(INTERVAL) => {}
+            let mut is_over = false;
+            thread::waiting(|| {
+                select! {
+                    recv(stop.channel()) -> _ => is_over = true,
+                    recv(caught_up) -> _ => caught_up = never(),
+                    default(INTERVAL) => {}
+                }
+            });
+            if is_over {
+                return;
             }
+            let _ = self.sources.liveness.problem();
             self.look(Instant::now(), Timestamp::now());
         }
     }

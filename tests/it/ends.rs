@@ -91,7 +91,7 @@ fn a_panic_of_any_thread_ends_the_process_with_its_reason() {
         // The log starts once the addresses are bound, and a log thread that has panicked writes none.
         if !["log-writer", "start"].contains(&name) {
             assert_said(&directory, "logs/Alone.log", &reason);
-            let place = format!("panic in thread {name} at src/thread.rs");
+            let place = format!("panic in thread {name} at src/thread/fault.rs");
             assert_said(&directory, "logs/Alone.log", &place);
         }
     }

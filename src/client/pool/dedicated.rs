@@ -23,6 +23,7 @@ use crate::client::session::output::REPLY_TIMEOUT;
 use crate::client::session::pending::Released;
 use crate::client::session::{Scratch, Stream, TurnResult};
 use crate::model::time::{COARSE_STEP, Tick};
+use crate::thread;
 
 /// Connections that wait for a worker; past this they are refused.
 const QUEUE_CONNECTIONS: usize = 1_024;
@@ -91,6 +92,7 @@ impl Dedicated {
         let mut read_timeout = Duration::MAX;
         let mut waiting = None;
         loop {
+            thread::next_piece();
             let left = connection
                 .session
                 .deadline(services)
@@ -128,7 +130,7 @@ impl Dedicated {
         let Some(released) = waiting else {
             return true;
         };
-        match released.recv_timeout(COARSE_STEP) {
+        match thread::waiting(|| released.recv_timeout(COARSE_STEP)) {
             Ok(released) => connection.resume(*released, &self.services),
             Err(RecvTimeoutError::Timeout) if !self.drops_all.load(Ordering::Relaxed) => true,
             Err(_) => {
@@ -168,7 +170,7 @@ impl Read for BlockingStream<'_> {
             self.stream.set_read_timeout(Some(self.left))?;
             *self.set = self.left;
         }
-        self.stream.read(buffer)
+        thread::waiting(|| self.stream.read(buffer))
     }
 }
 
@@ -177,7 +179,7 @@ impl Write for BlockingStream<'_> {
         if self.is_stalled {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let written = self.stream.write(bytes)?;
+        let written = thread::waiting(|| self.stream.write(bytes))?;
         self.is_stalled = written < bytes.len();
         Ok(written)
     }
@@ -236,7 +238,7 @@ impl Dispatch for Dedicated {
     /// the pool stops are served too, as far as they have sent something.
     fn work(self: Arc<Dedicated>, worker: usize) {
         let mut scratch = Scratch::default();
-        for mut connection in &self.queue {
+        while let Ok(mut connection) = thread::waiting(|| self.queue.recv()) {
             if self.drops_all.load(Ordering::Relaxed) {
                 connection.note_end(EndReason::Stopping, &self.services);
             } else {

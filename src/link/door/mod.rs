@@ -106,7 +106,7 @@ impl Accept for PeerAcceptor {
     /// Hands a connection to the door.
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
         // Fails only if the door has panicked.
-        if self.newcomers.send((stream, from)).is_err() {
+        if thread::waiting(|| self.newcomers.send((stream, from))).is_err() {
             self.rejected
                 .add(FromPeer(from), "nothing takes it any more");
         }

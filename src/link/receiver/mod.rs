@@ -174,7 +174,7 @@ impl Receivers {
         for index in 0..OBSERVER_THREADS {
             let (shared, observers) = (Arc::clone(&self.shared), observers.clone());
             let run = move || {
-                for (identified, deadline) in observers {
+                while let Ok((identified, deadline)) = thread::waiting(|| observers.recv()) {
                     shared.serve(identified, |_, identified| {
                         shared.answer(identified, deadline)
                     });
@@ -192,7 +192,7 @@ impl Receivers {
         for index in self.threads.len()..CONNECTIONS_PER_NEIGHBOR * neighbors {
             let (shared, incoming) = (Arc::clone(&self.shared), self.incoming.clone());
             let run = move || {
-                for identified in incoming {
+                while let Ok(identified) = thread::waiting(|| incoming.recv()) {
                     let name = identified.peer.hello.name.clone();
                     shared.serve(identified, |connection, identified| {
                         shared.serve_neighbor(connection, identified)
@@ -248,8 +248,10 @@ fn admit(
             return Err("its earlier connections have yet to end");
         }
         // A free thread is at the channel, or on its way there.
-        hand.send(identified)
-            .map_err(|_| "no thread is left for it")
+        thread::waiting(|| {
+            hand.send(identified)
+                .map_err(|_| "no thread is left for it")
+        })
     }
 }
 

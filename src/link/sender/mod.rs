@@ -34,7 +34,7 @@ use crate::link::neighbor::Neighbor;
 use crate::link::refusals::RejectedPeers;
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
-use crate::replica::outbox::{LinkId, OutboxReceiver};
+use crate::replica::outbox::{LinkId, OutboxReceiver, Queued};
 use crate::thread;
 use acks::{Acks, PeerMessage};
 use attempt::{DialError, Dialed};
@@ -82,9 +82,11 @@ impl Sender {
         let neighbor = Arc::new(Neighbor::new(name, link, outbox.gauge(), requests));
         let acknowledged = Arc::clone(&neighbor);
         let read = thread::spawn(format!("link-reader-{name}"), move || {
-            for reading in connections {
+            while let Ok(reading) = thread::waiting(|| connections.recv()) {
                 reading.run(&acknowledged);
             }
+            // The sender has ended.
+            thread::dismissed();
         })?;
         let now = Instant::now();
         let sender = SenderThread {
@@ -107,7 +109,10 @@ impl Sender {
             reader,
             orders: ordered,
         };
-        let feed = thread::spawn(format!("link-sender-{name}"), move || sender.run())?;
+        let feed = thread::spawn(format!("link-sender-{name}"), move || {
+            sender.run();
+            thread::dismissed();
+        })?;
         Ok(Sender {
             neighbor,
             threads: [feed, read],
@@ -231,12 +236,22 @@ impl Connection {
     fn close(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
         let deadline = Instant::now() + FAREWELL_LIMIT;
-        while let Ok(message) = self.messages.recv_deadline(deadline) {
+        while let Ok(message) = thread::waiting(|| self.messages.recv_deadline(deadline)) {
             if matches!(message, PeerMessage::Lost(_)) {
                 break;
             }
         }
     }
+}
+
+/// Reason for which a connected sender wakes. `None` is the end of a channel.
+enum Event {
+    Queued(Option<Queued>),
+    Message(Option<PeerMessage>),
+    Request(Option<Request>),
+    ResyncDue,
+    KeepaliveDue,
+    Order(Option<Order>),
 }
 
 /// End of a connection.
@@ -302,18 +317,22 @@ impl SenderThread {
     fn pause(&self, pause: Duration) -> Option<Order> {
         let until = Instant::now() + pause;
         loop {
-            select! {
-                recv(self.orders) -> order => {
+            let end = Order::End(CloseReason::Stopping);
+            let order = thread::waiting(|| {
+                select! {
                     // An owner that is gone needs no sender.
-                    return Some(order.unwrap_or(Order::End(CloseReason::Stopping)));
+                    recv(self.orders) -> order => Ok(Some(order.unwrap_or(end))),
+                    recv(self.requests) -> request => match request {
+                        Ok(Request::Wake) => Ok(None),
+                        // A link that is down can't repair.
+                        Ok(Request::Repair(_) | Request::ResyncAll) => Err(()),
+                        Err(_) => Ok(Some(end)),
+                    },
+                    default(until.saturating_duration_since(Instant::now())) => Ok(None),
                 }
-                recv(self.requests) -> request => match request {
-                    Ok(Request::Wake) => return None,
-                    // A link that is down can't repair.
-                    Ok(Request::Repair(_) | Request::ResyncAll) => {}
-                    Err(_) => return Some(Order::End(CloseReason::Stopping)),
-                },
-                default(until.saturating_duration_since(Instant::now())) => return None,
+            });
+            if let Ok(order) = order {
+                return order;
             }
         }
     }
@@ -332,15 +351,19 @@ impl SenderThread {
             own,
         );
         let attempt = attempt.map_err(DialError::Before)?;
-        select! {
-            recv(attempt) -> outcome => match outcome {
-                Ok(outcome) => Ok(outcome?),
-                Err(_) => Err(DialError::Before(io::Error::other("the attempt has ended")).into()),
-            },
-            recv(self.orders) -> order => {
-                Err(Undialed::Ordered(order.unwrap_or(Order::End(CloseReason::Stopping))))
+        thread::waiting(|| {
+            select! {
+                recv(attempt) -> outcome => match outcome {
+                    Ok(outcome) => Ok(outcome?),
+                    Err(_) => {
+                        Err(DialError::Before(io::Error::other("the attempt has ended")).into())
+                    }
+                },
+                recv(self.orders) -> order => {
+                    Err(Undialed::Ordered(order.unwrap_or(Order::End(CloseReason::Stopping))))
+                }
             }
-        }
+        })
     }
 
     /// Feeds the neighbor over a new connection, to its end.
@@ -376,8 +399,7 @@ impl SenderThread {
             messages,
         };
         // The reader is free: the connection before this one has been shut.
-        self.reader
-            .send(reading)
+        thread::waiting(|| self.reader.send(reading))
             .map_err(|_| io::Error::other("the reader thread has ended"))?;
         Ok(Connection {
             stream,
@@ -396,33 +418,43 @@ impl SenderThread {
                 .feed
                 .resync_due()
                 .map_or_else(never, crossbeam_channel::at);
-            select! {
-                recv(self.feed.outbox().channel()) -> queued => match queued {
-                    Ok(queued) => {
+            let event = thread::waiting(|| {
+                select! {
+                    recv(self.feed.outbox().channel()) -> queued => Event::Queued(queued.ok()),
+                    recv(messages) -> message => Event::Message(message.ok()),
+                    recv(self.requests) -> request => Event::Request(request.ok()),
+                    recv(resync_due) -> _ => Event::ResyncDue,
+                    recv(keepalive_due) -> _ => Event::KeepaliveDue,
+                    recv(self.orders) -> order => Event::Order(order.ok()),
+                }
+            });
+            match event {
+                Event::Queued(queued) => match queued {
+                    Some(queued) => {
                         let queued = self.feed.outbox().taken(queued);
                         self.feed.send_queued(queued, connection)?;
                     }
-                    Err(_) => return Ok(End::Ordered(Order::End(CloseReason::Stopping))),
+                    None => return Ok(End::Ordered(Order::End(CloseReason::Stopping))),
                 },
-                recv(messages) -> message => match message {
-                    Ok(PeerMessage::Vector(vector)) => self.feed.take_vector(vector),
-                    Ok(PeerMessage::Refuse(reason)) => {
+                Event::Message(message) => match message {
+                    Some(PeerMessage::Vector(vector)) => self.feed.take_vector(vector),
+                    Some(PeerMessage::Refuse(reason)) => {
                         connection.deadline = Some(close_deadline(Instant::now()));
                         // The connection is closed even if the neighbor can't be sent the reason.
                         let _ = self.feed.refuse(&reason, connection);
                         connection.close();
                         return Ok(End::Lost(io::Error::other(reason.to_string())));
                     }
-                    Ok(PeerMessage::Lost(error)) => return Ok(End::Lost(error)),
-                    Err(_) => return Ok(End::Lost(io::Error::other("the reader has ended"))),
+                    Some(PeerMessage::Lost(error)) => return Ok(End::Lost(error)),
+                    None => return Ok(End::Lost(io::Error::other("the reader has ended"))),
                 },
-                recv(self.requests) -> request => match request {
-                    Ok(request) => self.feed.take_request(&request, connection)?,
-                    Err(_) => return Ok(End::Ordered(Order::End(CloseReason::Stopping))),
+                Event::Request(request) => match request {
+                    Some(request) => self.feed.take_request(&request, connection)?,
+                    None => return Ok(End::Ordered(Order::End(CloseReason::Stopping))),
                 },
-                recv(resync_due) -> _ => self.feed.resync(connection)?,
-                recv(keepalive_due) -> _ => self.feed.keep_alive(connection)?,
-                recv(self.orders) -> order => {
+                Event::ResyncDue => self.feed.resync(connection)?,
+                Event::KeepaliveDue => self.feed.keep_alive(connection)?,
+                Event::Order(order) => {
                     let order = order.unwrap_or(Order::End(CloseReason::Stopping));
                     connection.deadline = Some(close_deadline(Instant::now()));
                     if self.feed.close(&order, connection).is_ok() {

@@ -14,6 +14,7 @@ use std::hash::BuildHasher;
 
 use crate::model::record::RecordView;
 use crate::sync::{AtomicUsize, Ordering, RwLock};
+use crate::thread::next_piece;
 use shard::{Shard, Stored};
 
 /// Number of tables. A power of two.
@@ -111,7 +112,9 @@ impl Locations {
                 show(state, &record);
             }
             drop(table);
-            if !between(state) {
+            let goes_on = between(state);
+            next_piece();
+            if !goes_on {
                 return;
             }
         }

@@ -44,6 +44,7 @@ use crate::client::session::pending::{Pending, Released};
 use crate::client::session::{Scratch, TurnResult};
 use crate::logging::throttle::LogThrottle;
 use crate::model::time::Tick;
+use crate::thread::{next_piece, waiting};
 use state::{Slot, SlotState, State, event_data};
 
 /// Events taken from the kernel by one poll; the next poll takes the rest.
@@ -123,6 +124,7 @@ impl Shared {
         scratch: &mut Scratch,
         meter: &mut CostMeter,
     ) -> MutexGuard<'a, State> {
+        next_piece();
         state.turns_since_poll += 1;
         state.turns += 1;
         if let Some(cost) = meter.count_turn() {
@@ -287,7 +289,9 @@ impl Shared {
             tv_sec: timeout.as_secs() as _,
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        let ready = match epoll::wait(&self.epoll, &mut events[..max_events], timeout.as_ref()) {
+        let events = &mut events[..max_events];
+        let waited = waiting(|| epoll::wait(&self.epoll, events, timeout.as_ref()));
+        let ready = match waited {
             Ok((ready, _)) => ready,
             Err(error) => {
                 debug_assert_eq!(error, rustix::io::Errno::INTR);
@@ -418,10 +422,10 @@ impl Dispatch for Shared {
         let (mut turns, mut idle_checks) = (state.turns, 0);
         while !state.stopping || !state.slots.is_empty() {
             if idle_checks < IDLE_CHECKS {
-                self.watch.wait_for(&mut state, WATCH_INTERVAL);
+                waiting(|| self.watch.wait_for(&mut state, WATCH_INTERVAL));
             } else {
                 state.watch_sleeps = true;
-                self.watch.wait(&mut state);
+                waiting(|| self.watch.wait(&mut state));
             }
             let is_same = state.turns == turns;
             turns = state.turns;
@@ -465,7 +469,7 @@ impl Dispatch for Shared {
                 None if state.pollers >= state.max_pollers() => {
                     state.sleeping += 1;
                     // The waking thread counts it as awake at once.
-                    self.followers.wait(&mut state);
+                    waiting(|| self.followers.wait(&mut state));
                     self.wake_helper(&mut state);
                 }
                 None => state = self.poll(state, &mut events, None),

@@ -10,6 +10,15 @@
 //! timer or without a link looks well and is not, and what starts it again does not know. Panics of
 //! sessions are caught by their connections and end those alone. A [helper](spawn_helper) only
 //! computes a result for somebody who waits for it; its panic is the waiter's error.
+//!
+//! A thread that hangs, or ends before its time, is noticed by its [`Group`] (see there), which is
+//! why threads mark their waits by [`waiting`] and, in loops that do not wait, the pieces of their
+//! work by [`next_piece`].
+
+#[cfg(debug_assertions)]
+mod fault;
+mod group;
+mod kernel;
 
 use std::any::Any;
 use std::io;
@@ -22,39 +31,50 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 use parking_lot::Mutex;
 
 use crate::exit;
+use group::{Joining, Member};
+
+pub use group::{Entered, Group, Liveness, dismissed, next_piece, waiting};
 
 /// Bytes of stack of every thread. Large buffers are on the heap.
 pub const STACK_BYTES: usize = 256 << 10;
 
 /// Starts a named thread with a stack of [`STACK_BYTES`]. Fails if the system has no thread left.
-/// A panic of the thread ends the process.
-pub fn spawn<T: Send + 'static>(
+/// A panic of the thread ends the process. If the caller has [entered](Group::enter) a group, the
+/// thread belongs to it.
+pub fn spawn(
     name: impl Into<String>,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     spawn_with_stack(name, STACK_BYTES, run)
 }
 
-/// Starts a named thread whose stack has `stack_bytes`. A panic of the thread ends the process.
-pub fn spawn_with_stack<T: Send + 'static>(
+/// Does the same; the thread's stack has `stack_bytes`.
+pub fn spawn_with_stack(
     name: impl Into<String>,
     stack_bytes: usize,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let name = name.into();
     let of_thread = name.clone();
+    let joining = Joining::new(&name);
+    let member = joining.member();
     let run = move || {
         let run = || {
+            let _membership = member.map(Member::begin);
             #[cfg(debug_assertions)]
-            fault::strike(&of_thread);
-            run()
+            if !fault::strike(&of_thread) {
+                return;
+            }
+            run();
         };
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let reason = message(&*panic);
             exit::fail(format_args!("thread {of_thread} has panicked: {reason}"))
         })
     };
-    build(name, stack_bytes, run)
+    let thread = build(name, stack_bytes, run)?;
+    joining.complete();
+    Ok(thread)
 }
 
 /// Starts a named thread that computes something for somebody who waits for it, and that nothing
@@ -66,11 +86,11 @@ pub fn spawn_helper(
     build(name.into(), STACK_BYTES, run).map(drop)
 }
 
-fn build<T: Send + 'static>(
+fn build(
     name: String,
     stack_bytes: usize,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let builder = thread::Builder::new().name(name);
     builder.stack_size(stack_bytes).spawn(run)
 }
@@ -80,34 +100,6 @@ pub fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message")
-}
-
-/// Faults of threads for tests, in builds with debug assertions only. The environment variable
-/// `HERD_THREAD_FAULT` names a thread and what happens to it: `NAME:panic:MILLISECONDS` after its
-/// start, or `NAME:stall` for ever.
-#[cfg(debug_assertions)]
-mod fault {
-    use std::time::Duration;
-
-    /// Panics or stalls if this thread is to.
-    pub(super) fn strike(name: &str) {
-        let Ok(fault) = std::env::var("HERD_THREAD_FAULT") else {
-            return;
-        };
-        let mut parts = fault.split(':');
-        if parts.next() != Some(name) {
-            return;
-        }
-        match (parts.next(), parts.next().map(str::parse)) {
-            (Some("panic"), Some(Ok(milliseconds))) => {
-                std::thread::sleep(Duration::from_millis(milliseconds));
-                panic!("a fault for a test");
-            }
-            _ => loop {
-                std::thread::park();
-            },
-        }
-    }
 }
 
 /// The owner's end of a stop signal. Dropping all its clones stops the threads too.
@@ -143,10 +135,8 @@ impl Stop {
 
     /// Pauses; returns `true` if the stop signal cut the pause short.
     pub fn wait(&self, pause: Duration) -> bool {
-        matches!(
-            self.0.recv_timeout(pause),
-            Err(RecvTimeoutError::Disconnected)
-        )
+        let received = waiting(|| self.0.recv_timeout(pause));
+        matches!(received, Err(RecvTimeoutError::Disconnected))
     }
 
     /// Returns the channel that closes with the signal, for a `select!`.
