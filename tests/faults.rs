@@ -20,6 +20,7 @@ mod faults {
     mod disk;
     mod flood;
     mod form;
+    mod http;
     mod journal;
     mod links;
     mod names;

@@ -7,11 +7,13 @@
 //! - [`head`] reads a request, [`response`] is an answer, [`routes`] leads from one to the other.
 //! - [`door`] holds the connections; [`pool`] computes answers.
 //! - [`health`] has the texts of `/livez` and `/readyz`, [`herd`] asks all servers, [`places`] the atlas.
+//! - [`events`] publishes what the page shows.
 //! - [`page`] is the page, with its files in the program.
 //! - [`counts`] counts connections.
 
 mod counts;
 mod door;
+mod events;
 pub mod head;
 mod health;
 mod herd;
@@ -38,6 +40,7 @@ use crate::replica::Replica;
 use crate::thread::Liveness;
 use counts::Counts;
 use door::{Door, Handler, Reply, Seat};
+use events::{Entrance, Publisher, Servers, Totals};
 use head::{Hosts, Request};
 use herd::{Desk, HerdAsker};
 use pool::{Jobs, Pool};
@@ -112,6 +115,7 @@ struct Port {
 struct App {
     sources: Sources,
     desk: Desk,
+    entrance: Entrance,
 }
 
 impl Port {
@@ -147,8 +151,40 @@ impl Handler for ToPool {
         head: Vec<u8>,
         seat: Seat,
     ) -> Result<(), (TcpStream, Response)> {
-        let _ = (head, seat);
-        Err((stream, Response::unavailable("no publisher")))
+        match self.port.app.get() {
+            Some(app) => {
+                app.entrance.enter(stream, head, Box::new(seat));
+                Ok(())
+            }
+            None => Err((stream, Response::unavailable(routes::STARTING))),
+        }
+    }
+}
+
+/// Returns where the publisher finds what it shows.
+fn feed(sources: &Sources, desk: Desk) -> events::Sources {
+    let replica = Arc::clone(&sources.replica);
+    let (topology, name, epoch) = (
+        sources.topology.clone(),
+        replica.name().to_owned(),
+        replica.epoch(),
+    );
+    let servers = move || Servers {
+        name: name.clone(),
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch,
+        servers: topology
+            .get()
+            .servers()
+            .iter()
+            .map(|server| (server.name.clone(), server.neighbors.clone()))
+            .collect(),
+    };
+    events::Sources {
+        replica,
+        servers: Box::new(servers),
+        totals: Box::new(|| Totals::default()),
+        herd: Box::new(move || desk.latest()),
     }
 }
 
@@ -166,6 +202,7 @@ pub(crate) struct HttpPort {
 #[derive(Debug)]
 struct Opened {
     asker: HerdAsker,
+    publisher: Publisher,
 }
 
 impl HttpPort {
@@ -201,11 +238,13 @@ impl HttpPort {
         let in_force =
             move || -> (Arc<Topology>, Arc<KeyFile>) { (topology.get(), keys.current()) };
         let asker = HerdAsker::start(Box::new(in_force))?;
+        let publisher = Publisher::start(feed(&sources, asker.desk()))?;
         let app = App {
-            sources,
             desk: asker.desk(),
+            entrance: publisher.entrance(),
+            sources,
         };
-        self.opened = Some(Opened { asker });
+        self.opened = Some(Opened { asker, publisher });
         // It is opened once.
         let _ = self.port.app.set(app);
         Ok(())
@@ -225,6 +264,7 @@ impl HttpPort {
     pub(crate) fn stop(self) {
         self.listener.stop();
         if let Some(opened) = self.opened {
+            opened.publisher.stop();
             opened.asker.stop();
         }
         self.door.stop();

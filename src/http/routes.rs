@@ -43,7 +43,7 @@ pub(super) fn answer(port: &Arc<Port>, request: &Request, reply: Reply) {
 }
 
 /// The reason before the server's parts are there.
-const STARTING: &str = "the journal is being read";
+pub(super) const STARTING: &str = "the journal is being read";
 
 fn is_verbose(request: &Request) -> bool {
     let query = request.query.as_deref().unwrap_or_default();

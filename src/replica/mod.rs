@@ -33,7 +33,7 @@ use crate::replica::cache::{ClientHash, Locations};
 use crate::replica::flood::Flood;
 use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES};
 use crate::store::journal::SyncPosition;
-use crate::sync::{self as atomic, AtomicBool, Mutex, MutexGuard};
+use crate::sync::{self as atomic, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use durable::{Change, Durable, JournalState};
 
 /// Outcome of a client's report.
@@ -62,6 +62,9 @@ pub struct Replica {
     /// The server has caught up with its herd since its start.
     is_ready: AtomicBool,
     locations: Locations,
+    /// Number of groups of records applied. It changes only under the apply lock, behind the records
+    /// that it counts.
+    commits: AtomicUsize,
     /// The apply lock, the only lock under which more than its own data is touched: shards of
     /// `locations` are locked, lines are queued and the journal is appended to while it is held. It
     /// is held for a group of reports, not for each.
@@ -118,6 +121,7 @@ impl Replica {
             is_removed: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             locations: Locations::new(),
+            commits: AtomicUsize::new(0),
             apply: Mutex::new(Apply {
                 sequence: 0,
                 vector: Vector::default(),
@@ -309,6 +313,10 @@ impl Replica {
         for (key, winner) in winners.keys.iter().zip(&winners.records) {
             self.locations.store(*key, winner);
         }
+        // The lock orders the writers, so no locked instruction is needed.
+        let commits = self.commits.load(atomic::Ordering::Relaxed);
+        self.commits
+            .store(commits.wrapping_add(1), atomic::Ordering::Release);
         if apply.flood.has_subscribers(source) {
             let mut lines = Vec::with_capacity(winners.records.len() * 128);
             for winner in &winners.records {
@@ -340,6 +348,12 @@ impl Replica {
     /// Removes a neighbor and its queue.
     pub fn remove_link(&self, link: LinkId) {
         self.apply.lock().flood.remove(link);
+    }
+
+    /// Returns a number that differs from an earlier one if a record has changed since. Between two
+    /// equal ones, a scan shows the same records.
+    pub(crate) fn commits(&self) -> usize {
+        self.commits.load(atomic::Ordering::Acquire)
     }
 
     /// Shows every record to `show`; `between` runs now and then with no lock held, and ends the

@@ -1,0 +1,134 @@
+//! The clients as the viewers have them: each of them, or where there are many, a grid of counts.
+
+use super::clients::Clients;
+use super::frame::Mode;
+use super::grid::Grid;
+use crate::model::time::Timestamp;
+use crate::replica::Replica;
+
+/// Numbers of records at which the mode changes. They are apart, so that a number that goes up and
+/// down does not change it each time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Thresholds {
+    /// Above this the clients become a grid.
+    pub(super) grid: usize,
+    /// From this down the grid becomes clients.
+    pub(super) clients: usize,
+}
+
+impl Default for Thresholds {
+    fn default() -> Thresholds {
+        Thresholds {
+            grid: 20_000,
+            clients: 18_000,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    /// No scan yet.
+    Unknown,
+    Clients(Clients),
+    Grid(Grid),
+}
+
+/// Frames of a scan.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// For viewers that have had all frames before: what has changed, if anything has.
+    pub(super) changes: Option<Vec<u8>>,
+    /// For the others.
+    pub(super) whole: Option<Vec<u8>>,
+}
+
+/// The clients as they were sent last.
+#[derive(Debug)]
+pub(super) struct Map {
+    thresholds: Thresholds,
+    state: State,
+}
+
+impl Map {
+    /// A map that no viewer has.
+    pub(super) fn new(thresholds: Thresholds) -> Map {
+        Map {
+            thresholds,
+            state: State::Unknown,
+        }
+    }
+
+    /// Compares the replica's records with those sent last, which they then are. The whole frame is
+    /// rendered if it is wanted. `go_on` is called now and then, and ends the scan by returning
+    /// `false`; then there is no frame.
+    pub(super) fn scan(
+        &mut self,
+        replica: &Replica,
+        at: Timestamp,
+        wants_whole: bool,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Frames {
+        let is_new = self.change_mode(replica.len());
+        let mut ended = false;
+        let between = |ended: &mut bool| {
+            *ended = !go_on();
+            !*ended
+        };
+        let frames = match &mut self.state {
+            State::Unknown => Frames::default(),
+            State::Clients(clients) => {
+                clients.begin(wants_whole || is_new);
+                replica.scan(&mut ended, |_, record| clients.see(record), between);
+                let (changes, whole) = clients.end(at);
+                let changes = if is_new { whole.clone() } else { changes };
+                Frames { changes, whole }
+            }
+            State::Grid(grid) => {
+                grid.begin();
+                replica.scan(&mut ended, |_, record| grid.see(record), between);
+                let changes = grid.end(at);
+                let whole = wants_whole.then(|| grid.whole(at)).flatten();
+                Frames { changes, whole }
+            }
+        };
+        if ended {
+            self.state = State::Unknown;
+            return Frames::default();
+        }
+        frames
+    }
+
+    /// Returns the whole frame as it was sent last, if that takes no scan.
+    pub(super) fn whole(&self, at: Timestamp) -> Option<Vec<u8>> {
+        match &self.state {
+            State::Grid(grid) => grid.whole(at),
+            State::Unknown | State::Clients(_) => None,
+        }
+    }
+
+    /// Takes the mode for a number of records. Returns whether it is another than before.
+    fn change_mode(&mut self, records: usize) -> bool {
+        let (before, most) = match &self.state {
+            State::Unknown => (None, self.thresholds.grid),
+            State::Clients(_) => (Some(Mode::Clients), self.thresholds.grid),
+            State::Grid(_) => (Some(Mode::Grid), self.thresholds.clients),
+        };
+        let mode = if records > most {
+            Mode::Grid
+        } else {
+            Mode::Clients
+        };
+        let is_new = before != Some(mode);
+        if is_new {
+            self.state = match mode {
+                Mode::Clients => State::Clients(Clients::default()),
+                Mode::Grid => State::Grid(Grid::new()),
+            };
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+#[path = "map/tests.rs"]
+mod tests;

@@ -1,0 +1,321 @@
+//! The publisher's thread: when it looks at what, and which viewers get which events.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use log::debug;
+
+use super::figures::History;
+use super::map::{Frames, Map, Thresholds};
+use super::text::{write_event, write_string};
+use super::viewers::{Closed, Viewer};
+use super::wait::{Ready, Waiter};
+use super::{Herd, Newcomer, Servers, Sources};
+use crate::model::time::{Timestamp, write_u64};
+use crate::thread::Stop;
+
+/// Version of the events.
+const VERSION: u64 = 1;
+
+/// Interval of frames, and at which the herd is looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Interval of the figures.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The pause from one scan to the next is at least this many times the CPU time of the first: a scan
+/// of a few thousand records fits into a tick, and one of millions takes no more of a processor.
+const PAUSE_PER_COST: u32 = 40;
+
+/// A viewer and how far it has come.
+struct Seated {
+    viewer: Viewer,
+    /// It has had its whole frame.
+    is_admitted: bool,
+}
+
+/// State of the thread.
+pub(super) struct Run {
+    sources: Sources,
+    newcomers: Receiver<Newcomer>,
+    stop: Stop,
+    viewers: Vec<Seated>,
+    map: Map,
+    /// Commits of the replica before the last scan; `None` before the first.
+    scanned: Option<usize>,
+    next_scan: Instant,
+    next_tick: Instant,
+    next_second: Instant,
+    last_second: Instant,
+    history: History,
+    servers: Servers,
+    herd: Option<Herd>,
+}
+
+impl Run {
+    pub(super) fn new(
+        sources: Sources,
+        thresholds: Thresholds,
+        newcomers: Receiver<Newcomer>,
+        stop: Stop,
+    ) -> Run {
+        let now = Instant::now();
+        let history = History::new((sources.totals)());
+        Run {
+            sources,
+            newcomers,
+            stop,
+            viewers: Vec::new(),
+            map: Map::new(thresholds),
+            scanned: None,
+            next_scan: now,
+            next_tick: now,
+            next_second: now + SECOND,
+            last_second: now,
+            history,
+            servers: Servers::default(),
+            herd: None,
+        }
+    }
+
+    /// Publishes until the stop signal.
+    pub(super) fn run(mut self, mut waiter: Waiter) {
+        let mut ready = Vec::new();
+        loop {
+            let pause = self.next_wake().saturating_duration_since(Instant::now());
+            let sockets = self.viewers.iter().map(|seated| seated.viewer.interest());
+            waiter.wait(pause, sockets, &mut ready);
+            if self.stop.is_set() {
+                return;
+            }
+            let now = Instant::now();
+            self.serve(&ready, now);
+            self.take_newcomers(now);
+            self.publish(now);
+        }
+    }
+
+    /// Returns the moment at which there is something to do, whatever the viewers do.
+    fn next_wake(&self) -> Instant {
+        let deadlines = self
+            .viewers
+            .iter()
+            .filter_map(|seated| seated.viewer.deadline());
+        let tick = (!self.viewers.is_empty()).then_some(self.next_tick);
+        deadlines
+            .chain(tick)
+            .fold(self.next_second, |earliest, next| earliest.min(next))
+    }
+
+    /// Reads from and writes to the viewers that are ready, and closes those that are too slow.
+    fn serve(&mut self, ready: &[Ready], now: Instant) {
+        let mut ready = ready.iter().copied();
+        self.keep(|seated| {
+            let ready = ready.next().unwrap_or_default();
+            let viewer = &mut seated.viewer;
+            if ready.reads {
+                viewer.read()?;
+            }
+            if ready.writes {
+                viewer.write(now)?;
+            }
+            match viewer.deadline() {
+                Some(deadline) if deadline <= now => Err(Closed::TooSlow),
+                _ => Ok(()),
+            }
+        });
+    }
+
+    /// Keeps the viewers for which `serve` succeeds.
+    fn keep(&mut self, mut serve: impl FnMut(&mut Seated) -> Result<(), Closed>) {
+        self.viewers.retain_mut(|seated| {
+            serve(seated)
+                .inspect_err(|reason| debug!("a viewer of /events is closed: {reason}"))
+                .is_ok()
+        });
+    }
+
+    /// Sends their heads to the connections that have come.
+    fn take_newcomers(&mut self, now: Instant) {
+        while let Ok(newcomer) = self.newcomers.try_recv() {
+            let mut viewer = Viewer::new(newcomer.stream, newcomer.seat);
+            if viewer.begin(newcomer.head.into(), now).is_ok() {
+                self.viewers.push(Seated {
+                    viewer,
+                    is_admitted: false,
+                });
+            }
+        }
+    }
+
+    /// Sends the events that are due.
+    fn publish(&mut self, now: Instant) {
+        let mut events = Vec::new();
+        let at = Timestamp::now();
+        if now >= self.next_second {
+            self.count(now, at);
+            if !self.viewers.is_empty() {
+                self.look_at_servers(&mut events);
+                write_event("figures", &mut events, |out| self.history.write_last(out));
+            }
+        }
+        let mut beginning = None;
+        if now >= self.next_tick && !self.viewers.is_empty() {
+            self.next_tick = now + TICK;
+            beginning = self.tick(now, at, &mut events);
+        }
+        if !events.is_empty() {
+            let events: Arc<[u8]> = events.into();
+            self.keep(|seated| match seated.is_admitted {
+                true => seated.viewer.send(Arc::clone(&events), now),
+                false => Ok(()),
+            });
+        }
+        if let Some(beginning) = beginning {
+            let beginning: Arc<[u8]> = beginning.into();
+            self.keep(
+                |seated| match std::mem::replace(&mut seated.is_admitted, true) {
+                    true => Ok(()),
+                    false => seated.viewer.begin(Arc::clone(&beginning), now),
+                },
+            );
+        }
+    }
+
+    /// Adds the figures of the second that has passed.
+    fn count(&mut self, now: Instant, at: Timestamp) {
+        let elapsed = now - self.last_second;
+        self.history.add((self.sources.totals)(), elapsed, at);
+        self.last_second = now;
+        self.next_second += SECOND;
+        if self.next_second <= now {
+            // The machine has slept, or a scan took long.
+            self.next_second = now + SECOND;
+        }
+    }
+
+    /// Appends the events of a tick for the viewers that are admitted. Returns those for the others,
+    /// if they can be admitted now.
+    fn tick(&mut self, now: Instant, at: Timestamp, events: &mut Vec<u8>) -> Option<Vec<u8>> {
+        let has_newcomers = self.viewers.iter().any(|seated| !seated.is_admitted);
+        if has_newcomers {
+            self.look_at_servers(events);
+        }
+        let frames = self.frames(now, at, has_newcomers);
+        if let Some(changes) = frames.changes {
+            write_event("frame", events, |out| out.extend_from_slice(&changes));
+        }
+        self.look_at_herd(events);
+        let whole = frames.whole.filter(|_| has_newcomers)?;
+        let mut beginning = Vec::with_capacity(whole.len() + (128 << 10));
+        let history = Some(&self.history);
+        write_event("hello", &mut beginning, |out| {
+            write_hello(&self.servers, history, out);
+        });
+        write_event("frame", &mut beginning, |out| out.extend_from_slice(&whole));
+        if let Some((_, herd)) = &self.herd {
+            write_event("herd", &mut beginning, |out| {
+                out.extend_from_slice(herd.as_bytes());
+            });
+        }
+        Some(beginning)
+    }
+
+    /// Returns the frames of a scan, if one is due and of use; else the whole frame, if there is one.
+    fn frames(&mut self, now: Instant, at: Timestamp, has_newcomers: bool) -> Frames {
+        let whole = |map: &Map| has_newcomers.then(|| map.whole(at)).flatten();
+        let commits = self.sources.replica.commits();
+        let is_same = self.scanned == Some(commits);
+        if now < self.next_scan || is_same && !has_newcomers {
+            return Frames {
+                changes: None,
+                whole: whole(&self.map),
+            };
+        }
+        if is_same && let Some(whole) = whole(&self.map) {
+            return Frames {
+                changes: None,
+                whole: Some(whole),
+            };
+        }
+        let begin = cpu_time();
+        let stop = &self.stop;
+        let replica = &self.sources.replica;
+        let frames = self.map.scan(replica, at, has_newcomers, || !stop.is_set());
+        let cost = cpu_time().saturating_sub(begin);
+        self.scanned = Some(commits);
+        self.next_scan = now + TICK.max(cost * PAUSE_PER_COST);
+        frames
+    }
+
+    /// Appends `hello` if the servers are others than before.
+    fn look_at_servers(&mut self, events: &mut Vec<u8>) {
+        let servers = (self.sources.servers)();
+        if servers != self.servers {
+            self.servers = servers;
+            write_event("hello", events, |out| write_hello(&self.servers, None, out));
+        }
+    }
+
+    /// Appends `herd` if there is a new survey.
+    fn look_at_herd(&mut self, events: &mut Vec<u8>) {
+        let Some((number, herd)) = (self.sources.herd)() else {
+            self.herd = None;
+            return;
+        };
+        if self.herd.as_ref().is_none_or(|(last, _)| *last != number) {
+            write_event("herd", events, |out| out.extend_from_slice(herd.as_bytes()));
+            self.herd = Some((number, herd));
+        }
+    }
+}
+
+/// Appends the JSON of `hello`.
+fn write_hello(servers: &Servers, history: Option<&History>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"version\":");
+    write_u64(VERSION, out);
+    out.extend_from_slice(b",\"server\":");
+    write_string(&servers.name, out);
+    out.extend_from_slice(b",\"release\":");
+    write_string(&servers.release, out);
+    out.extend_from_slice(b",\"epoch\":");
+    write_u64(servers.epoch, out);
+    out.extend_from_slice(b",\"servers\":[");
+    for (index, (name, neighbors)) in servers.servers.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"{\"name\":");
+        write_string(name, out);
+        out.extend_from_slice(b",\"neighbors\":[");
+        for (index, neighbor) in neighbors.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_string(neighbor, out);
+        }
+        out.extend_from_slice(b"]}");
+    }
+    out.push(b']');
+    if let Some(history) = history {
+        out.extend_from_slice(b",\"history\":");
+        history.write_all(out);
+    }
+    out.push(b'}');
+}
+
+/// Returns the CPU time of this thread: a scan that waits for a processor costs no more for that.
+#[cfg(unix)]
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.try_into().unwrap_or_default()
+}
+
+/// Returns a time that is not less than the CPU time.
+#[cfg(not(unix))]
+fn cpu_time() -> Duration {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}

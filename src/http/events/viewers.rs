@@ -1,0 +1,256 @@
+//! The viewers' connections: what each of them has still to be sent, and when it is closed.
+//!
+//! All viewers share the bytes of an event. No write waits: a viewer that does not take its bytes
+//! keeps its own place in them, and is closed once it is too far behind. Its browser connects again
+//! and then has the newest state at once.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes besides those of its beginning that a viewer may have still to take when more are to come.
+const MAX_UNSENT: usize = 4 << 20;
+
+/// Time within which bytes must have been taken.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The same for the beginning, which is many times as large as what follows it.
+const BEGINNING_LIMIT: Duration = Duration::from_secs(30);
+
+/// Bytes that a viewer may send. A browser sends none: its request has been read.
+const MAX_RECEIVED: usize = 16 << 10;
+
+/// Kept for a viewer, and dropped once its connection is closed.
+pub(super) type Seat = Box<dyn Send>;
+
+/// Reason for which a viewer is closed.
+#[derive(Debug)]
+pub(super) enum Closed {
+    /// It has ended the connection.
+    Ended,
+    /// The connection is broken.
+    Failed(io::Error),
+    /// It has sent more than a request.
+    Talkative,
+    /// It does not take its bytes.
+    TooSlow,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Closed::Ended => f.write_str("it has closed the connection"),
+            Closed::Failed(error) => error.fmt(f),
+            Closed::Talkative => f.write_str("it sends data"),
+            Closed::TooSlow => f.write_str("it does not read fast enough"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Unsent {
+    bytes: Arc<[u8]>,
+    /// Moment by which all of it must have been taken.
+    deadline: Instant,
+    is_beginning: bool,
+}
+
+/// One viewer.
+pub(super) struct Viewer {
+    // The connection is closed before the seat is free.
+    stream: TcpStream,
+    unsent: VecDeque<Unsent>,
+    /// Bytes of the first unsent entry that have been taken.
+    taken: usize,
+    /// Bytes of all unsent entries but those of the beginning.
+    behind: usize,
+    received: usize,
+    _seat: Seat,
+}
+
+impl Viewer {
+    /// Makes a viewer of a connection that does not block.
+    pub(super) fn new(stream: TcpStream, seat: Seat) -> Viewer {
+        // It only delays the ends of events.
+        let _ = stream.set_nodelay(true);
+        Viewer {
+            stream,
+            unsent: VecDeque::new(),
+            taken: 0,
+            behind: 0,
+            received: 0,
+            _seat: seat,
+        }
+    }
+
+    /// Returns the connection, and whether there are bytes for it.
+    pub(super) fn interest(&self) -> (&TcpStream, bool) {
+        (&self.stream, !self.unsent.is_empty())
+    }
+
+    /// Sends bytes of the beginning, behind those before.
+    pub(super) fn begin(&mut self, bytes: Arc<[u8]>, now: Instant) -> Result<(), Closed> {
+        self.unsent.push_back(Unsent {
+            bytes,
+            deadline: now + BEGINNING_LIMIT,
+            is_beginning: true,
+        });
+        self.write(now)
+    }
+
+    /// Sends bytes, behind those before.
+    pub(super) fn send(&mut self, bytes: Arc<[u8]>, now: Instant) -> Result<(), Closed> {
+        if self.behind > MAX_UNSENT {
+            return Err(Closed::TooSlow);
+        }
+        self.behind += bytes.len();
+        self.unsent.push_back(Unsent {
+            bytes,
+            deadline: now + LIMIT,
+            is_beginning: false,
+        });
+        self.write(now)
+    }
+
+    /// Writes as much as the connection takes.
+    pub(super) fn write(&mut self, now: Instant) -> Result<(), Closed> {
+        while let Some(first) = self.unsent.front() {
+            match self.stream.write(&first.bytes[self.taken..]) {
+                Ok(0) => return Err(Closed::Failed(ErrorKind::WriteZero.into())),
+                Ok(written) => self.taken += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Closed::Failed(error)),
+            }
+            if self.taken == first.bytes.len() {
+                self.take_first(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the first entry, of which all has been taken.
+    fn take_first(&mut self, now: Instant) {
+        self.taken = 0;
+        let Some(first) = self.unsent.pop_front() else {
+            return;
+        };
+        if !first.is_beginning {
+            self.behind -= first.bytes.len();
+            return;
+        }
+        // What has had to wait for the beginning has its own time from now on.
+        for unsent in self.unsent.iter_mut().filter(|next| !next.is_beginning) {
+            unsent.deadline = now + LIMIT;
+        }
+    }
+
+    /// Reads and drops what the viewer has sent.
+    pub(super) fn read(&mut self) -> Result<(), Closed> {
+        let mut buffer = [0; 1_024];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => return Err(Closed::Ended),
+            Ok(received) => self.received += received,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Closed::Failed(error)),
+        }
+        if self.received > MAX_RECEIVED {
+            return Err(Closed::Talkative);
+        }
+        Ok(())
+    }
+
+    /// Returns the moment by which the viewer must have taken what is first.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.unsent.front().map(|unsent| unsent.deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::sync::Weak;
+
+    fn viewer(seat: Seat) -> (Viewer, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let other_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (Viewer::new(stream, seat), other_end)
+    }
+
+    /// More than the kernel takes for a connection that is not read.
+    const LARGE: usize = 32 << 20;
+
+    #[test]
+    fn the_beginning_has_its_own_time_and_does_not_count_as_unsent() {
+        let (mut viewer, mut other_end) = viewer(Box::new(()));
+        let begin = Instant::now();
+        viewer.begin(vec![b'b'; LARGE].into(), begin).unwrap();
+        assert_eq!(viewer.deadline(), Some(begin + BEGINNING_LIMIT));
+        assert!(viewer.interest().1);
+        let frame: Arc<[u8]> = vec![b'f'; MAX_UNSENT / 2].into();
+        // Up to the limit, and the one that passes it.
+        for _ in 0..3 {
+            viewer.send(Arc::clone(&frame), begin).unwrap();
+        }
+        assert!(matches!(
+            viewer.send(Arc::clone(&frame), begin),
+            Err(Closed::TooSlow)
+        ));
+        let reader = std::thread::spawn(move || {
+            let mut received = vec![0; LARGE];
+            other_end.read_exact(&mut received).unwrap();
+            assert!(received.iter().all(|&byte| byte == b'b'));
+            other_end
+        });
+        // Later than the frame's own time.
+        let later = begin + 2 * LIMIT;
+        while viewer.deadline() == Some(begin + BEGINNING_LIMIT) {
+            viewer.write(later).unwrap();
+            std::thread::yield_now();
+        }
+        let mut other_end = reader.join().unwrap();
+        if let Some(deadline) = viewer.deadline() {
+            assert_eq!(deadline, later + LIMIT);
+        }
+        let reader = std::thread::spawn(move || {
+            let mut received = vec![0; 3 * MAX_UNSENT / 2];
+            other_end.read_exact(&mut received).unwrap();
+            assert!(received.iter().all(|&byte| byte == b'f'));
+        });
+        while viewer.interest().1 {
+            viewer.write(later).unwrap();
+            std::thread::yield_now();
+        }
+        reader.join().unwrap();
+        assert_eq!((viewer.behind, viewer.deadline()), (0, None));
+    }
+
+    #[test]
+    fn a_viewer_may_send_little_and_its_end_is_seen() {
+        let (mut quiet, other_end) = viewer(Box::new(()));
+        drop(other_end);
+        let ended = (0..1_000_000).find_map(|_| quiet.read().err());
+        assert!(matches!(ended, Some(Closed::Ended)));
+        let (mut talkative, mut other_end) = viewer(Box::new(()));
+        other_end.write_all(&[0; 2 * MAX_RECEIVED]).unwrap();
+        let ended = (0..1_000_000).find_map(|_| talkative.read().err());
+        assert!(matches!(ended, Some(Closed::Talkative)));
+    }
+
+    #[test]
+    fn the_seat_is_free_once_the_viewer_has_gone() {
+        let seat = Arc::new(());
+        let kept: Weak<()> = Arc::downgrade(&seat);
+        let (viewer, _other_end) = viewer(Box::new(seat));
+        assert_eq!(kept.strong_count(), 1);
+        drop(viewer);
+        assert_eq!(kept.strong_count(), 0);
+    }
+}
