@@ -128,6 +128,7 @@ impl Publisher {
         let (waiter, waker) = wait::pair()?;
         let (stopper, stop) = stop_pair();
         let thread = thread::spawn("http-events", move || {
+            crate::http::yield_to_clients();
             publisher::Run::new(sources, thresholds, received, stop).run(waiter);
         })?;
         Ok(Publisher {

@@ -13,7 +13,7 @@ use super::viewers::{Closed, Viewer};
 use super::wait::{Ready, Waiter};
 use super::{Herd, Newcomer, Servers, Sources};
 use crate::model::time::{Timestamp, write_u64};
-use crate::thread::Stop;
+use crate::thread::{Stop, next_piece};
 
 /// Version of the events.
 const VERSION: u64 = 1;
@@ -86,6 +86,7 @@ impl Run {
             let pause = self.next_wake().saturating_duration_since(Instant::now());
             let sockets = self.viewers.iter().map(|seated| seated.viewer.interest());
             waiter.wait(pause, sockets, &mut ready);
+            next_piece();
             if self.stop.is_set() {
                 return;
             }

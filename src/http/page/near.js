@@ -1,0 +1,126 @@
+// The panel about a point of the map: which clients are near, and which places.
+
+import { shownId } from './clients.js';
+import { kilometers, KM_PER_DEGREE } from './geo.js';
+import { request } from './request.js';
+import { byId, distance, element, number, plural, position, setText } from './text.js';
+
+const MAX_CLIENTS = 20;
+const MAX_PLACES = 10;
+/** Radius in kilometers, as the atlas takes it; on a small map the reach of a fingertip is more. */
+const RADIUS_KM = 50;
+const FINGERTIP = 16;
+
+export class Near {
+  #map;
+  #onSelect;
+  #asked = 0;
+
+  constructor(map, onSelect) {
+    this.#map = map;
+    this.#onSelect = onSelect;
+    byId('near-close').addEventListener('click', () => {
+      this.close();
+      map.canvas.focus();
+    });
+  }
+
+  close() {
+    this.#asked++;
+    this.#map.point = null;
+    this.#map.invalidate();
+    byId('near').hidden = true;
+  }
+
+  async show({ lat, lon }) {
+    this.#map.point = { lat, lon };
+    this.#map.invalidate();
+    setText(byId('near-title'), `Near ${position(lat, lon)}`);
+    this.#showClients(lat, lon);
+    byId('near').hidden = false;
+    await this.#showPlaces(lat, lon, ++this.#asked);
+  }
+
+  #showClients(lat, lon) {
+    const { clients, grid, isGrid, projection } = this.#map;
+    const list = byId('near-clients');
+    if (isGrid) {
+      list.replaceChildren();
+      const count = plural(grid.countAt(lat, lon), 'client');
+      setText(byId('near-text'), `${count} in this cell of one degree. There are too many clients to tell them apart here.`);
+      return;
+    }
+    const radius = Math.max(RADIUS_KM, (FINGERTIP / projection.scale) * KM_PER_DEGREE);
+    const nearest = clients.nearest(lat, lon, MAX_CLIENTS);
+    const found = nearest.filter(({ km }) => km <= radius);
+    const within = distance(radius);
+    let text = `No client within ${within}.`;
+    if (found.length === MAX_CLIENTS) text = `The nearest ${MAX_CLIENTS} clients within ${within}:`;
+    else if (found.length > 0) text = `${plural(found.length, 'client')} within ${within}:`;
+    else if (nearest.length > 0) text += ` The nearest is ${distance(nearest[0].km)} away:`;
+    setText(byId('near-text'), text);
+    const shown = found.length > 0 ? found : nearest.slice(0, 1);
+    list.replaceChildren(
+      ...shown.map(({ slot, km }) => {
+        const key = clients.keys[slot];
+        const button = element('button', { type: 'button' }, shownId(key));
+        button.addEventListener('click', () => this.#onSelect(key));
+        return element('li', { 'data-km': km.toFixed(3) }, button, ` ${distance(km)}`);
+      }),
+    );
+  }
+
+  async #showPlaces(lat, lon, asked) {
+    const status = byId('near-places-text');
+    const list = byId('near-places');
+    list.replaceChildren();
+    byId('near-credits').replaceChildren();
+    setText(status, 'asking …');
+    const question = new URLSearchParams({ lat: lat.toFixed(6), lon: lon.toFixed(6), radius: RADIUS_KM, limit: MAX_PLACES });
+    let answer = null;
+    let problem = '';
+    try {
+      const response = await request(`/places?${question}`);
+      if (response.ok) answer = await response.json();
+      else problem = `this server answers ${response.status}`;
+    } catch {
+      problem = 'this server does not answer';
+    }
+    // Another point was asked about meanwhile.
+    if (asked !== this.#asked) return;
+    if (!answer) {
+      setText(status, `No places: ${problem}.`);
+      return;
+    }
+    const places = answer.results ?? [];
+    setText(status, places.length > 0 ? `Within ${number(RADIUS_KM)} km:` : `No place within ${number(RADIUS_KM)} km.`);
+    list.replaceChildren(
+      ...places.map(({ name, vicinity, geometry }) => {
+        const { lat: south, lng } = geometry.location;
+        const away = distance(kilometers(lat, lon, south, lng));
+        return element('li', {}, `${name}${vicinity ? `, ${vicinity}` : ''} `, element('span', { class: 'muted' }, away));
+      }),
+    );
+    if (places.length > 0) byId('near-credits').append(...credits(answer.html_attributions ?? []));
+  }
+}
+
+/** Returns the credits as texts and links; nothing else of their HTML gets into the page. */
+function credits(attributions) {
+  return attributions.flatMap((html, index) => {
+    const nodes = [];
+    const copy = (node) => {
+      if (node.nodeName === 'A' && /^https:/.test(node.getAttribute('href') ?? '')) {
+        nodes.push(element('a', { href: node.getAttribute('href'), rel: 'noreferrer' }, node.textContent));
+      } else if (node.nodeName === 'SCRIPT' || node.nodeName === 'STYLE') {
+        return;
+      } else if (node.childNodes.length > 0) {
+        node.childNodes.forEach(copy);
+      } else if (node.nodeType === Node.TEXT_NODE) {
+        nodes.push(node.textContent);
+      }
+    };
+    copy(new DOMParser().parseFromString(html, 'text/html').body);
+    return index > 0 ? ['. ', ...nodes] : nodes;
+  });
+}

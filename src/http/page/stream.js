@@ -1,0 +1,96 @@
+// The stream of events: read by fetch, since an EventSource can send no header, taken apart by hand,
+// and opened again when it ends or falls silent.
+
+import { request } from './request.js';
+
+/** Time without data after which the server counts as not answering: it sends something each second. */
+const SILENCE_MS = 3000;
+const PAUSE_MS = 1000;
+
+/** Begin of the reason where the server does answer, and refuses. */
+export const ANSWERS = 'it answers';
+
+/**
+ * Cuts a stream of text into events, and hands over the name and the value of each.
+ */
+export class EventReader {
+  #rest = '';
+  #onEvent;
+
+  constructor(onEvent) {
+    this.#onEvent = onEvent;
+  }
+
+  push(text) {
+    // An end may lie across two pieces.
+    let from = Math.max(0, this.#rest.length - 1);
+    this.#rest += text;
+    let start = 0;
+    for (;;) {
+      const end = this.#rest.indexOf('\n\n', from);
+      if (end < 0) break;
+      this.#take(this.#rest.slice(start, end));
+      start = from = end + 2;
+    }
+    if (start > 0) this.#rest = this.#rest.slice(start);
+  }
+
+  #take(block) {
+    let name = 'message';
+    const data = [];
+    for (const line of block.split('\n')) {
+      const colon = line.indexOf(':');
+      if (colon <= 0) continue;
+      const value = line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
+      if (line.startsWith('event:')) name = value;
+      if (line.startsWith('data:')) data.push(value);
+    }
+    if (data.length > 0) this.#onEvent(name, JSON.parse(data.join('\n')));
+  }
+}
+
+/**
+ * Follows the events for as long as the page is open. `onState` gets 'live', or 'lost' with the
+ * reason in words.
+ */
+export async function follow(path, onEvent, onState) {
+  for (;;) {
+    onState('lost', await readToEnd(path, onEvent, onState));
+    await new Promise((done) => setTimeout(done, PAUSE_MS));
+  }
+}
+
+/** Reads one connection, and returns why it has ended. */
+async function readToEnd(path, onEvent, onState) {
+  const abort = new AbortController();
+  let isSilent = false;
+  let timer;
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      isSilent = true;
+      abort.abort();
+    }, SILENCE_MS);
+  };
+  heard();
+  try {
+    const response = await request(path, { signal: abort.signal, headers: { Accept: 'text/event-stream' } });
+    if (!response.ok) return `${ANSWERS} ${response.status}`;
+    const events = new EventReader(onEvent);
+    const decoder = new TextDecoder();
+    const reader = response.body.getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return 'it closed the connection';
+      heard();
+      onState('live');
+      events.push(decoder.decode(value, { stream: true }));
+    }
+  } catch (error) {
+    if (isSilent) return `no data for ${SILENCE_MS / 1000} s`;
+    return error instanceof SyntaxError ? `an event can't be read: ${error.message}` : 'no connection';
+  } finally {
+    clearTimeout(timer);
+    abort.abort();
+  }
+}
