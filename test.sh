@@ -25,7 +25,8 @@ Usage: ./test.sh [--yes] [PART] [-- FLAG...]
 
 Parts:
   all        format, lints, unit, property and integration tests, transcripts, faults in their short
-             form, 200 seeds of the simulation, docs, and the scripts (the default)
+             form, 200 seeds of the simulation, a story of the page in a browser, docs, and the scripts
+             (the default)
   quick      all without the scripts
   scenario   only the scripts: run.sh called in unusual ways, and the scenario, a herd started with
              run.sh and driven by real telnet clients
@@ -34,11 +35,12 @@ Parts:
              test at a time with the optimized program, and prints the measured figures; about
              half an hour on a quiet machine
   --slow     only searches that find more the longer they run: 2,000 seeds of the simulation, more
-             orders of threads, and a fuzzer on the command parser for two minutes
+             orders of threads, and a fuzzer on the command parser for two minutes; and all stories of
+             the page in a browser, of which the others run one
 
 Options:
-  --yes       install missing tools (telnet, strace, faketime, nftables, iproute2, Rust's tools)
-              without asking; CI=true does the same
+  --yes       install missing tools (telnet, strace, faketime, nftables, iproute2, Chromium with its
+              driver, promtool in target/tools, Rust's tools) without asking; CI=true does the same
   -h, --help  print this text
   -- FLAG...  flags for every `herd serve` of the scenario, such as -- --pool dedicated
 
@@ -140,7 +142,9 @@ quick() {
         fail 'cargo clippy' 'clippy is missing'
     fi
     need_fault_tools
-    step 'cargo test: unit, property and integration tests, transcripts, faults' \
+    need_browser
+    need_promtool
+    step 'cargo test: unit, property and integration tests, transcripts, faults, the page' \
         cargo test --workspace --locked --no-fail-fast
     step 'cargo doc, warnings denied' docs
 }
@@ -153,13 +157,50 @@ need_fault_tools() {
     done
 }
 
-# fault NAME: one test of tests/faults.rs in its long form, with its measured figures.
-fault() {
-    local since name=${1#faults::}
+# The browser of tests/browser.rs. Its stories are skipped without it.
+need_browser() {
+    local tool
+    for tool in chromium chromedriver; do
+        need_package "$tool" "$tool is missing; the tests of the page need it and are skipped" || true
+    done
+}
+
+# promtool, which checks the text of /metrics. Where it can, it unpacks the program alone: the package
+# would start a service. Tests find it in PATH, or by PROMTOOL.
+need_promtool() {
+    local tool=$root/target/tools/usr/bin/promtool
+    local sentence='promtool is missing; the check of the metrics needs it and is skipped'
+    have promtool && return 0
+    if [[ ! -x $tool ]]; then
+        if have apt-get && have dpkg-deb; then
+            offer "$sentence" 'apt-get download prometheus, of which promtool is put into target/tools' \
+                fetch_promtool || return 0
+        else
+            need_package promtool "$sentence"
+            return 0
+        fi
+    fi
+    export PROMTOOL=$tool
+}
+
+fetch_promtool() (
+    mkdir -p "$root/target/tools" && cd "$root/target/tools" || exit 1
+    if ! apt-get download prometheus; then
+        # A new machine has no package lists.
+        as_root apt-get update && apt-get download prometheus || exit 1
+    fi
+    dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
+    rm -f prometheus_*.deb
+    [[ -x usr/bin/promtool ]]
+)
+
+# measured NAME COMMAND...: a test that prints its measured figures, or why it did not run.
+measured() {
+    local since name=$1
+    shift
     [[ ! -t 1 ]] || printf '...   %s\r' "$name"
     since=$(now_us)
-    if ! HERD_FAULTS=long timeout 1800 cargo test --release --locked --test faults -- \
-        --exact --nocapture --test-threads=1 "$1" >"$work/output" 2>&1 </dev/null; then
+    if ! timeout 1800 "$@" >"$work/output" 2>&1 </dev/null; then
         fail "$name" 'failed; its output:'
         sed 's/^/      /' "$work/output"
         return
@@ -179,8 +220,23 @@ faults() {
         cargo test --release --locked --test faults --no-run
     ((failed == failed_before)) || return
     while IFS= read -r test; do
-        fault "$test"
+        measured "${test#faults::}" env HERD_FAULTS=long cargo test --release --locked --test faults -- \
+            --exact --nocapture --test-threads=1 "$test"
     done < <(cargo test --release --locked --test faults -- --list --format terse 2>/dev/null |
+        sed -n 's/: test$//p')
+}
+
+# Each story of the page in a browser, with an optimized server.
+browser() {
+    local test failed_before=$failed
+    need_browser
+    step 'cargo build: the stories of the page, optimized' \
+        cargo test --release --locked --test browser --no-run
+    ((failed == failed_before)) || return
+    while IFS= read -r test; do
+        measured "${test#browser::}" cargo test --release --locked --test browser -- \
+            --exact --include-ignored --nocapture --test-threads=1 "$test"
+    done < <(cargo test --release --locked --test browser -- --list --format terse 2>/dev/null |
         sed -n 's/: test$//p')
 }
 
@@ -199,6 +255,7 @@ slow() {
         step "fuzzing of the command parser, $FUZZ_SECONDS s" \
             cargo +nightly fuzz run command "$work/corpus" -- -max_total_time="$FUZZ_SECONDS"
     fi
+    browser
 }
 
 scenario() {

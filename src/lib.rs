@@ -17,6 +17,7 @@
 //! - [`places`]: providers of nearby places: the compiled-in atlas, Google and Overpass
 //! - [`config`]: settings, `servers.txt`, the key file, and limits of the system
 //! - [`model`]: values and their grammar: commands, records, version vectors, digests, times
+//! - `metrics`: counters and histograms
 //! - [`logging`], [`mod@thread`], [`exit`], [`disk`], [`poller`] and [`sync`]: the log, starting and stopping
 //!   threads, the end of the process for a failure, permissions of files, and the primitives that a
 //!   test's scheduler replaces
@@ -30,6 +31,7 @@ pub mod http;
 pub mod link;
 pub mod listener;
 pub mod logging;
+pub(crate) mod metrics;
 pub mod model;
 pub mod places;
 pub(crate) mod poller;

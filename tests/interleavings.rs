@@ -23,12 +23,13 @@ mod server {
     pub mod disk;
     pub mod exit;
     pub mod logging;
+    pub mod metrics;
     pub mod model;
     pub mod replica;
     pub mod store;
     pub mod thread;
 }
-use server::{config, disk, exit, logging, model, replica, store, thread};
+use server::{config, disk, exit, logging, metrics, model, replica, store, thread};
 
 #[path = "interleavings/broken.rs"]
 mod broken;

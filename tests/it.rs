@@ -24,6 +24,7 @@ mod it {
     mod links;
     #[cfg(target_os = "linux")]
     mod logs;
+    mod metrics;
     mod places;
     #[cfg(target_os = "linux")]
     mod pool;

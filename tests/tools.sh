@@ -99,6 +99,11 @@ package_name() {
         pacman*' telnet') echo inetutils ;;
         apk*' telnet') echo inetutils-telnet ;;
         dnf*' faketime' | pacman*' faketime' | apk*' faketime') echo libfaketime ;;
+        apt-get*' chromedriver') echo chromium-driver ;;
+        pacman*' chromedriver') echo chromium ;;
+        apk*' chromedriver') echo chromium-chromedriver ;;
+        pacman*' promtool' | apk*' promtool') echo prometheus ;;
+        dnf*' promtool' | zypper*' promtool') echo golang-github-prometheus ;;
         dnf*' ip') echo iproute ;;
         *' ip') echo iproute2 ;;
         *' nft') echo nftables ;;

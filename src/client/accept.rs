@@ -17,7 +17,7 @@ use socket2::SockRef;
 use crate::client::connection::{Connection, SEND_BUFFER_BYTES};
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Dispatcher;
-use crate::client::rejections::{ClientRejections, RejectionCause};
+use crate::client::rejections::{Admission, ClientRejections, RejectionCause};
 use crate::client::services::Services;
 use crate::client::session::end::EndReason;
 use crate::listener::{Accept, Accepted};
@@ -73,11 +73,15 @@ impl Accept for Clients {
         // Replies are sent as they are written.
         if let Err(error) = stream.set_nodelay(true) {
             debug!("client {from} disconnected at once: {error}");
+            self.count(Admission::Disconnected);
             return Accepted::In;
         }
         let connection = Connection::new(stream, from, permit, self.services.clock.now());
         match self.dispatcher.enter(connection) {
-            Ok(()) => Accepted::In,
+            Ok(()) => {
+                self.count(Admission::Accepted);
+                Accepted::In
+            }
             Err(connection) => {
                 connection.note_end(EndReason::Full, &self.services);
                 self.reject(connection.stream, from, RejectionCause::NoWorker);
@@ -98,7 +102,12 @@ impl Accept for Clients {
 }
 
 impl Clients {
+    fn count(&self, admission: Admission) {
+        self.services.counts.connections.count(admission);
+    }
+
     fn reject(&self, stream: TcpStream, from: SocketAddr, cause: RejectionCause) {
+        self.count(Admission::Rejected(cause));
         self.rejections.note(cause, Instant::now());
         let now = self.services.clock.now();
         self.rejected.add(stream, from, cause, now);

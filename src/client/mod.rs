@@ -11,5 +11,6 @@ pub(crate) mod limit;
 pub(crate) mod pool;
 pub(crate) mod refused_lines;
 pub(crate) mod rejections;
+pub(crate) mod requests;
 pub(crate) mod services;
 pub(crate) mod session;

@@ -1,10 +1,9 @@
-//! Reasons for which lines of clients are refused, and how often each occurred.
+//! Reasons for which lines of clients are refused.
 //!
-//! The protocol answers each of them with `? ` and the line, so the log and the counts are what tells
-//! them apart.
+//! The protocol answers each of them with `? ` and the line, so the log and the counts of
+//! [`requests`](super::requests) are what tells them apart.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::command::Invalid;
 use crate::replica::Outcome;
@@ -31,7 +30,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// All reasons, in the order of the counts.
+    /// All reasons, in the order of their indexes.
     pub(crate) const ALL: [Refusal; 14] = [
         Refusal::Invalid(Invalid::UnknownCommand),
         Refusal::Invalid(Invalid::FieldCount),
@@ -52,7 +51,7 @@ impl Refusal {
     /// Returns the reason for which a report was refused, if it was.
     pub(crate) fn of_report(outcome: &Outcome) -> Option<Refusal> {
         match outcome {
-            Outcome::Acknowledged => None,
+            Outcome::Stored | Outcome::NotNewer => None,
             Outcome::TooFarAhead => Some(Refusal::TooFarAhead),
             Outcome::Full => Some(Refusal::Full),
             Outcome::Unwritable => Some(Refusal::Unwritable),
@@ -65,7 +64,8 @@ impl Refusal {
         matches!(self, Refusal::Invalid(_) | Refusal::TooLong | Refusal::Http)
     }
 
-    fn index(self) -> usize {
+    /// Returns the index of the reason in [`ALL`](Self::ALL).
+    pub(super) fn index(self) -> usize {
         match self {
             Refusal::Invalid(Invalid::UnknownCommand) => 0,
             Refusal::Invalid(Invalid::FieldCount) => 1,
@@ -81,6 +81,26 @@ impl Refusal {
             Refusal::Unwritable => 11,
             Refusal::Removed => 12,
             Refusal::Http => 13,
+        }
+    }
+
+    /// Returns the name, as metrics show it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Refusal::Invalid(Invalid::UnknownCommand) => "unknown_command",
+            Refusal::Invalid(Invalid::FieldCount) => "field_count",
+            Refusal::Invalid(Invalid::Client) => "client_too_long",
+            Refusal::Invalid(Invalid::Location) => "bad_location",
+            Refusal::Invalid(Invalid::Time) => "bad_time",
+            Refusal::Invalid(Invalid::Radius) => "bad_radius",
+            Refusal::Invalid(Invalid::Bound) => "bad_bound",
+            Refusal::Http => "http",
+            Refusal::TooLong => "line_too_long",
+            Refusal::UnknownClient => "unknown_client",
+            Refusal::TooFarAhead => "too_far_ahead",
+            Refusal::Full => "full",
+            Refusal::Unwritable => "unwritable",
+            Refusal::Removed => "removed",
         }
     }
 }
@@ -106,40 +126,20 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Number of refused lines by reason, since the start.
-#[derive(Debug, Default)]
-pub(crate) struct RefusalCounts([AtomicU64; Refusal::ALL.len()]);
-
-impl RefusalCounts {
-    /// Counts a refused line.
-    pub(super) fn count(&self, reason: Refusal) {
-        self.0[reason.index()].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns the counts, of each reason.
-    pub(crate) fn snapshot(&self) -> [(Refusal, u64); Refusal::ALL.len()] {
-        Refusal::ALL.map(|reason| {
-            let count = self.0[reason.index()].load(Ordering::Relaxed);
-            (reason, count)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn each_reason_has_a_count_and_words_of_its_own() {
-        let counts = RefusalCounts::default();
+    fn each_reason_has_an_index_a_name_and_words_of_its_own() {
         for (number, reason) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), number, "{reason}");
-            (0..=number).for_each(|_| counts.count(reason));
         }
-        let expected = std::array::from_fn(|at| (Refusal::ALL[at], at as u64 + 1));
-        assert_eq!(counts.snapshot(), expected);
-        let words: std::collections::BTreeSet<_> =
-            Refusal::ALL.iter().map(Refusal::to_string).collect();
+        let words: BTreeSet<_> = Refusal::ALL.iter().map(Refusal::to_string).collect();
+        let names: BTreeSet<_> = Refusal::ALL.map(Refusal::name).into_iter().collect();
         assert_eq!(words.len(), Refusal::ALL.len());
+        assert_eq!(names.len(), Refusal::ALL.len());
     }
 }

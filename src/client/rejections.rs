@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::metrics::Label;
+
 /// Time for which a rejection counts.
 const HOLDS: Duration = Duration::from_millis(1_500);
 
@@ -45,6 +47,47 @@ impl fmt::Display for RejectionCause {
             RejectionCause::NoWorker => "too many wait for a worker",
             RejectionCause::NoDescriptor => "no descriptor is left",
         })
+    }
+}
+
+/// Outcome of a client's attempt to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Handed to the pool.
+    Accepted,
+    /// Disconnected before it could be.
+    Disconnected,
+    /// Rejected.
+    Rejected(RejectionCause),
+}
+
+impl Label for Admission {
+    const ALL: &'static [Admission] = &[
+        Admission::Accepted,
+        Admission::Disconnected,
+        Admission::Rejected(RejectionCause::AtCapacity),
+        Admission::Rejected(RejectionCause::AddressAtCapacity),
+        Admission::Rejected(RejectionCause::NoWorker),
+        Admission::Rejected(RejectionCause::NoDescriptor),
+    ];
+
+    fn index(self) -> usize {
+        match self {
+            Admission::Accepted => 0,
+            Admission::Disconnected => 1,
+            Admission::Rejected(cause) => 2 + cause as usize,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Admission::Accepted => "accepted",
+            Admission::Disconnected => "disconnected",
+            Admission::Rejected(RejectionCause::AtCapacity) => "at_capacity",
+            Admission::Rejected(RejectionCause::AddressAtCapacity) => "address_at_capacity",
+            Admission::Rejected(RejectionCause::NoWorker) => "no_worker",
+            Admission::Rejected(RejectionCause::NoDescriptor) => "no_descriptor",
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! Counts of the port's connections by how they ended.
+//! Ends of the port's connections, for the metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::metrics::{CounterFamily, Label};
 
 /// End of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +17,11 @@ pub(super) enum Outcome {
     Evicted,
 }
 
-/// The counts since the start.
-#[derive(Debug, Default)]
-pub(super) struct Counts([AtomicU64; Outcome::ALL.len()]);
+/// The numbers of each since the start.
+pub(super) type Counts = CounterFamily<Outcome>;
 
-impl Outcome {
-    /// All outcomes, in the order of their discriminants.
-    pub(super) const ALL: [Outcome; 5] = [
+impl Label for Outcome {
+    const ALL: &'static [Outcome] = &[
         Outcome::Answered,
         Outcome::Viewer,
         Outcome::Refused,
@@ -31,8 +29,11 @@ impl Outcome {
         Outcome::Evicted,
     ];
 
-    /// Returns the name in metrics.
-    pub(super) fn name(self) -> &'static str {
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn name(self) -> &'static str {
         match self {
             Outcome::Answered => "answered",
             Outcome::Viewer => "viewer",
@@ -40,18 +41,5 @@ impl Outcome {
             Outcome::Left => "left",
             Outcome::Evicted => "evicted",
         }
-    }
-}
-
-impl Counts {
-    /// Counts one.
-    pub(super) fn count(&self, outcome: Outcome) {
-        self.0[outcome as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns the number of each.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Outcome, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
-        Outcome::ALL.into_iter().zip(counts)
     }
 }

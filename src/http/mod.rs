@@ -9,7 +9,7 @@
 //! - [`health`] has the texts of `/livez` and `/readyz`, [`herd`] asks all servers, [`places`] the atlas.
 //! - [`events`] publishes what the page shows.
 //! - [`page`] is the page, with its files in the program.
-//! - [`counts`] counts connections.
+//! - [`metrics`] writes what is counted, [`counts`] has the port's connections.
 
 mod counts;
 mod door;
@@ -17,6 +17,7 @@ mod events;
 pub mod head;
 mod health;
 mod herd;
+pub(crate) mod metrics;
 mod page;
 mod places;
 mod pool;
@@ -32,15 +33,13 @@ use parking_lot::RwLock;
 
 use crate::config::keys::KeyFile;
 use crate::config::topology::Topology;
-use crate::health::Health;
 use crate::link::keyring::Keyring;
 use crate::link::status::StatusSource;
 use crate::listener::{Bound, Listener};
-use crate::replica::Replica;
 use crate::thread::Liveness;
 use counts::Counts;
 use door::{Door, Handler, Reply, Seat};
-use events::{Entrance, Publisher, Servers, Totals};
+use events::{Entrance, Publisher, Servers};
 use head::{Hosts, Request};
 use herd::{Desk, HerdAsker};
 use pool::{Jobs, Pool};
@@ -88,10 +87,8 @@ impl CurrentTopology {
 /// The parts of the server that answers come from.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    /// The records.
-    pub(crate) replica: Arc<Replica>,
-    /// The states that hold.
-    pub(crate) health: Arc<Health>,
+    /// All that is counted.
+    pub(crate) metrics: Arc<metrics::Sources>,
     /// The server's status.
     pub(crate) status: StatusSource,
     /// All servers.
@@ -128,12 +125,6 @@ impl Port {
     }
 }
 
-impl App {
-    fn metrics(&self, port: &Port) -> String {
-        String::new()
-    }
-}
-
 /// The door's handler.
 struct ToPool {
     port: Arc<Port>,
@@ -163,7 +154,8 @@ impl Handler for ToPool {
 
 /// Returns where the publisher finds what it shows.
 fn feed(sources: &Sources, desk: Desk) -> events::Sources {
-    let replica = Arc::clone(&sources.replica);
+    let metrics = Arc::clone(&sources.metrics);
+    let replica = Arc::clone(&metrics.services.replica);
     let (topology, name, epoch) = (
         sources.topology.clone(),
         replica.name().to_owned(),
@@ -183,7 +175,7 @@ fn feed(sources: &Sources, desk: Desk) -> events::Sources {
     events::Sources {
         replica,
         servers: Box::new(servers),
-        totals: Box::new(|| Totals::default()),
+        totals: Box::new(move || metrics.totals()),
         herd: Box::new(move || desk.latest()),
     }
 }

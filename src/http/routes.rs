@@ -9,7 +9,7 @@ use super::head::Request;
 use super::health::{self, Readiness};
 use super::page::{self, Asset};
 use super::response::{Body, JSON, Response, TEXT};
-use super::{App, Port, places};
+use super::{App, Port, metrics, places};
 use crate::health::{Problem, State};
 use crate::link::status::ServerStatus;
 use crate::model::time::Timestamp;
@@ -17,16 +17,17 @@ use crate::model::time::Timestamp;
 /// Version of the JSON of `/status`.
 const VERSION: u32 = 1;
 
-/// Type of the text of metrics.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// Answers a request, now or later.
 pub(super) fn answer(port: &Arc<Port>, request: &Request, reply: Reply) {
     let app = port.app.get();
     let response = match (request.path.as_str(), app) {
         ("/livez", _) => health::live(port.liveness()),
         ("/readyz" | "/healthz", _) => readiness(port).response(is_verbose(request)),
-        ("/metrics", Some(app)) => Response::new(200, METRICS, Body::Owned(app.metrics(port))),
+        ("/metrics", Some(app)) => Response::new(
+            200,
+            metrics::CONTENT_TYPE,
+            Body::Owned(app.sources.metrics.render(&port.counts)),
+        ),
         ("/status", Some(app)) => status(app),
         ("/herd", Some(app)) => return app.desk.send(reply),
         ("/places", Some(_)) => places::answer(request.query.as_deref()),
@@ -53,7 +54,11 @@ fn is_verbose(request: &Request) -> bool {
 
 fn readiness(port: &Port) -> Readiness {
     let problems = match port.app.get() {
-        Some(app) => app.sources.health.problems(std::time::Instant::now()),
+        Some(app) => app
+            .sources
+            .metrics
+            .health
+            .problems(std::time::Instant::now()),
         None => vec![Problem {
             state: State::Starting,
             since: Timestamp::now(),
@@ -82,7 +87,7 @@ fn status(app: &App) -> Response {
     let status = Status {
         version: VERSION,
         at: Timestamp::now(),
-        name: app.sources.replica.name(),
+        name: app.sources.metrics.services.replica.name(),
         status: app.sources.status.status(),
     };
     // A map whose keys are no strings is the only thing that can't be written.

@@ -18,12 +18,14 @@
 //!   encrypted lines, [`liveness`] the signs of life.
 //! - [`refusals`] counts and logs rejected peers; [`status`] answers status requests.
 //! - [`catch_up`] is the wait for a neighbor's records at the start; [`facts`] is what the server's
-//!   state depends on; [`linked`] remembers the key by which it had a link.
+//!   state depends on, [`figures`] what its metrics show, [`traffic`] the bytes on the sockets;
+//!   [`linked`] remembers the key by which it had a link.
 
 pub(crate) mod audit;
 pub mod catch_up;
 pub(crate) mod door;
 pub(crate) mod facts;
+pub(crate) mod figures;
 pub mod framing;
 pub mod handshake;
 pub(crate) mod keyring;
@@ -38,6 +40,7 @@ mod sender;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,6 +51,7 @@ use std::time::{Duration, Instant};
 use crate::config::keys::KeyFile;
 use crate::config::topology::{Address, Topology};
 use crate::health::Health;
+use crate::metrics::Histogram;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
 use crate::thread::{self, Stopper};
@@ -55,6 +59,7 @@ use audit::Audit;
 use catch_up::CatchUp;
 use door::PeerAcceptor;
 use facts::LinkFacts;
+use figures::LinkFigures;
 use keyring::{AnotherHerd, Keyring};
 use known::KnownAddresses;
 use linked::LinkedKey;
@@ -84,6 +89,7 @@ pub struct Links {
     receivers: Receivers,
     status: StatusSource,
     facts: LinkFacts,
+    figures: LinkFigures,
     audit: Audit,
     stopper: Stopper,
 }
@@ -173,6 +179,11 @@ impl Links {
             linked: Arc::clone(&linked),
             catch_up: Arc::new(CatchUp::new(Arc::clone(&replica), Instant::now())),
         };
+        let figures = LinkFigures {
+            neighbors: Arc::clone(&neighbors),
+            rejected: Arc::clone(&rejected),
+            delays: Arc::<Histogram>::default(),
+        };
         let known = KnownAddresses::default();
         let receivers = Receivers::start(
             Arc::clone(&replica),
@@ -181,7 +192,7 @@ impl Links {
             known.clone(),
             audit.peer_digests(),
             status.clone(),
-            Arc::clone(&facts.catch_up),
+            (Arc::clone(&facts.catch_up), Arc::clone(&figures.delays)),
         )?;
         Ok(Links {
             shared: sender::Shared {
@@ -196,6 +207,7 @@ impl Links {
             receivers,
             status,
             facts,
+            figures,
             audit,
             stopper,
         })
@@ -268,6 +280,11 @@ impl Links {
     /// Returns a handle on the status of the server.
     pub(crate) fn status_source(&self) -> &StatusSource {
         &self.status
+    }
+
+    /// Returns the figures of the links, for the metrics.
+    pub(crate) fn figures(&self) -> &LinkFigures {
+        &self.figures
     }
 
     /// Returns the status of the server, without the digest of its records.

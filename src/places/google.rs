@@ -56,6 +56,10 @@ impl Upstream for Google {
         read_answer(&response, request, &self.key)
     }
 
+    fn name(&self) -> &'static str {
+        "google"
+    }
+
     fn abort(&self) {
         self.client.abort();
     }

@@ -49,6 +49,10 @@ impl Upstream for GoogleLegacy {
         read_answer(&response, request, &self.key)
     }
 
+    fn name(&self) -> &'static str {
+        "google-legacy"
+    }
+
     fn abort(&self) {
         self.client.abort();
     }

@@ -9,6 +9,7 @@ mod answer;
 pub mod atlas;
 mod breaker;
 mod cache;
+mod calls;
 pub mod failure;
 pub mod google;
 mod google_common;
@@ -23,11 +24,14 @@ pub mod upstream;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use calls::CallOutcome;
+
 use answer::write_zero_results;
 use atlas::Atlas;
 use remote::{AnswerCallback, Remote};
 use upstream::Request;
 
+use crate::metrics::CounterFamily;
 use crate::model::decimal::Decimal;
 use crate::model::geo::Position;
 
@@ -39,8 +43,8 @@ pub struct RemoteSearch {
 }
 
 impl RemoteSearch {
-    /// Starts the search. `on_answer` is called with the JSON text, at once or within seconds, on
-    /// any thread.
+    /// Starts the search. `on_answer` is called with the answer, at once or within seconds, on any
+    /// thread.
     pub(crate) fn start(self, on_answer: AnswerCallback) {
         self.remote.search(self.request, on_answer);
     }
@@ -92,6 +96,18 @@ impl Places {
         match self {
             Places::Atlas(_) => None,
             Places::Remote(remote) => remote.problem(now),
+        }
+    }
+
+    /// Returns the provider's name, and the outcomes of its searches; `None` for those of the atlas,
+    /// which answers each.
+    pub(crate) fn calls(&self) -> (&'static str, Option<&CounterFamily<CallOutcome>>) {
+        match self {
+            Places::Atlas(_) => ("atlas", None),
+            Places::Remote(remote) => {
+                let (name, calls) = remote.calls();
+                (name, Some(calls))
+            }
         }
     }
 

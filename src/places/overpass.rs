@@ -50,6 +50,10 @@ impl Upstream for Overpass {
         read_answer(&response, request)
     }
 
+    fn name(&self) -> &'static str {
+        "overpass"
+    }
+
     fn abort(&self) {
         self.client.abort();
     }

@@ -19,9 +19,11 @@ use parking_lot::Mutex;
 use super::answer::write_failure;
 use super::breaker::{CallGate, Refusal};
 use super::cache::Cache;
+use super::calls::CallOutcome;
 use super::failure::Failure;
 use super::outcomes::Outcomes;
 use super::upstream::{Request, Upstream};
+use crate::metrics::CounterFamily;
 use crate::thread::{self, Group, STACK_BYTES};
 
 /// Maximum number of requests in the queue; past this they are answered `OVER_QUERY_LIMIT` at once.
@@ -33,8 +35,17 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for which an answer is cached, if the provider's terms permit it.
 const CACHE_TIME: Duration = Duration::from_secs(3_600);
 
-/// Receives the JSON text that answers a request; called once, on any thread.
-pub type AnswerCallback = Box<dyn FnOnce(&[u8]) + Send>;
+/// Answer to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The JSON text.
+    pub json: &'a [u8],
+    /// Whether it has the places, and not the reason for which there are none.
+    pub is_ok: bool,
+}
+
+/// Receives the answer to a request; called once, on any thread.
+pub type AnswerCallback = Box<dyn FnOnce(Answer<'_>) + Send>;
 
 /// Default number of threads that make calls.
 pub const DEFAULT_PLACES_WORKERS: usize = 8;
@@ -68,6 +79,7 @@ struct Shared {
     in_flight: Mutex<HashMap<Request, Vec<AnswerCallback>>>,
     gate: Mutex<CallGate>,
     outcomes: Mutex<Outcomes>,
+    calls: CounterFamily<CallOutcome>,
     cache: Option<Mutex<Cache>>,
 }
 
@@ -97,6 +109,7 @@ impl Remote {
             in_flight: Mutex::default(),
             gate: Mutex::new(CallGate::new(settings.calls_per_minute, now)),
             outcomes: Mutex::default(),
+            calls: CounterFamily::default(),
             cache,
         });
         let (queue, jobs) = bounded(QUEUE_REQUESTS);
@@ -125,13 +138,18 @@ impl Remote {
         {
             let mut in_flight = self.shared.in_flight.lock();
             if let Some(callbacks) = in_flight.get_mut(&request) {
+                self.shared.calls.count(CallOutcome::Shared);
                 return callbacks.push(on_answer);
             }
             // An answer is cached before its request ceases to be in flight, so none is missed here.
             let cached = self.shared.cached(&request);
             if let Some(answer) = cached {
                 drop(in_flight);
-                return on_answer(&answer);
+                self.shared.calls.count(CallOutcome::Cached);
+                return on_answer(Answer {
+                    json: &answer,
+                    is_ok: true,
+                });
             }
             in_flight.insert(request.clone(), vec![on_answer]);
         }
@@ -149,10 +167,14 @@ impl Remote {
             deadline: now + TIMEOUT,
         };
         let queue = self.queue.lock();
-        let queue = queue.as_ref().ok_or(Failure::Stopped)?;
+        let queue = queue.as_ref().ok_or_else(|| {
+            self.shared.calls.count(CallOutcome::Stopped);
+            Failure::Stopped
+        })?;
         let allowed = self.shared.gate.lock().check(now);
         allowed.map_err(|refusal| self.shared.refuse(refusal, now))?;
         queue.try_send(job).map_err(|_| {
+            self.shared.calls.count(CallOutcome::QueueFull);
             let mut outcomes = self.shared.outcomes.lock();
             outcomes.refused(now, "too many wait for the places provider");
             Failure::Quota(
@@ -166,6 +188,11 @@ impl Remote {
     pub(super) fn problem(&self, now: Instant) -> Option<String> {
         let is_suspended = self.shared.gate.lock().is_suspended();
         self.shared.outcomes.lock().problem(now, is_suspended)
+    }
+
+    /// Returns the provider's name, and the outcomes of all searches.
+    pub(super) fn calls(&self) -> (&'static str, &CounterFamily<CallOutcome>) {
+        (self.shared.upstream.name(), &self.shared.calls)
     }
 
     /// Returns the number of descriptors that the calls take at most: each thread has a connection
@@ -209,6 +236,7 @@ impl Shared {
 
     /// Passes the answer to all callbacks of the request.
     fn complete(&self, request: &Request, result: Result<Vec<u8>, Failure>) {
+        let is_ok = result.is_ok();
         let answer = result.unwrap_or_else(|failure| {
             let mut out = Vec::new();
             write_failure(failure.status(), &failure.to_string(), &mut out);
@@ -216,7 +244,10 @@ impl Shared {
         });
         let callbacks = self.in_flight.lock().remove(request);
         for on_answer in callbacks.into_iter().flatten() {
-            on_answer(&answer);
+            on_answer(Answer {
+                json: &answer,
+                is_ok,
+            });
         }
     }
 
@@ -225,6 +256,7 @@ impl Shared {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
+            self.calls.count(CallOutcome::Expired);
             return Err(Failure::Timeout);
         }
         let admitted = self.gate.lock().admit(now);
@@ -233,6 +265,7 @@ impl Shared {
         let call = || self.upstream.fetch(request, left);
         let result = catch_unwind(AssertUnwindSafe(call))
             .unwrap_or(Err(Failure::Malformed("internal error while handling it")));
+        self.calls.count(CallOutcome::of_call(&result));
         let now = Instant::now();
         let counts = result.as_ref().is_err_and(Failure::counts_against_breaker);
         let opened = self.gate.lock().report(counts, now);
@@ -253,6 +286,7 @@ impl Shared {
 
     /// Returns the failure of a request for which no call is made.
     fn refuse(&self, refusal: Refusal, now: Instant) -> Failure {
+        self.calls.count(CallOutcome::of_refusal(refusal));
         match refusal {
             Refusal::Suspended(wait) => Failure::Reported(format!(
                 "The places provider keeps failing, so calls to it are suspended. Try again in {} s.",
@@ -286,6 +320,10 @@ mod tests {
         fn fetch(&self, _: &Request, _: Duration) -> Result<Vec<u8>, Failure> {
             self.calls.send(()).unwrap();
             self.results.recv().expect("a result")
+        }
+
+        fn name(&self) -> &'static str {
+            "scripted"
         }
 
         fn abort(&self) {}
@@ -322,8 +360,8 @@ mod tests {
         /// Starts a search; the bound tells it from others. Returns where its answer arrives.
         fn search(&self, bound: u8) -> Receiver<String> {
             let (answer, answered) = unbounded();
-            let on_answer = move |text: &[u8]| {
-                let _ = answer.send(String::from_utf8(text.to_vec()).unwrap());
+            let on_answer = move |got: Answer<'_>| {
+                let _ = answer.send(String::from_utf8(got.json.to_vec()).unwrap());
             };
             let request = Request::of("+1+2", "10", bound);
             self.remote.search(request, Box::new(on_answer));
@@ -355,6 +393,10 @@ mod tests {
         // A cached answer needs no call, and so no breaker.
         assert_eq!(fixture.search(1).try_recv().unwrap(), "{}");
         assert!(fixture.calls.is_empty());
+        let calls = &fixture.remote.shared.calls;
+        for outcome in [CallOutcome::Ok, CallOutcome::Suspended, CallOutcome::Cached] {
+            assert_eq!(calls.get(outcome), 1, "{outcome:?}");
+        }
         fixture.remote.stop();
     }
 

@@ -21,6 +21,9 @@ pub trait Upstream: fmt::Debug + Send + Sync {
     /// connection, request and response.
     fn fetch(&self, request: &Request, timeout: Duration) -> Result<Vec<u8>, Failure>;
 
+    /// Returns the provider's name, as `--places` takes it.
+    fn name(&self) -> &'static str;
+
     /// Aborts the calls in flight, which fail with [`Failure::Stopped`], as all later calls do.
     ///
     /// A name lookup or a TCP connect in progress continues until its own timeout, 1 s each.

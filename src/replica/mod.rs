@@ -39,8 +39,11 @@ use durable::{Change, Durable, JournalState};
 /// Outcome of a client's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Acknowledged with its `AT` line: stored, or not newer than the stored report.
-    Acknowledged,
+    /// Stored, and acknowledged with its `AT` line.
+    Stored,
+    /// Not newer than the stored report: acknowledged with its `AT` line all the same, and nothing
+    /// else.
+    NotNewer,
     /// The time is more than 300 s ahead of this server's clock.
     TooFarAhead,
     /// The client is new, and the server is at capacity.
@@ -49,6 +52,13 @@ pub enum Outcome {
     Unwritable,
     /// No neighbor would take it: the server was removed from the herd.
     Removed,
+}
+
+impl Outcome {
+    /// Returns whether the client gets the `AT` line of its report.
+    pub fn is_acknowledged(self) -> bool {
+        matches!(self, Outcome::Stored | Outcome::NotNewer)
+    }
 }
 
 /// A server's records, and the queues to its neighbors.
@@ -234,10 +244,10 @@ impl Replica {
                     if in_group.is_some() {
                         depend_on_append.push(outcomes.len());
                     }
+                    outcomes.push(Outcome::NotNewer);
                 }
                 None if self.locations.len() + new_clients >= self.max_records => {
                     outcomes.push(Outcome::Full);
-                    continue;
                 }
                 stored => {
                     depend_on_append.push(outcomes.len());
@@ -248,9 +258,9 @@ impl Replica {
                         key,
                         RecordView::of_report(report, received, origin, self.epoch, sequence),
                     );
+                    outcomes.push(Outcome::Stored);
                 }
             }
-            outcomes.push(Outcome::Acknowledged);
         }
         let apply = &mut *apply_guard;
         let (appended, change) = match &mut apply.durable {
@@ -283,6 +293,16 @@ impl Replica {
     /// Applies records that a start of a neighbor sent: those greater than the stored ones are adopted and
     /// forwarded to all others. Returns the number adopted.
     pub fn adopt(&self, records: &[RecordView<'_>], from: NeighborStart) -> usize {
+        self.adopt_with(records, from, |_| {})
+    }
+
+    /// The same; shows each record that is adopted to `show`, once no lock is held.
+    pub(crate) fn adopt_with(
+        &self,
+        records: &[RecordView<'_>],
+        from: NeighborStart,
+        show: impl FnMut(&RecordView<'_>),
+    ) -> usize {
         let mut apply = self.apply.lock();
         let mut winners = Winners::with_capacity(records.len());
         for record in records {
@@ -304,6 +324,7 @@ impl Replica {
         self.commit(&mut apply, &winners, Some(from));
         drop(apply);
         change.log();
+        winners.records.iter().for_each(show);
         winners.records.len()
     }
 

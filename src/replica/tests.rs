@@ -43,7 +43,7 @@ fn queued(outlet: &OutboxReceiver) -> Vec<String> {
 
 #[test]
 fn newest_wins_also_within_a_group() {
-    use Outcome::Acknowledged;
+    use Outcome::{NotNewer, Stored};
     let replica = Replica::new("Ball", 1, 100);
     let (link, outlet) = replica.add_link();
     replica.set_live(first(link));
@@ -56,11 +56,11 @@ fn newest_wins_also_within_a_group() {
             "IAMAT b +4+4 1",
             "IAMAT a +5+5 11",
         ],
-        &[Acknowledged; 5],
+        &[Stored, NotNewer, NotNewer, Stored, Stored],
     );
     check_stored(&replica, "a", Some("+5+5"));
     check_stored(&replica, "b", Some("+4+4"));
-    check_report(&replica, &["IAMAT a +6+6 11.0"], &[Acknowledged]);
+    check_report(&replica, &["IAMAT a +6+6 11.0"], &[NotNewer]);
     check_stored(&replica, "a", Some("+5+5"));
     assert_eq!(
         queued(&outlet),
@@ -90,10 +90,10 @@ fn refused_reports_change_nothing() {
             "IAMAT b +2+2 2",
         ],
         &[
-            Outcome::Acknowledged,
-            Outcome::Acknowledged,
+            Outcome::Stored,
+            Outcome::Stored,
             Outcome::Full,
-            Outcome::Acknowledged,
+            Outcome::Stored,
         ],
     );
     check_stored(&replica, "b", Some("+2+2"));
@@ -136,11 +136,11 @@ fn a_link_that_comes_up_gets_what_its_neighbor_lacks() {
     check_report(
         &replica,
         &["IAMAT a +1+1 1", "IAMAT b +1+1 1"],
-        &[Outcome::Acknowledged; 2],
+        &[Outcome::Stored; 2],
     );
     let (link, outlet) = replica.add_link();
     let captured = replica.set_live(first(link));
-    check_report(&replica, &["IAMAT c +1+1 1"], &[Outcome::Acknowledged]);
+    check_report(&replica, &["IAMAT c +1+1 1"], &[Outcome::Stored]);
     assert!(captured.covers(b"Ball", 1, 2) && !captured.covers(b"Ball", 1, 3));
     let mut held = Vector::default();
     held.advance(b"Ball", 1, 1);
@@ -175,7 +175,7 @@ fn the_markers_of_a_server_that_has_caught_up_name_its_start() {
     let captured = replica.set_live(first(link));
     assert!(captured.has_epoch(b"Ball", 7) && !captured.covers(b"Ball", 7, 1));
     // The claims of this server about itself stay.
-    check_report(&replica, &["IAMAT a +1+1 1"], &[Outcome::Acknowledged]);
+    check_report(&replica, &["IAMAT a +1+1 1"], &[Outcome::Stored]);
     assert!(replica.set_live(first(link)).covers(b"Ball", 7, 1));
 }
 
@@ -199,5 +199,5 @@ fn a_removed_server_refuses_reports_while_the_disk_stalls() {
     );
     drop(stalled);
     replica.set_removed(false);
-    check_report(&replica, &["IAMAT a +1+1 1"], &[Outcome::Acknowledged]);
+    check_report(&replica, &["IAMAT a +1+1 1"], &[Outcome::Stored]);
 }

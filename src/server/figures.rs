@@ -24,7 +24,7 @@ impl ClientFigures for Figures {
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| (reason.to_string(), count))
             .collect();
-        let refused = self.counts.refusals.snapshot().into_iter();
+        let refused = self.counts.requests().refused().into_iter();
         status.lines_refused = refused
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| (reason.to_string(), count))

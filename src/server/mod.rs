@@ -36,7 +36,7 @@ use crate::config::Config;
 use crate::config::limits::check_threads;
 use crate::config::topology::{Address, ServerEntry};
 use crate::health::Health;
-use crate::http::{CurrentTopology, HttpPort};
+use crate::http::{CurrentTopology, HttpPort, metrics};
 use crate::link::catch_up::Readiness;
 use crate::link::keyring::Keyring;
 use crate::link::linked::LinkedKey;
@@ -196,6 +196,7 @@ impl Server {
         let neighbors = link::neighbors(&config.topology, &config.server.name);
         let (replica, syncer) = Replica::open(config).map_err(StartError::Journal)?;
         let name = &config.server.name;
+        let (restored, journal) = (replica.len() as u64, syncer.clone());
         let upkeep = Upkeep::start(&replica, syncer)?;
         let clock = CoarseClock::default();
         let keys = Arc::new(Keyring::new(config.keys.clone()));
@@ -245,9 +246,17 @@ impl Server {
         })?;
         let topology = CurrentTopology::new(config.topology.clone());
         if let Some(port) = port {
-            port.open(crate::http::Sources {
-                replica: Arc::clone(&replica),
+            let metrics = metrics::Sources {
+                services: Arc::clone(&services),
+                limit: limit.clone(),
+                dispatcher: pool.dispatcher(),
+                links: links.figures().clone(),
                 health,
+                journal,
+                restored,
+            };
+            port.open(crate::http::Sources {
+                metrics: Arc::new(metrics),
                 status: links.status_source().clone(),
                 topology: topology.clone(),
                 keys,

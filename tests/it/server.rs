@@ -266,6 +266,10 @@ impl Upstream for OnePlace {
         Ok(b"{\"results\":[\"here\"]}".to_vec())
     }
 
+    fn name(&self) -> &'static str {
+        "one"
+    }
+
     fn abort(&self) {}
 
     fn may_cache(&self) -> bool {

@@ -225,6 +225,12 @@ impl Dispatch for Dedicated {
         }
     }
 
+    /// A worker is busy from its client's beginning to its end.
+    fn busy(&self) -> usize {
+        let sockets = self.sockets.iter();
+        sockets.filter(|socket| socket.lock().is_some()).count()
+    }
+
     /// Does nothing: a long turn delays only the worker's own client.
     fn watch(&self) {}
 
@@ -237,7 +243,7 @@ impl Dispatch for Dedicated {
     /// Serves one connection after the other, each until it closes. Those that wait in the queue when
     /// the pool stops are served too, as far as they have sent something.
     fn work(self: Arc<Dedicated>, worker: usize) {
-        let mut scratch = Scratch::default();
+        let mut scratch = Scratch::new(&self.services.counts);
         while let Ok(mut connection) = thread::waiting(|| self.queue.recv()) {
             if self.drops_all.load(Ordering::Relaxed) {
                 connection.note_end(EndReason::Stopping, &self.services);

@@ -39,6 +39,9 @@ pub(crate) trait Dispatch: fmt::Debug + Send + Sync {
     /// Gives every connection whose deadline has passed a turn. Called periodically by one thread.
     fn sweep(&self, now: Tick);
 
+    /// Returns the number of workers that serve a client at the moment.
+    fn busy(&self) -> usize;
+
     /// Wakes another worker while a long turn keeps connections waiting, until the pool stops.
     fn watch(&self);
 

@@ -17,11 +17,13 @@ mod turn;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use crate::client::counts::{ClientCounts, WorkerCounts};
 use crate::client::refused_lines::Refusal;
 use crate::client::services::Services;
 use crate::logging::lines::{LineBatch, Peer};
@@ -54,6 +56,9 @@ const UNSENT_LIMIT: Duration = Duration::from_secs(5);
 /// Time for which a client may wait for the server at least, however short the idle time-out is.
 const MIN_WAIT: Duration = Duration::from_secs(10);
 
+/// Time by which the clock of deadlines may be behind a turn's own: a bit more than its step.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
 /// First bytes of a TLS handshake: a record of type handshake, of major version 3.
 const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
@@ -70,17 +75,20 @@ pub(crate) trait Stream: Read + Write {
     fn limit_unsent(&mut self, time: Duration) -> io::Result<()>;
 }
 
-/// Buffers of one worker, lent to the session whose turn it runs.
+/// Buffers and counts of one worker, lent to the session whose turn it runs.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     input: Box<[u8]>,
     output: Vec<u8>,
     outcomes: Vec<Outcome>,
+    counts: Arc<WorkerCounts>,
 }
 
-impl Default for Scratch {
-    fn default() -> Scratch {
+impl Scratch {
+    /// Makes those of another worker.
+    pub(crate) fn new(counts: &ClientCounts) -> Scratch {
         Scratch {
+            counts: counts.add_worker(),
             input: vec![0; READ_BYTES].into_boxed_slice(),
             output: Vec::with_capacity(READ_BYTES),
             outcomes: Vec::with_capacity(TURN_REQUESTS),
@@ -370,7 +378,9 @@ impl Session {
             input: buffer,
             output,
             outcomes,
+            counts,
         } = scratch;
+        let counts: &WorkerCounts = counts;
         let (end, read) = self.input.fill(stream, buffer)?;
         match read {
             Some(0) => self.end_of_input(services),
@@ -391,16 +401,18 @@ impl Session {
         let (mut start, mut answered) = (0, 0);
         // Beginning of the reports that are not applied yet.
         let mut unapplied = 0;
+        let began = Timestamp::now();
         let (places_call, sync_position, stalled) = {
             let received = match std::mem::replace(&mut self.wait, Wait::Nothing) {
                 Wait::Over(received) => received,
-                _ => Timestamp::now(),
+                _ => began,
             };
             let mut turn = Turn {
                 client: self.client,
                 places_call: None,
                 sync_position: None,
                 services,
+                counts,
                 received,
                 stalled: false,
                 reports: ArrayVec::new(),
@@ -470,6 +482,10 @@ impl Session {
                 self.last_active = now;
             }
         }
+        if answered > 0 {
+            let by_deadlines = services.clock.now().since(now);
+            counts.turns.observe(turn_nanos(began, by_deadlines));
+        }
         Ok(self.progress == Progress::Open && self.input.has_more())
     }
 
@@ -508,6 +524,14 @@ impl Session {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns the nanoseconds since a turn began, by the wall clock, which was read then anyway. Where
+/// that clock was set meanwhile, the clock of deadlines limits the error.
+fn turn_nanos(began: Timestamp, by_deadlines: Duration) -> u64 {
+    let nanos = Timestamp::now().as_nanos().saturating_sub(began.as_nanos());
+    let limit = (by_deadlines + CLOCK_SLACK).as_nanos();
+    nanos.min(u64::try_from(limit).unwrap_or(u64::MAX))
 }
 
 /// Returns the time without input after which a session that ends for that reason is closed.

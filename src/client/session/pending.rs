@@ -4,6 +4,7 @@
 //! No worker has to block in them. While such a wait lasts, the replies that depend on it are with
 //! the wait and not with the session, so a session cannot send them early or mix up two waits.
 
+use crate::client::counts::LateRequest;
 use crate::client::services::Services;
 use crate::model::time::Timestamp;
 use crate::places::RemoteSearch;
@@ -29,6 +30,8 @@ pub(crate) struct PlacesCall {
     pub(super) reply: Vec<u8>,
     /// The search, not yet started.
     pub(super) search: RemoteSearch,
+    /// Counts it, once it is answered or given up.
+    pub(super) request: LateRequest,
 }
 
 /// Replies that are sent once their wait is over.
@@ -68,9 +71,17 @@ impl Pending {
                 None => done(released),
             },
             Pending::Places(call) => {
-                let PlacesCall { mut reply, search } = *call;
-                search.start(Box::new(move |json| {
-                    reply.extend_from_slice(json);
+                let PlacesCall {
+                    mut reply,
+                    search,
+                    mut request,
+                } = *call;
+                search.start(Box::new(move |answer| {
+                    if answer.is_ok {
+                        request.answered();
+                    }
+                    drop(request);
+                    reply.extend_from_slice(answer.json);
                     end_places(&mut reply);
                     done(Box::new(Released {
                         replies: reply,

@@ -106,6 +106,7 @@ impl Fixture {
         let clock = CoarseClock::default();
         clock.set(Duration::from_secs(1_000));
         let (stall, stalled) = Stall::new();
+        let counts = Arc::<ClientCounts>::default();
         Fixture {
             session: Session::new(([127, 0, 0, 1], 1).into(), clock.now()),
             services: Services {
@@ -117,10 +118,10 @@ impl Fixture {
                 max_unsent_bytes: 256 << 20,
                 clock,
                 stopping: AtomicBool::new(false),
-                counts: Arc::default(),
+                counts: Arc::clone(&counts),
             },
             stalled,
-            scratch: Scratch::default(),
+            scratch: Scratch::new(&counts),
         }
     }
 

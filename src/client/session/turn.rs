@@ -7,7 +7,9 @@ use log::{Level, debug, log_enabled};
 
 use super::TURN_REQUESTS;
 use super::pending::{PlacesCall, end_places};
+use crate::client::counts::{LateRequest, WorkerCounts};
 use crate::client::refused_lines::Refusal;
+use crate::client::requests::{CommandName, RequestOutcome};
 use crate::client::services::Services;
 use crate::logging::lines::{Extent, LineBatch, Peer};
 use crate::logging::strangers;
@@ -29,6 +31,8 @@ pub(super) struct Turn<'a> {
     /// The position up to which the journal must be on disk before replies are sent.
     pub(super) sync_position: Option<SyncPosition>,
     pub(super) services: &'a Services,
+    /// Counts of the worker that runs the turn.
+    pub(super) counts: &'a WorkerCounts,
     pub(super) received: Timestamp,
     /// Set once records can't be changed since the disk does not answer: the collected reports and
     /// the lines behind them are to be executed in a later turn.
@@ -87,7 +91,8 @@ impl<'a> Turn<'a> {
     /// line itself may be logged: as with reasons, that is limited.
     fn refuse(&mut self, line: &[u8], reason: Refusal) -> bool {
         echo(line, self.output);
-        self.services.counts.refusals.count(reason);
+        let command = CommandName::of_refused(line, reason);
+        self.counts.count(RequestOutcome::Refused(command, reason));
         let (client, has_reasons) = (self.client, log_enabled!(Level::Debug));
         let is_wanted = has_reasons || self.log.is_some() && reason.is_malformed();
         let is_shown = is_wanted && strangers::admit_line(self.received);
@@ -124,8 +129,13 @@ impl<'a> Turn<'a> {
         let before = self.output.len();
         for at in 0..self.reports.len() {
             let (report, line) = (self.reports[at], self.lines[at]);
-            match Refusal::of_report(&self.outcomes[at]) {
+            let outcome = self.outcomes[at];
+            match Refusal::of_report(&outcome) {
                 None => {
+                    self.counts.count(match outcome {
+                        Outcome::NotNewer => RequestOutcome::NotNewer,
+                        _ => RequestOutcome::Stored,
+                    });
                     let origin = self.services.replica.name().as_bytes();
                     RecordView::of_report(&report, self.received, origin, 0, 0)
                         .write_at_line(self.output);
@@ -160,6 +170,7 @@ impl<'a> Turn<'a> {
         let places = &self.services.places;
         match places.lookup(&location, inquiry.radius, inquiry.bound, self.output) {
             None => {
+                self.counts.count(RequestOutcome::Answered);
                 end_places(self.output);
                 self.log_sent(before);
             }
@@ -169,6 +180,7 @@ impl<'a> Turn<'a> {
                 self.places_call = Some(Box::new(PlacesCall {
                     reply: self.output.split_off(before),
                     search,
+                    request: LateRequest::new(&self.services.counts),
                 }));
             }
         }

@@ -87,8 +87,7 @@ impl Port {
     }
 
     fn counted(&self, wanted: Outcome) -> u64 {
-        let count = self.counts.all().find(|(outcome, _)| *outcome == wanted);
-        count.unwrap().1
+        self.counts.get(wanted)
     }
 
     fn stop(self) {

@@ -27,7 +27,7 @@ use crate::link::handshake::{HandshakeError, Hello, OBSERVER, Peer, failed};
 use crate::link::keyring::Keyring;
 use crate::link::known::KnownAddresses;
 use crate::link::neighbor::{Neighbor, Neighbors};
-use crate::link::refusals::RejectedPeers;
+use crate::link::refusals::{PeerOutcome, RejectedPeers};
 use crate::listener::{Accept, Accepted};
 use crate::model::time::Timestamp;
 use crate::poller::{Poller, Waker};
@@ -107,8 +107,9 @@ impl Accept for PeerAcceptor {
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) -> Accepted {
         // Fails only if the door has panicked.
         if thread::waiting(|| self.newcomers.send((stream, from))).is_err() {
+            let reason = "nothing takes it any more";
             self.rejected
-                .add(FromPeer(from), "nothing takes it any more");
+                .refuse(PeerOutcome::Busy, FromPeer(from), reason);
         }
         self.waker.wake();
         Accepted::In
@@ -117,7 +118,8 @@ impl Accept for PeerAcceptor {
     /// Counts a connection for which there is no descriptor.
     fn refuse(&mut self, _stream: TcpStream, from: SocketAddr) {
         let reason = "no descriptor is left for it";
-        self.rejected.add(FromPeer(from), reason);
+        self.rejected
+            .refuse(PeerOutcome::NoDescriptor, FromPeer(from), reason);
     }
 }
 
@@ -245,7 +247,7 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
             while let Some(id) = self.slots.overdue(now) {
                 if let Some(slot) = self.slots.get_mut(id) {
                     let timeout = slot.connection.acceptor.timeout();
-                    self.refuse(id, HandshakeError::Late(timeout));
+                    self.refuse(id, PeerOutcome::Late, HandshakeError::Late(timeout));
                 }
             }
         }
@@ -268,8 +270,14 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
         match progress {
             Ok(Progress::Waits) => self.hold(pending),
             Ok(Progress::Claims(claim)) => self.judge(pending, claim),
-            Err(error) => self.context.rejected.add(FromPeer(from), error),
+            Err(error) => self.reject(from, &error),
         }
+    }
+
+    /// Counts and logs a connection that is closed for that error.
+    fn reject(&self, from: SocketAddr, error: &HandshakeError) {
+        let outcome = PeerOutcome::from(error);
+        self.context.rejected.refuse(outcome, FromPeer(from), error);
     }
 
     /// Gives a connection a slot, and waits for more from it.
@@ -286,7 +294,9 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
             }
             Err(error) => {
                 let from = FromPeer(pending.from);
-                self.context.rejected.add(from, error);
+                self.context
+                    .rejected
+                    .refuse(PeerOutcome::Broken, from, error);
             }
         }
     }
@@ -297,7 +307,7 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
             // Its bytes may not have been looked at yet.
             self.read(id);
             if self.to_evict(from, class) == Some(id) {
-                self.refuse(id, EVICTED);
+                self.refuse(id, PeerOutcome::NoSlot, EVICTED);
             }
         }
     }
@@ -334,18 +344,21 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
                     self.judge(pending, claim);
                 }
             }
-            Err(error) => self.refuse(id, error),
+            Err(error) => self.refuse(id, PeerOutcome::from(&error), error),
         }
     }
 
     /// Answers a peer that has identified itself, and lets it in if it is a neighbor or an observer.
     fn judge(&mut self, pending: Pending, claim: Claim) {
         let from = pending.from;
-        let admitted = self.answer(pending, claim).and_then(|identified| {
-            (self.admit)(identified).map_err(|reason| io::Error::other(reason).into())
-        });
-        if let Err(error) = admitted {
-            self.context.rejected.add(FromPeer(from), error);
+        let identified = match self.answer(pending, claim) {
+            Ok(identified) => identified,
+            Err(error) => return self.reject(from, &error),
+        };
+        let rejected = &self.context.rejected;
+        match (self.admit)(identified) {
+            Ok(()) => rejected.accepted(),
+            Err(reason) => rejected.refuse(PeerOutcome::Busy, FromPeer(from), reason),
         }
     }
 
@@ -377,11 +390,11 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
     }
 
     /// Closes a connection, and counts and logs it.
-    fn refuse(&mut self, id: u64, reason: impl fmt::Display) {
+    fn refuse(&mut self, id: u64, outcome: PeerOutcome, reason: impl fmt::Display) {
         if let Some(pending) = self.slots.remove(id) {
             let from = FromPeer(pending.from);
             drop(pending);
-            self.context.rejected.add(from, reason);
+            self.context.rejected.refuse(outcome, from, reason);
         }
     }
 }

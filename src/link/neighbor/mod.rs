@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::judge::{NeighborFacts, Refusal};
 use crate::link::sender::orders::{CloseReason, Request};
+use crate::link::traffic::Traffic;
 use crate::model::digest::DigestDifference;
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
@@ -174,6 +175,8 @@ pub(super) struct Neighbor {
     twin: Mutex<Option<(Instant, String)>>,
     /// Epoch and address of the start that was dialed last. Writer: the sender thread.
     dialed: Mutex<Option<(u64, String)>>,
+    /// Writers: the threads that read and write its connections.
+    traffic: Traffic,
 }
 
 /// The part of the state that changes seldom.
@@ -209,6 +212,7 @@ impl Neighbor {
             holdings: Mutex::default(),
             twin: Mutex::default(),
             dialed: Mutex::default(),
+            traffic: Traffic::default(),
         }
     }
 
@@ -220,6 +224,11 @@ impl Neighbor {
     /// Returns its place in the flood.
     pub(super) fn link(&self) -> LinkId {
         self.link
+    }
+
+    /// Returns the bytes that its connections have carried.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Has the sender dial at once.

@@ -19,6 +19,7 @@ use crate::link::receiver::pulse::BackChannel;
 use crate::link::sender::acks::TWINS;
 use crate::link::sender::orders::CloseReason;
 use crate::logging::lines::{Extent, LineBatch, Peer};
+use crate::metrics::{Histogram, HistogramSnapshot};
 use crate::model::digest::DigestReader;
 use crate::model::printable::Printable;
 use crate::model::record::RecordView;
@@ -26,6 +27,9 @@ use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
 use crate::replica::outbox::NeighborStart;
+
+/// Maximum delay of a record, in nanoseconds: records that were away for years would overflow the sum.
+const MAX_DELAY_NANOS: u64 = 3_600_000_000_000;
 
 /// End of a connection.
 #[derive(Debug)]
@@ -69,6 +73,9 @@ pub(in crate::link) struct Connection<T> {
     liveness: Liveness,
     back: Arc<BackChannel<T>>,
     received: Received,
+    /// Times at which the origins received the records that were adopted and are not yet in `delays`.
+    adopted: Vec<Timestamp>,
+    delays: Arc<Histogram>,
 }
 
 /// Progress of a connection: what has come over it so far.
@@ -100,7 +107,7 @@ impl<T: Transport> Connection<T> {
         neighbor: Arc<Neighbor>,
         epoch: u64,
         replica: Arc<Replica>,
-        peer_digests: PeerDigests,
+        (peer_digests, delays): (PeerDigests, Arc<Histogram>),
         back: Arc<BackChannel<T>>,
         now: impl FnOnce() -> Instant,
     ) -> Result<Connection<T>, End> {
@@ -119,6 +126,8 @@ impl<T: Transport> Connection<T> {
             liveness: Liveness::new(now()),
             back,
             received: Received::default(),
+            adopted: Vec::new(),
+            delays,
         };
         Ok(connection)
     }
@@ -155,10 +164,20 @@ impl<T: Transport> Connection<T> {
         }
     }
 
-    /// Notes that lines have been applied until `now`. The neighbor is not silent while this server
-    /// does not read, which takes seconds if the disk does not answer.
-    pub(in crate::link) fn applied(&mut self, now: Instant) {
+    /// Notes that lines have been applied until `now` and `clock`. The neighbor is not silent while
+    /// this server does not read, which takes seconds if the disk does not answer.
+    pub(in crate::link) fn applied(&mut self, now: Instant, clock: Timestamp) {
         self.liveness = Liveness::new(now);
+        if self.adopted.is_empty() {
+            return;
+        }
+        let mut delays = HistogramSnapshot::default();
+        for received in self.adopted.drain(..) {
+            // The origin's clock may be ahead.
+            let nanos = clock.as_nanos().saturating_sub(received.as_nanos());
+            delays.observe(nanos.min(MAX_DELAY_NANOS));
+        }
+        self.delays.add(&delays);
     }
 
     /// Applies one block of lines, of which records in a row are one batch, at the time `now` and
@@ -241,7 +260,14 @@ impl<T: Transport> Connection<T> {
 
     fn adopt(&mut self, records: &mut Vec<RecordView<'_>>) {
         if !records.is_empty() {
-            let adopted = self.replica.adopt(records, self.source);
+            let Connection {
+                replica,
+                source,
+                adopted: received,
+                ..
+            } = self;
+            let adopted =
+                replica.adopt_with(records, *source, |record| received.push(record.received));
             self.back.applied(records.len());
             self.received.records += records.len() as u64;
             debug!(
@@ -280,6 +306,36 @@ mod tests {
     }
 
     #[test]
+    fn the_delay_of_each_adopted_record_is_measured_once() {
+        let second = 1_000_000_000;
+        let (_outbox, queue) = outbox(1);
+        let (requests, _) = crossbeam_channel::bounded(1);
+        let replica = Arc::new(Replica::new("Ball", 1, 10));
+        let (link, _) = replica.add_link();
+        let neighbor = Arc::new(Neighbor::new("Welsh", link, queue.gauge(), requests));
+        let back = Arc::new(BackChannel::new(Nowhere, 2));
+        let (digests, _received) = PeerDigests::new();
+        let delays = Arc::<Histogram>::default();
+        let now = Instant::now();
+        let parts = (digests, Arc::clone(&delays));
+        let mut connection = Connection::start(neighbor, 1, replica, parts, back, || now).unwrap();
+        let clock = Timestamp::from_nanos(100 * second);
+        let records = [("kiwi", 99), ("kiwi", 98), ("moa", 101), ("emu", 0)];
+        for (number, (client, received)) in records.into_iter().enumerate() {
+            let (time, received) = (9 - number, received * second);
+            let line = format!("RECORD Welsh 1 {number} {received} {client} +1+1 {time}\n");
+            connection.apply(line.as_bytes(), now, clock).unwrap();
+        }
+        assert_eq!(delays.snapshot().count(), 0, "not applied yet");
+        connection.applied(now, clock);
+        connection.applied(now, clock);
+        let measured = delays.snapshot();
+        // The second record of kiwi is older, and moa's comes from a clock that is ahead.
+        assert_eq!(measured.count(), 3);
+        assert_eq!(measured.sum().as_secs(), 1 + 100);
+    }
+
+    #[test]
     fn a_second_server_of_this_name_shows_by_its_records() {
         const STARTED: u64 = 1_479_413_884_000_000_000;
         let second = 1_000_000_000;
@@ -301,7 +357,8 @@ mod tests {
             let now = Instant::now();
             let kept = Arc::clone(&neighbor);
             let mut connection =
-                Connection::start(kept, 1, replica, digests, back, || now).unwrap();
+                Connection::start(kept, 1, replica, (digests, Arc::default()), back, || now)
+                    .unwrap();
             let line = format!("RECORD Ball {epoch} 1 {received} kiwi +1+1 1\n");
             let clock = Timestamp::from_nanos(STARTED);
             connection.apply(line.as_bytes(), now, clock).unwrap();

@@ -30,9 +30,11 @@ use crate::link::framing::{Reader, Transport, Writer, is_timeout, reset_at_close
 use crate::link::handshake::HandshakeError;
 use crate::link::keyring::Keyring;
 use crate::link::known::KnownAddresses;
-use crate::link::neighbor::{Neighbors, TwinEvidence};
+use crate::link::neighbor::{Neighbor, Neighbors, TwinEvidence};
 use crate::link::refusals::RejectedPeers;
 use crate::link::status::{self, StatusSource};
+use crate::link::traffic::Counted;
+use crate::metrics::Histogram;
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
 use crate::thread;
@@ -68,6 +70,8 @@ struct Shared {
     status: StatusSource,
     rejected: Arc<RejectedPeers>,
     catch_up: Arc<CatchUp>,
+    /// Delays of adopted records.
+    delays: Arc<Histogram>,
     open: Mutex<Registry<Arc<TcpStream>, Arc<BackChannel<Outgoing>>>>,
     kept_alive: KeptAlive<Outgoing>,
     free_threads: Mutex<FreeThreads>,
@@ -125,7 +129,7 @@ impl Receivers {
         known: KnownAddresses,
         peer_digests: PeerDigests,
         status: StatusSource,
-        catch_up: Arc<CatchUp>,
+        (catch_up, delays): (Arc<CatchUp>, Arc<Histogram>),
     ) -> io::Result<Receivers> {
         let rejected = Arc::clone(&status.rejected);
         let kept_alive = KeptAlive::new();
@@ -137,6 +141,7 @@ impl Receivers {
             status,
             rejected: Arc::clone(&rejected),
             catch_up,
+            delays,
             open: Mutex::default(),
             free_threads: Mutex::default(),
             kept_alive,
@@ -258,13 +263,18 @@ fn admit(
 /// The sending half of a connection.
 #[derive(Debug)]
 struct Outgoing {
+    neighbor: Arc<Neighbor>,
     stream: Arc<TcpStream>,
     writer: Writer,
 }
 
 impl Transport for Outgoing {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.writer.write(&*self.stream, lines)
+        let to = Counted {
+            stream: &*self.stream,
+            traffic: self.neighbor.traffic(),
+        };
+        self.writer.write(to, lines)
     }
 
     fn now(&self) -> Instant {
@@ -319,6 +329,7 @@ impl Shared {
         let name = &*peer.hello.name;
         let epoch = peer.hello.epoch;
         let outgoing = Outgoing {
+            neighbor: Arc::clone(&neighbor),
             stream: Arc::clone(&stream),
             writer: peer.writer,
         };
@@ -346,10 +357,10 @@ impl Shared {
             .map_err(End::from)
             .and_then(|()| {
                 Connection::start(
-                    neighbor,
+                    Arc::clone(&neighbor),
                     epoch,
                     Arc::clone(&self.replica),
-                    self.peer_digests.clone(),
+                    (self.peer_digests.clone(), Arc::clone(&self.delays)),
                     back,
                     Instant::now,
                 )
@@ -358,7 +369,11 @@ impl Shared {
             let now = Instant::now();
             self.catch_up.received(connection, received, now);
         };
-        let end = end.and_then(|served| receive(served, peer.reader, &stream, progress));
+        let counted = || Counted {
+            stream: &*stream,
+            traffic: neighbor.traffic(),
+        };
+        let end = end.and_then(|served| receive(served, peer.reader, counted, progress));
         let end = end.unwrap_or_else(|end| end);
         self.catch_up.gone(connection, Instant::now());
         info!("neighbor {name} gone: {}", end.reason());
@@ -377,24 +392,24 @@ impl Shared {
 }
 
 /// Runs a neighbor's connection to its end, and shows its progress after each block.
-fn receive(
+fn receive<'a>(
     mut connection: Connection<Outgoing>,
     mut reader: Reader,
-    stream: &TcpStream,
+    stream: impl Fn() -> Counted<'a, &'a TcpStream>,
     progress: impl Fn(Received),
 ) -> Result<End, End> {
     loop {
         connection.tick(Instant::now())?;
         let block = reader.take_block().map_err(End::Failed)?;
         if block.is_empty() {
-            match reader.fill(stream) {
+            match reader.fill(stream()) {
                 Ok(filled) => connection.note(filled, Instant::now())?,
                 Err(error) if is_timeout(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         } else {
             connection.apply(block, Instant::now(), Timestamp::now())?;
-            connection.applied(Instant::now());
+            connection.applied(Instant::now(), Timestamp::now());
             progress(connection.received());
         }
     }

@@ -32,6 +32,7 @@ use crate::link::known::KnownAddresses;
 use crate::link::linked::LinkedKey;
 use crate::link::neighbor::Neighbor;
 use crate::link::refusals::RejectedPeers;
+use crate::link::traffic::Counted;
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
 use crate::replica::outbox::{LinkId, OutboxReceiver, Queued};
@@ -165,14 +166,14 @@ impl Reading {
     /// also frees a sender that is blocked in a write.
     fn run(mut self, neighbor: &Arc<Neighbor>) {
         let mut acks = Acks::new(Arc::clone(neighbor), Instant::now());
-        let Err(error) = self.read(&mut acks);
+        let Err(error) = self.read(neighbor, &mut acks);
         // Before the socket is shut, so that a sender whose write fails can report why. Where the
         // channel is full, its end says that there is no more.
         let _ = self.messages.try_send(PeerMessage::Lost(error));
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    fn read(&mut self, acks: &mut Acks) -> io::Result<Infallible> {
+    fn read(&mut self, neighbor: &Neighbor, acks: &mut Acks) -> io::Result<Infallible> {
         loop {
             while let Some(line) = self.reader.take_line()? {
                 let message = acks.take_line(line, Instant::now(), Timestamp::now())?;
@@ -181,8 +182,12 @@ impl Reading {
                     let _ = self.messages.try_send(message);
                 }
             }
-            let filled = wait_until(&self.stream, acks.deadline())
-                .and_then(|()| self.reader.fill(&self.stream));
+            let stream = Counted {
+                stream: &self.stream,
+                traffic: neighbor.traffic(),
+            };
+            let filled =
+                wait_until(&self.stream, acks.deadline()).and_then(|()| self.reader.fill(stream));
             match filled {
                 Ok(filled) => acks.note(filled, Instant::now())?,
                 Err(error) if is_timeout(&error) => {
@@ -198,6 +203,7 @@ impl Reading {
 /// A connection that records go out over.
 #[derive(Debug)]
 struct Connection {
+    neighbor: Arc<Neighbor>,
     stream: TcpStream,
     writer: Writer,
     messages: Receiver<PeerMessage>,
@@ -208,10 +214,14 @@ struct Connection {
 
 impl Transport for Connection {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        let to = DeadlineWriter {
+        let stream = DeadlineWriter {
             stream: &self.stream,
             orders: &self.orders,
             deadline: &mut self.deadline,
+        };
+        let to = Counted {
+            stream,
+            traffic: self.neighbor.traffic(),
         };
         self.writer.write(to, lines)
     }
@@ -402,6 +412,7 @@ impl SenderThread {
         thread::waiting(|| self.reader.send(reading))
             .map_err(|_| io::Error::other("the reader thread has ended"))?;
         Ok(Connection {
+            neighbor: Arc::clone(&self.neighbor),
             stream,
             writer: peer.writer,
             messages: received,

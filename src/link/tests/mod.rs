@@ -357,10 +357,11 @@ impl Script {
             Ok(()) => {
                 neighbor.wake_sender();
                 back.pong(server.clock(&self.clock)).unwrap();
-                let (replica, digests) = (Arc::clone(&server.replica), server.peer_digests.clone());
+                let replica = Arc::clone(&server.replica);
+                let parts = (server.peer_digests.clone(), Arc::default());
                 let (epoch, kept) = (acceptor.hello.epoch, Arc::clone(&back));
                 let protocol =
-                    Connection::start(neighbor, epoch, replica, digests, kept, || now).unwrap();
+                    Connection::start(neighbor, epoch, replica, parts, kept, || now).unwrap();
                 connection.acceptor = Some(End {
                     protocol,
                     reader: acceptor.reader,

@@ -18,7 +18,7 @@ use crate::places::google::Google;
 use crate::places::google_legacy::GoogleLegacy;
 use crate::places::key::ApiKey;
 use crate::places::overpass::Overpass;
-use crate::places::remote::{Remote, Settings};
+use crate::places::remote::{Answer, Remote, Settings};
 use crate::places::upstream::{Request, Upstream};
 use fake::{Behavior, FakeServer};
 
@@ -448,7 +448,7 @@ fn a_providers_text_is_one_line_without_the_key_in_logs_and_replies() {
         };
         let remote = Remote::start(provider, settings).unwrap();
         let (answer, answered) = crossbeam_channel::bounded(1);
-        let on_answer = move |text: &[u8]| answer.send(text.to_vec()).unwrap();
+        let on_answer = move |got: Answer<'_>| answer.send(got.json.to_vec()).unwrap();
         remote.search(campus(), Box::new(on_answer));
         let answer = answered.recv_timeout(LONG_TIMEOUT).unwrap();
         remote.stop();

@@ -137,6 +137,7 @@ impl Compaction {
             journal.missing_own = 0;
             journal.compacted_bytes = self.written;
             journal.writer.thaw();
+            journal.note_size();
             journal.claimed.merge(&self.vector);
             Ok(())
         })?;

@@ -299,6 +299,7 @@ impl Journal {
         self.writer.give_up();
         let file = self.files.begin_anew(self.writer.end())?;
         self.writer.switch_to(file, &self.files.newest);
+        self.note_size();
         self.restore_lock()?;
         self.claimed = Vector::default();
         Ok(())
@@ -331,6 +332,11 @@ impl Journal {
     /// Bytes of all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.files.older_bytes() + self.writer.end()
+    }
+
+    /// Shows the size to whoever asks [`Syncer::size`], after a file was begun or removed.
+    fn note_size(&self) {
+        self.writer.syncer().set_size(self.bytes());
     }
 
     /// Estimated bytes of `clients` records, by the average of those seen so far.
@@ -399,6 +405,7 @@ impl Journal {
     fn begin_file(&mut self) -> Result<(), JournalError> {
         let file = self.files.begin_next(self.writer.end())?;
         self.writer.switch_to(file, &self.files.newest);
+        self.note_size();
         if self.writer.end_mark().file().is_none() {
             // There was no room for it before.
             self.restore_end_mark();

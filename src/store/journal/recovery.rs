@@ -144,6 +144,7 @@ pub(super) fn open(
         gathered_own: 0,
         missing_own: 0,
     };
+    journal.note_size();
     Ok((journal, recovered))
 }
 

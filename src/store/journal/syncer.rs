@@ -5,11 +5,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::JournalError;
 use crate::disk::sync_folder;
+use crate::metrics::{Histogram, HistogramSnapshot};
 
 /// A position in a journal: the number of bytes appended before it since the journal was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +26,11 @@ struct Shared {
     directory: PathBuf,
     /// Bytes appended since opening. Raised once the bytes are with the kernel.
     appended: AtomicU64,
+    /// Size of all files less `appended`, modulo 2^64: it changes only when a file is begun or
+    /// removed, so that an append has one number to raise.
+    size_offset: AtomicU64,
+    /// Time that each sync took.
+    syncs: Histogram,
     files: Mutex<Files>,
     /// True if a sync has failed. No later one may report success.
     failed: AtomicBool,
@@ -46,6 +53,8 @@ impl Syncer {
         Syncer(Arc::new(Shared {
             directory,
             appended: AtomicU64::new(0),
+            size_offset: AtomicU64::new(0),
+            syncs: Histogram::default(),
             files: Mutex::new(Files {
                 open: file.into_iter().cloned().collect(),
                 new_name: true,
@@ -59,6 +68,28 @@ impl Syncer {
     /// Returns the end of the journal.
     pub fn appended(&self) -> SyncPosition {
         SyncPosition(self.0.appended.load(Ordering::Acquire))
+    }
+
+    /// Returns the number of bytes appended since the journal was opened.
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.appended().0
+    }
+
+    /// Returns the size of all files, without waiting for whoever appends.
+    pub(crate) fn size(&self) -> u64 {
+        let offset = self.0.size_offset.load(Ordering::Relaxed);
+        offset.wrapping_add(self.appended_bytes())
+    }
+
+    /// Sets the size of all files, after one was begun or removed.
+    pub(super) fn set_size(&self, bytes: u64) {
+        let offset = bytes.wrapping_sub(self.appended_bytes());
+        self.0.size_offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// Returns the times that syncs took, each as a whole.
+    pub(crate) fn syncs(&self) -> HistogramSnapshot {
+        self.0.syncs.snapshot()
     }
 
     /// Brings everything that was appended before this call to disk, and returns the position up to
@@ -75,7 +106,11 @@ impl Syncer {
             let earlier = io::Error::other("an earlier sync failed");
             return Err(JournalError::Sync(earlier));
         }
-        if let Err(source) = self.sync_files(&files, new_name) {
+        let began = Instant::now();
+        let synced = self.sync_files(&files, new_name);
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        shared.syncs.observe(nanos);
+        if let Err(source) = synced {
             shared.failed.store(true, Ordering::Release);
             return Err(JournalError::Sync(source));
         }

@@ -10,8 +10,8 @@ use herd::model::command::{Command, Report};
 use herd::model::record::RecordView;
 use herd::model::time::Timestamp;
 use herd::model::vector::Vector;
+use herd::replica::Replica;
 use herd::replica::outbox::{LinkId, NeighborStart, OutboxReceiver, Queued};
-use herd::replica::{Outcome, Replica};
 use record::Record;
 
 pub(super) const SERVERS: usize = 5;
@@ -379,7 +379,7 @@ impl Simulation {
             .replica
             .report(&[report], clock, &mut outcomes);
         self.persist(server);
-        if outcomes != [Outcome::Acknowledged] {
+        if !outcomes[0].is_acknowledged() {
             return;
         }
         let stored = self.servers[server]

@@ -16,7 +16,6 @@ use herd::model::decimal::MAX_FIELD_BYTES;
 use herd::model::printable::Printable;
 use herd::model::record::RecordView;
 use herd::model::time::Timestamp;
-use herd::replica::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -293,7 +292,7 @@ impl<'a> Turn<'a> {
         herd.report(&reports, self.received, &mut outcomes);
         self.shared.wake_links();
         for ((report, line), outcome) in self.reports.drain(..).zip(outcomes) {
-            if outcome == Outcome::Acknowledged {
+            if outcome.is_acknowledged() {
                 RecordView::of_report(&report, self.received, herd.name().as_bytes(), 0, 0)
                     .write_at_line(self.output);
             } else {

@@ -415,6 +415,10 @@ impl Dispatch for Shared {
         }
     }
 
+    fn busy(&self) -> usize {
+        self.state.lock().busy()
+    }
+
     /// Looks every [`WATCH_INTERVAL`] whether a long turn keeps others waiting, and wakes a worker for
     /// them. Sleeps while the pool is idle.
     fn watch(&self) {
@@ -448,7 +452,7 @@ impl Dispatch for Shared {
 
     /// Runs the turns in the queue; polls when it is empty; sleeps when there are pollers enough.
     fn work(self: Arc<Shared>, _: usize) {
-        let mut scratch = Scratch::default();
+        let mut scratch = Scratch::new(&self.services.counts);
         let mut events = vec![MaybeUninit::uninit(); EVENTS];
         let mut meter = CostMeter::new();
         let mut state = self.state.lock();

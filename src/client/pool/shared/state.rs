@@ -120,9 +120,14 @@ impl State {
         self.sleeping > 0 && helps
     }
 
+    /// Returns the number of workers that neither sleep nor poll.
+    pub(super) fn busy(&self) -> usize {
+        self.workers - self.sleeping - self.pollers
+    }
+
     /// Returns whether there is nothing to do for any worker.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.workers - self.sleeping == self.pollers
+        self.queue.is_empty() && self.busy() == 0
     }
 
     /// Returns whether events or connections in the queue wait for a worker.

@@ -130,3 +130,45 @@ fn disk_bytes(folder: &Path) -> u64 {
         .map(|entry| entry.metadata().unwrap().len())
         .sum()
 }
+
+#[test]
+fn the_size_is_known_without_the_journal_whatever_becomes_of_its_files() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    let check = |journal: &Journal| {
+        let on_disk = || {
+            let names = folder.names().into_iter();
+            let logs = names.filter(|name| name.ends_with(".log"));
+            logs.map(|name| std::fs::metadata(folder.0.join(name)).unwrap().len())
+        };
+        let size = journal.syncer().size();
+        assert_eq!(size, journal.bytes());
+        assert_eq!(size, on_disk().sum::<u64>());
+    };
+    check(&journal);
+    journal.start_epoch(7).unwrap();
+    let live: Vec<_> = (1..=100).map(own).collect();
+    journal.own(&live).unwrap();
+    check(&journal);
+    let appended = journal.syncer().appended_bytes();
+    assert!(appended > 100 * 20, "{appended}");
+    let claims = vector(&[own(100)]);
+    let mut compaction = journal.begin_compaction(&claims, live.len()).unwrap();
+    check(&journal);
+    for id in &live {
+        id.with(|view| compaction.push(view));
+    }
+    compaction.finish(|act| act(&mut journal)).unwrap();
+    check(&journal);
+    assert!(journal.syncer().appended_bytes() > appended);
+    assert_eq!(
+        journal.syncer().syncs().count(),
+        3,
+        "of the epoch, and two of the compaction"
+    );
+    journal.begin_anew().unwrap();
+    assert_eq!(journal.syncer().size(), journal.bytes());
+    drop(journal);
+    let (journal, ..) = open(&folder);
+    assert_eq!(journal.syncer().size(), journal.bytes());
+}
