@@ -21,6 +21,9 @@ use crate::thread::{self, Stop, Stopper};
 /// Time from the begin of one asking to that of the next.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Age past which an answer is not shown as that of now: an asking takes at most 5 s.
+const SHOWN_FOR: Duration = Duration::from_secs(7);
+
 /// Time from the end of a comparison of digests to the next, as a multiple of what it took.
 const DIGEST_PAUSE: u32 = 20;
 
@@ -116,15 +119,16 @@ impl Desk {
         }
     }
 
-    /// Returns the latest status as JSON, with a number that grows with each; `None` before the first.
-    /// It is asked for again soon.
+    /// Returns the latest status as JSON, with a number that grows with each; `None` if nobody has
+    /// looked in the last seconds. It is asked for again soon.
     pub(super) fn latest(&self) -> Option<(u64, Arc<str>)> {
         let mut state = self.0.state.lock();
         if !state.is_wanted {
             state.is_wanted = true;
             self.0.changed.notify_all();
         }
-        let latest = state.latest.as_ref()?;
+        let latest = state.latest.as_ref();
+        let latest = latest.filter(|latest| latest.begun.elapsed() < SHOWN_FOR)?;
         Some((latest.number, Arc::clone(&latest.json)))
     }
 }

@@ -24,6 +24,9 @@ mod pool;
 mod response;
 mod routes;
 
+#[cfg(test)]
+pub(crate) use events::Totals;
+
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,6 +248,13 @@ impl HttpPort {
     /// Returns the first address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.listener.address()
+    }
+
+    /// Returns the totals that the page shows the differences of.
+    #[cfg(test)]
+    pub(crate) fn totals(&self) -> Totals {
+        let app = self.port.app.get().expect("it is open");
+        app.sources.metrics.totals()
     }
 
     /// Answers that this server is leaving from now on.

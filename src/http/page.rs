@@ -48,7 +48,7 @@ mod tests {
     }
 
     /// Returns every quoted string of `text` that `is_wanted` accepts.
-    fn quoted<'a>(text: &'a str, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<&'a str> {
+    fn quoted(text: &str, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<&str> {
         let ends = ['"', '\'', '`', '\n'];
         let parts = text.split(ends).filter(|part| is_wanted(part));
         parts.collect()

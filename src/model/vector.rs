@@ -35,6 +35,13 @@ impl Vector {
             .is_some_and(|&held| sequence <= held)
     }
 
+    /// Returns the sequence number of an entry; 0 if there is none.
+    pub(crate) fn sequence(&self, origin: &[u8], epoch: u64) -> u64 {
+        let epochs = self.0.get(origin);
+        let sequence = epochs.and_then(|epochs| epochs.get(&epoch));
+        sequence.copied().unwrap_or_default()
+    }
+
     /// Raises one entry; a sequence number below the entry's changes nothing.
     pub fn advance(&mut self, origin: &[u8], epoch: u64, sequence: u64) {
         if !self.0.contains_key(origin) {
@@ -147,7 +154,8 @@ impl Vector {
         self.0.is_empty()
     }
 
-    fn entries(&self) -> impl Iterator<Item = (&[u8], u64, u64)> {
+    /// Returns all entries: origin, epoch and sequence number, sorted.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&[u8], u64, u64)> {
         self.0.iter().flat_map(|(origin, epochs)| {
             epochs
                 .iter()

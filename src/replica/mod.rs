@@ -451,6 +451,11 @@ impl Replica {
         self.apply.lock().vector.clone()
     }
 
+    /// The same; `None` if the apply lock is not free within `limit`, since the disk does not answer.
+    pub(crate) fn vector_within(&self, limit: Duration) -> Option<Vector> {
+        Some(self.apply.try_lock_for(limit)?.vector.clone())
+    }
+
     /// Applies a neighbor's marker: every record that it covers has been applied.
     pub fn advance(&self, marker: &Vector) {
         let mut apply = self.apply.lock();

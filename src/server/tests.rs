@@ -1,11 +1,14 @@
 //! The wiring of a server: what must run whatever its settings are.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::keys::KeyFile;
 use crate::config::topology::Topology;
-use crate::config::{Ack, DEFAULT_DIGEST_INTERVAL, PoolKind};
+use crate::config::{Ack, DEFAULT_DIGEST_INTERVAL, HttpConfig, PoolKind};
+use crate::http::Totals;
 use crate::listener;
 use crate::model::vector::Vector;
 use crate::places::atlas::Atlas;
@@ -34,7 +37,11 @@ fn start_in_memory() -> Server {
         ack: Ack::Memory,
         readers: crate::disk::Readers::Owner,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
-        http: None,
+        http: Some(HttpConfig {
+            address: Address::parse_local("0").expect("an address"),
+            is_optional: false,
+            hosts: Vec::new(),
+        }),
     };
     Server::start(&config, sockets, Places::Atlas(Atlas)).expect("a server")
 }
@@ -52,5 +59,44 @@ fn old_epochs_are_pruned_without_a_data_folder_too() {
         assert!(Instant::now() < deadline, "never pruned");
         std::thread::sleep(Duration::from_millis(20));
     }
+    server.stop();
+}
+
+/// The totals that the page of a server shows the differences of.
+fn totals(server: &Server) -> Totals {
+    server.http.as_ref().expect("an HTTP port").totals()
+}
+
+#[test]
+fn totals_have_what_was_answered_between_two_looks() {
+    let server = start_in_memory();
+    let stream = TcpStream::connect(server.client_address()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut replies = BufReader::new(&stream);
+    let mut ask = |line: &str, lines: usize| {
+        (&stream).write_all(line.as_bytes()).unwrap();
+        let mut reply = String::new();
+        for _ in 0..lines {
+            assert!(replies.read_line(&mut reply).unwrap() > 0, "{reply}");
+        }
+    };
+    ask("IAMAT kiwi +1+1 1\n", 1);
+    let before = totals(&server);
+    // One newer, one that is not, one that is refused, a question, and one for an unknown client.
+    ask("IAMAT kiwi +1+1 2\n", 1);
+    ask("IAMAT kiwi +1+1 2\n", 1);
+    ask("IAMAT kiwi +1+1 x\n", 1);
+    ask("WHATSAT kiwi 0 0\n", 3);
+    ask("WHATSAT moa 0 0\n", 1);
+    let after = totals(&server);
+    assert_eq!(after.reports - before.reports, 2);
+    assert_eq!(after.questions - before.questions, 1);
+    // A turn ends after its replies have arrived.
+    let turns = after.turn.since(&before.turn);
+    assert!((4..=6).contains(&turns.count()), "{turns:?}");
+    assert!(turns.quantile(0.5).is_some_and(|time| time < 20.0));
+    assert_eq!(after.flood.since(&before.flood).quantile(0.5), None);
     server.stop();
 }

@@ -250,13 +250,12 @@ impl Watched {
 
     /// Counts the time since the last look, if it counts.
     fn count(&mut self, step: Duration, excuses_locks: bool) {
-        let counts = match self.state {
-            Some(State::Running | State::Asleep) => true,
-            Some(State::Blocked) => !excuses_locks,
-            Some(State::InCall | State::Unknown) | None => false,
-        };
-        if counts {
-            self.worked += step;
+        match self.state {
+            Some(State::Running | State::Asleep) => self.worked += step,
+            Some(State::Blocked) if !excuses_locks => self.worked += step,
+            // A thread that comes to such a call again and again computes for no ten seconds.
+            Some(State::InCall) => self.worked = Duration::ZERO,
+            Some(State::Blocked | State::Unknown) | None => {}
         }
     }
 }
@@ -392,6 +391,13 @@ mod tests {
                 .activity
                 .store(2 * piece, Ordering::Relaxed);
             assert_eq!(fixture.pass(SECOND), None);
+        }
+        let mut fixture = Fixture::new(&[State::Running]);
+        for _ in 0..10 {
+            fixture.states[0] = State::Running;
+            assert_eq!(fixture.pass(8 * SECOND), None);
+            fixture.states[0] = State::InCall;
+            assert_eq!(fixture.pass(LOOK_INTERVAL), None);
         }
         let mut fixture = Fixture::new(&[State::Unknown]);
         assert_eq!(fixture.pass(60 * SECOND), None);

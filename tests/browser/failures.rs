@@ -42,9 +42,10 @@ fn every_killed_server_is_shown_and_its_return_too() {
     // The page's own server, at which the page can no longer ask.
     site.kill(&[welsh]);
     down.push(page.await_connection("lost", SHOWN));
+    page.await_text("#connection", "does not answer", SHOWN);
     site.restart(&[welsh]);
     back.push(page.await_connection("live", SHOWN));
-    page.await_text("body", "restart", PATIENCE);
+    page.await_text("#connection", "was restarted", PATIENCE);
     let all: Vec<_> = (0..site.fleet.len()).collect();
     page.await_states(&site, &all, "ok", PATIENCE);
     // The browser itself logs each request that found no server.

@@ -1,13 +1,22 @@
 //! The layout of the page on a desk and on a phone, in light and dark, and its pictures.
 
+use std::time::Duration;
+
 use super::page::{DESK, PATIENCE, Page, Position, SHOWN, Site, can_browse, pictures};
 use super::webdriver::ENTER;
 use crate::support::fleet::Fleet;
 
+/// Width of the picture for the documentation.
+const PICTURE_WIDTH: u32 = 1300;
+
+/// Sizes at which the layout is checked: a phone's and a desk's.
 const SIZES: [(u32, u32); 2] = [(360, 800), DESK];
 
+/// A town with few clients and few places around it.
+const ISLAND: &str = "hanga-roa";
+
 /// Towns on all continents, with their clients around them.
-const TOWNS: [(&str, f64, f64); 24] = [
+const TOWNS: [(&str, f64, f64); 25] = [
     ("los-angeles", 34.05, -118.24),
     ("new-york", 40.71, -74.0),
     ("mexico-city", 19.43, -99.13),
@@ -32,21 +41,33 @@ const TOWNS: [(&str, f64, f64); 24] = [
     ("tokyo", 35.68, 139.69),
     ("sydney", -33.87, 151.21),
     ("auckland", -36.85, 174.76),
+    (ISLAND, -27.15, -109.43),
 ];
 
 /// Clients with their positions.
 type Clients = Vec<(String, Position)>;
 
-/// Clients around towns: closer to the town's center than to its edge, in a spiral.
-fn townspeople(each: usize) -> Clients {
+/// Some clients of each town, the first at its center and the others around it.
+fn townspeople() -> Clients {
+    let mut random = fastrand::Rng::with_seed(5);
     let mut all = Vec::new();
     for (town, latitude, longitude) in TOWNS {
-        for number in 0..each {
-            let distance = 7.0 * (number as f64 / each as f64).powi(2);
-            let angle = 2.4 * number as f64;
+        let count = if town == ISLAND {
+            3
+        } else {
+            random.usize(2..40)
+        };
+        for number in 0..count {
+            let distance = if number == 0 {
+                0.0
+            } else {
+                11.0 * random.f64().powi(3)
+            };
+            let angle = std::f64::consts::TAU * random.f64();
+            let east = longitude + distance * angle.cos();
             let at = (
-                latitude + distance * angle.sin(),
-                (longitude + distance * angle.cos() + 540.0).rem_euclid(360.0) - 180.0,
+                latitude + 0.8 * distance * angle.sin(),
+                (east + 540.0).rem_euclid(360.0) - 180.0,
             );
             all.push((format!("{town}-{number}.example.com"), at));
         }
@@ -57,7 +78,7 @@ fn townspeople(each: usize) -> Clients {
 /// A herd of five with some hundred clients, and the page of Welsh.
 fn open(label: &str) -> (Site, Page, Clients) {
     let site = Site::start(Fleet::ring(label, &[]));
-    let clients = townspeople(20);
+    let clients = townspeople();
     site.report_all(&clients);
     let page = Page::open(&site, site.index("Welsh"), DESK);
     let (name, at) = clients.last().unwrap();
@@ -89,11 +110,9 @@ fn nothing_overlaps_on_a_desk_and_on_a_phone() {
             page.browser.resize(width, height);
             for scheme in ["light", "dark"] {
                 page.browser.prefer(scheme);
-                // A frame later the page has taken the size over.
                 page.browser
                     .wait_until(PATIENCE, &format!("innerWidth === {width}"));
-                page.browser.run("window.drawn = false; requestAnimationFrame(() => requestAnimationFrame(() => { drawn = true; }));", &[]);
-                page.browser.wait_until(PATIENCE, "drawn");
+                page.await_frame();
                 let form = format!("{what}-{scheme}-{width}");
                 page.browser.run("scrollTo(0, 0)", &[]);
                 page.browser
@@ -118,30 +137,47 @@ fn nothing_overlaps_on_a_desk_and_on_a_phone() {
     page.assert_quiet();
 }
 
-/// The picture of docs/page.md, which says how it gets from `target/page` there.
+/// The picture of docs/page.md, which has the command that makes it of this one.
 #[test]
 #[ignore = "long: ./test.sh --slow"]
-fn the_picture_for_the_documentation_is_small() {
+fn a_picture_for_the_documentation() {
     if !can_browse("the picture") {
         return;
     }
     let (site, page, mut clients) = open("page-picture");
-    let center = clients
-        .iter()
-        .position(|(name, _)| name.starts_with("zurich-0."))
-        .unwrap();
-    show_near(&page, &clients[center]);
-    // Some seconds of reports, for the figures to have lines.
-    for _ in 0..40 {
-        clients
-            .iter_mut()
-            .for_each(|(_, (latitude, _))| *latitude += 0.004);
-        site.report_all(&clients);
-        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    page.browser.resize(PICTURE_WIDTH, DESK.1);
+    page.await_frame();
+    let is_center = |(name, _): &&(String, Position)| name.starts_with(&format!("{ISLAND}-0."));
+    show_near(&page, clients.iter().find(is_center).unwrap());
+    // Half a minute in which some clients move and ask, for the figures to have lines.
+    let mut random = fastrand::Rng::with_seed(6);
+    let welsh = site.index("Welsh");
+    let mut asking: Vec<_> = (0..12).map(|_| site.fleet.client(welsh)).collect();
+    for _ in 0..300 {
+        let mut some = Vec::new();
+        for (name, (latitude, longitude)) in &mut clients {
+            if random.u8(..10) == 0 {
+                *latitude += 0.2 * (random.f64() - 0.5);
+                *longitude = (*longitude + 0.2 * (random.f64() - 0.5)).clamp(-180.0, 180.0);
+                some.push((name.clone(), (*latitude, *longitude)));
+            }
+        }
+        site.report_all(&some);
+        for client in asking.iter_mut().take(random.usize(1..12)) {
+            client.whatsat(&clients[0].0);
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
     }
-    let picture = pictures().join("page.png");
-    page.browser.screenshot(&picture);
-    let length = std::fs::metadata(&picture).unwrap().len();
-    assert!(length < 200_000, "{length} bytes");
+    // The whole page, down to its end.
+    let height = page
+        .browser
+        .run("scrollTo(0, 0); return document.body.scrollHeight", &[]);
+    page.browser.resize(
+        PICTURE_WIDTH,
+        u32::try_from(height.as_u64().unwrap()).unwrap(),
+    );
+    page.await_frame();
+    page.browser.screenshot(&pictures().join("page.png"));
+    page.assert_layout("the picture");
     page.assert_quiet();
 }

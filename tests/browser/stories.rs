@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::page::{DESK, PATIENCE, Page, Position, SHOWN, Site, can_browse};
-use super::webdriver::{ENTER, RIGHT, TAB, stroke};
+use super::webdriver::{ENTER, ESCAPE, RIGHT, TAB, stroke};
 use crate::support::fleet::Fleet;
 use crate::support::process::wait_for;
 
@@ -225,9 +225,11 @@ fn the_page_is_used_by_keys_alone() {
     View::await_other(&page, "0 shows the world", |now| {
         (now.scale / start.scale - 1.0).abs() < 0.01
     });
-    browser.keys(ENTER);
     let shown = "document.querySelector('#near').checkVisibility()";
+    browser.keys(ENTER);
     browser.wait_until(PATIENCE, shown);
+    browser.keys(ESCAPE);
+    browser.wait_until(PATIENCE, &format!("!{shown}"));
     page.assert_quiet();
 }
 
@@ -245,8 +247,7 @@ fn the_map_moves_by_mouse_and_by_touch() {
     let middle = browser.run(middle, &[]);
     let (x, y) = (middle[0].as_f64().unwrap(), middle[1].as_f64().unwrap());
     let start = View::of(&page);
-    let turns =
-        json!([{ "type": "scroll", "x": x.round(), "y": y.round(), "deltaX": 0, "deltaY": -600 }]);
+    let turns = json!([{ "type": "scroll", "x": x.round() as i64, "y": y.round() as i64, "deltaX": 0, "deltaY": -600 }]);
     browser.act(&[json!({ "type": "wheel", "id": "wheel", "actions": turns })]);
     let mut last = View::await_other(&page, "the wheel zooms in", |now| {
         now.scale > 1.2 * start.scale

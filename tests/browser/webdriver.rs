@@ -18,6 +18,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// Keys without a character, as WebDriver names them.
 pub(crate) const TAB: &str = "\u{e004}";
 pub(crate) const ENTER: &str = "\u{e007}";
+pub(crate) const ESCAPE: &str = "\u{e00c}";
 pub(crate) const RIGHT: &str = "\u{e014}";
 
 /// A browser with an empty profile. It ends with its driver, on drop.
@@ -46,7 +47,7 @@ pub(crate) fn missing_tool() -> Option<&'static str> {
 pub(crate) fn stroke(id: &str, kind: &str, points: &[(f64, f64)]) -> Value {
     let to = |(index, (x, y)): (usize, &(f64, f64))| {
         let duration = if index == 0 { 0 } else { 50 };
-        json!({ "type": "pointerMove", "duration": duration, "x": x.round(), "y": y.round() })
+        json!({ "type": "pointerMove", "duration": duration, "x": x.round() as i64, "y": y.round() as i64 })
     };
     let mut steps: Vec<_> = points.iter().enumerate().map(to).collect();
     steps.insert(1, json!({ "type": "pointerDown", "button": 0 }));
@@ -61,6 +62,8 @@ impl Browser {
         let output = profile.path().join("chromedriver.out");
         let driver = Command::new("chromedriver")
             .arg("--port=0")
+            // The browser leaves files behind where temporary files are.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(File::create(&output).unwrap())
             .stderr(Stdio::null())

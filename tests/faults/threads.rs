@@ -1,14 +1,21 @@
 //! Threads of a server that hang or end while the rest of it goes on: each is noticed and named, and
 //! what only looks like that is not.
 
-use std::thread;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use herd::health::State;
+
 use super::disk::Tracer;
-use super::form::{figure, is_long, spread};
+use super::form::{can_run, figure, is_long, limit, spread};
 use crate::support::fleet::Fleet;
+use crate::support::http::{self, get, try_get};
 use crate::support::load::{FULL, Load};
-use crate::support::process::wait_for;
+use crate::support::process::{free_addresses, wait_for};
 use crate::support::{Client, report};
 
 /// Part of a line of the log that says that a thread hangs.
@@ -19,9 +26,11 @@ const ENDED: &str = " has ended";
 
 /// Threads of a server that has a neighbor, a journal and two workers; without each of them it still
 /// starts and takes clients.
-const THREADS: [&str; 18] = [
+const THREADS: [&str; 20] = [
     "disk-stall",
     "health",
+    "http-0",
+    "http-herd",
     "journal-syncer",
     "link-audit",
     "link-door",
@@ -40,21 +49,73 @@ const THREADS: [&str; 18] = [
     "worker-watch",
 ];
 
-/// A server whose neighbor does not run, and the fault of one of its threads.
-fn faulty(thread: &str, fault: &str) -> Fleet {
-    let mut fleet = Fleet::pair("threads", &["--workers", "2"]);
+/// A server whose neighbor does not run, with the fault of one of its threads, and its HTTP port.
+fn faulty(thread: &str, fault: &str) -> (Fleet, SocketAddr) {
+    // Without some threads it never says that it is ready, and so not which port it has.
+    let [http, _] = free_addresses();
+    let flags = ["--workers", "2", "--http", &http.to_string()];
+    let mut fleet = Fleet::pair("threads", &flags);
     let mut command = fleet.command(0);
     command.env("HERD_THREAD_FAULT", format!("{thread}:{fault}"));
     fleet.launch_as(0, command);
-    fleet
+    wait_for("the HTTP port", limit(5), || {
+        try_get(http, "/livez").is_some()
+    });
+    (fleet, http)
 }
 
-/// Asserts that no thread was found to hang or to be gone so far.
+/// Waits until `/livez` says that a thread is not well, and returns the reason.
 #[track_caller]
-fn assert_well(fleet: &Fleet, what: &str) {
-    for server in 0..fleet.len() {
-        for text in [HANGS, ENDED] {
-            assert_eq!(fleet.logged(server, text), 0, "{what}");
+fn problem(http: SocketAddr, limit: Duration) -> String {
+    let mut reason = String::new();
+    wait_for("a thread that is not well", limit, || {
+        let answer = get(http, "/livez");
+        reason = answer.text().trim_end().to_owned();
+        assert_eq!(answer.status == 200, reason == "ok", "{answer:?}");
+        answer.status == 503
+    });
+    reason
+}
+
+/// Asks servers for `/livez` all the time.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<String>>,
+}
+
+impl Watch {
+    fn start(fleet: &Fleet) -> Watch {
+        let address = |server| http::address(fleet.ready_line(server));
+        let addresses: Vec<_> = (0..fleet.len()).map(address).collect();
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut problems = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                for &address in &addresses {
+                    // One that is stopped does not answer.
+                    let answer = try_get(address, "/livez");
+                    problems.extend(
+                        answer
+                            .filter(|answer| answer.status != 200)
+                            .map(|answer| answer.text().to_owned()),
+                    );
+                }
+                thread::park_timeout(Duration::from_millis(100));
+            }
+            problems
+        });
+        Watch { stop, thread }
+    }
+
+    /// Asserts that all answers were that all is well, and looks once more.
+    #[track_caller]
+    fn assert_well(self, fleet: &Fleet, what: &str) {
+        self.stop.store(true, Ordering::Relaxed);
+        assert_eq!(self.thread.join().unwrap(), [""; 0], "{what}");
+        for server in 0..fleet.len() {
+            let address = http::address(fleet.ready_line(server));
+            assert_eq!(get(address, "/livez").text(), "ok\n", "{what}");
         }
     }
 }
@@ -62,26 +123,29 @@ fn assert_well(fleet: &Fleet, what: &str) {
 #[test]
 fn a_thread_that_ends_is_named_at_once() {
     let threads = [
+        "http-herd",
         "link-audit",
         "link-sender-Welsh",
+        "log-writer",
         "markers",
         "timer",
         "upkeep",
         "worker-0",
     ];
-    let fleets = threads.map(|name| (name, faulty(name, "end")));
-    for (name, mut fleet) in fleets {
-        fleet.await_logged(0, &format!("thread {name} has ended"));
+    let servers = threads.map(|name| (name, faulty(name, "end")));
+    for (name, (mut fleet, http)) in servers {
+        let expected = format!("thread {name} has ended");
+        assert_eq!(problem(http, limit(3)), expected);
         fleet.await_ready(0);
         assert_eq!(fleet.client(0).ask("a"), "? a", "{name}");
-        assert_eq!(fleet.logged(0, HANGS), 0, "{name}");
+        assert_eq!(get(http, "/readyz?verbose").status, 200, "{name}");
     }
 }
 
 /// A removed neighbor's threads end as they should.
 #[test]
 fn threads_that_were_told_to_end_are_not_missed() {
-    let mut fleet = Fleet::pair("told", &["--log-level", "info"]);
+    let mut fleet = Fleet::pair("told", &["--log-level", "info", "--http", "0"]);
     fleet.start_all();
     fleet.replace_line(
         0,
@@ -93,14 +157,15 @@ fn threads_that_were_told_to_end_are_not_missed() {
         1,
         &format!("Welsh {} {}\n", fleet.address(1), fleet.peer(1)),
     );
+    let watch = Watch::start(&fleet);
     fleet.signal(0, "HUP");
     fleet.await_logged(0, "reloaded: ");
     // Longer than between two looks.
     thread::sleep(Duration::from_millis(1_500));
-    assert_well(&fleet, "reload");
+    watch.assert_well(&fleet, "reload");
     fleet.signal(0, "TERM");
     assert_eq!(fleet.wait(0), Some(0));
-    assert_well(&fleet, "stop");
+    assert_eq!(fleet.logged(0, ENDED), 0);
 }
 
 /// Each of the threads, waiting for ever and computing for ever.
@@ -130,19 +195,21 @@ fn a_thread_that_hangs_is_named_after_ten_seconds_and_others_go_on() {
     );
 }
 
-/// Returns the time from the start of a server to the line that names the thread.
+/// Returns the time from the start of a server to the answer that names the thread.
 fn time_to_be_named(name: &str, fault: &str) -> Duration {
     let start = Instant::now();
-    let mut fleet = faulty(name, fault);
-    let text = format!("thread {name} {HANGS}");
-    if name == "log-writer" {
-        return Duration::from_secs(10);
-    }
-    wait_for(&text, Duration::from_secs(14), || {
-        fleet.logged(0, &text) > 0
-    });
+    let (mut fleet, http) = faulty(name, fault);
+    let reason = problem(http, Duration::from_secs(14));
     let took = start.elapsed();
-    assert_eq!(fleet.logged(0, HANGS), 1, "{name}:{fault}");
+    assert!(
+        reason.starts_with(&format!("thread {name} {HANGS} ")),
+        "{fault}: {reason}"
+    );
+    if name != "log-writer" {
+        fleet.await_logged(0, HANGS);
+        assert_eq!(fleet.logged(0, HANGS), 1, "{name}:{fault}");
+    }
+    assert_eq!(get(http, "/status").status, 200, "{name}:{fault}");
     // Without it the server does not learn that it has caught up.
     if name != "health" {
         fleet.await_ready(0);
@@ -159,11 +226,13 @@ fn an_idle_server_and_a_busy_one_are_well() {
     if !is_long() {
         return;
     }
-    let mut idle = Fleet::pair("idle", &[]);
+    let mut idle = Fleet::pair("idle", &["--http", "0"]);
     idle.start_all();
+    let idling = Watch::start(&idle);
     for pool in ["shared", "dedicated"] {
-        let mut fleet = Fleet::alone("busy", &["--pool", pool]);
+        let mut fleet = Fleet::alone("busy", &["--pool", pool, "--http", "0"]);
         fleet.start_all();
+        let watch = Watch::start(&fleet);
         let loads: Vec<_> = (0..4)
             .map(|load| Load::start(fleet.address(0), &format!("load-{load}"), FULL))
             .collect();
@@ -171,10 +240,10 @@ fn an_idle_server_and_a_busy_one_are_well() {
         for load in loads {
             load.finish();
         }
-        assert_well(&fleet, pool);
+        watch.assert_well(&fleet, pool);
     }
     thread::sleep(2 * LONG);
-    assert_well(&idle, "idle");
+    idling.assert_well(&idle, "idle");
 }
 
 #[test]
@@ -182,9 +251,11 @@ fn a_server_that_was_stopped_for_long_is_well_when_it_goes_on() {
     if !is_long() {
         return;
     }
-    let mut fleet = Fleet::pair("stopped", &[]);
+    let mut fleet = Fleet::pair("stopped", &["--http", "0"]);
     fleet.start_all();
-    let load = Load::start(fleet.address(0), "load", FULL);
+    let watch = Watch::start(&fleet);
+    let loads =
+        [0, 1].map(|server| Load::start(fleet.address(server), &format!("load-{server}"), FULL));
     for _ in 0..3 {
         // One of the two each time: the other has a neighbor that does not respond.
         fleet.signal(0, "STOP");
@@ -192,8 +263,10 @@ fn a_server_that_was_stopped_for_long_is_well_when_it_goes_on() {
         fleet.signal(0, "CONT");
         thread::sleep(Duration::from_secs(2));
     }
-    load.finish();
-    assert_well(&fleet, "stopped");
+    for load in loads {
+        load.finish();
+    }
+    watch.assert_well(&fleet, "stopped");
 }
 
 #[test]
@@ -206,8 +279,9 @@ fn a_stalled_disk_is_no_hanging_thread() {
         ("dedicated", "journal"),
         ("shared", "disk"),
     ] {
-        let mut fleet = Fleet::pair("stall", &["--pool", pool, "--ack", ack]);
+        let mut fleet = Fleet::pair("stall", &["--pool", pool, "--ack", ack, "--http", "0"]);
         fleet.start_all();
+        let watch = Watch::start(&fleet);
         assert!(
             fleet
                 .client(0)
@@ -236,7 +310,7 @@ fn a_stalled_disk_is_no_hanging_thread() {
         let longest = stalls.max().unwrap();
         tracer.detach();
         assert!(longest > LONG, "no stall: {longest:?}");
-        assert_well(&fleet, ack);
+        watch.assert_well(&fleet, ack);
     }
 }
 
@@ -245,18 +319,50 @@ fn clients_that_do_not_read_hang_no_thread() {
     if !is_long() {
         return;
     }
-    let mut fleet = Fleet::alone("unread", &["--pool", "dedicated", "--workers", "2"]);
+    let flags = ["--pool", "dedicated", "--workers", "2", "--http", "0"];
+    let mut fleet = Fleet::alone("unread", &flags);
     fleet.start_all();
+    let watch = Watch::start(&fleet);
     let lines = "a line that comes back\n".repeat(300_000);
-    let mut clients: Vec<Client> = (0..2).map(|_| fleet.client(0)).collect();
-    for client in &mut clients {
-        let stream = client.stream();
+    let clients: Vec<Client> = (0..2).map(|_| fleet.client(0)).collect();
+    for client in &clients {
+        let mut stream = client.stream();
         stream
             .set_write_timeout(Some(Duration::from_secs(1)))
             .unwrap();
-        let mut stream = stream;
-        let _ = std::io::Write::write_all(&mut stream, lines.as_bytes());
+        assert!(stream.write_all(lines.as_bytes()).is_err());
     }
     thread::sleep(LONG);
-    assert_well(&fleet, "clients");
+    watch.assert_well(&fleet, "clients that do not read");
+}
+
+/// The log goes to a pipe that nobody reads.
+#[test]
+fn a_log_that_nobody_takes_hangs_no_thread() {
+    if !is_long() {
+        return;
+    }
+    let mut fleet = Fleet::alone("pipe", &["--http", "0", "--log-lines"]);
+    let path = fleet.directory.0.join("logs/Alone.lines.log");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert!(can_run(&["mkfifo", path.to_str().unwrap()]));
+    let options = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path);
+    let reader = options.unwrap();
+    fleet.start_all();
+    let watch = Watch::start(&fleet);
+    let load = Load::start(fleet.address(0), "load", FULL);
+    thread::sleep(LONG);
+    let problems = fleet.problems(0);
+    load.finish();
+    assert!(
+        problems
+            .iter()
+            .any(|(state, _)| *state == State::LogFailing),
+        "{problems:?}"
+    );
+    watch.assert_well(&fleet, "log");
+    drop(reader);
 }

@@ -94,16 +94,25 @@ fn parse(text: &str) -> Samples {
     samples
 }
 
-/// Has Prometheus' own tool judge a text.
+/// Has Prometheus' own tool judge a text. It is found by the environment variable `PROMTOOL` or in `PATH`.
 fn check_by_promtool(text: &str) {
-    let tool = Command::new("promtool")
+    static SKIPPED: std::sync::Once = std::sync::Once::new();
+    let program = std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into());
+    let tool = Command::new(program)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut tool) = tool else {
-        println!("skipped: promtool is not installed");
+        // Past the test harness, which hides the output of a test that passes. `./test.sh` looks for it.
+        SKIPPED.call_once(|| {
+            let reason = "promtool is not installed";
+            let _ = writeln!(
+                std::io::stderr(),
+                "skipped: the check of the metrics: {reason}"
+            );
+        });
         return;
     };
     tool.stdin
@@ -120,7 +129,7 @@ fn check_by_promtool(text: &str) {
 fn await_samples(server: &Server, holds: impl Fn(&Samples) -> bool) -> Samples {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let text = metrics(&server);
+        let text = metrics(server);
         let samples = parse(&text);
         if holds(&samples) {
             return samples;

@@ -349,7 +349,8 @@ impl Fleet {
 }
 
 impl Drop for Fleet {
-    /// A test that fails shows the end of each server's log.
+    /// A test that fails shows the end of each server's log. The servers end before their directory is
+    /// removed: they would write to it.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let mut out = std::io::stderr().lock();
@@ -360,6 +361,9 @@ impl Drop for Fleet {
                     let _ = writeln!(out, "{}: {line}", self.name(server));
                 }
             }
+        }
+        for server in &mut self.servers {
+            server.process = None;
         }
     }
 }

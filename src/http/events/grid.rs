@@ -1,13 +1,11 @@
 //! Number of clients in each cell of one degree, while there are many clients.
 
-use foldhash::quality::RandomState;
-use hashbrown::HashMap;
-
 use super::frame::{Frame, Lists, Mode};
-use super::origins::Origins;
+use super::text::write_name;
 use crate::model::geo::split;
 use crate::model::record::RecordView;
 use crate::model::time::{Timestamp, write_u64};
+use crate::model::vector::Vector;
 
 /// Cells from pole to pole.
 const ROWS: i32 = 180;
@@ -15,27 +13,18 @@ const ROWS: i32 = 180;
 /// Cells around the earth.
 const COLUMNS: i32 = 360;
 
-/// Numbers of one start of a server.
-#[derive(Debug, Default)]
-struct Sequences {
-    /// Greatest number that the scan before has shown.
-    before: u64,
-    newest: u64,
-}
-
 /// The cells as they were sent last.
 ///
-/// Which records have changed since is told from their numbers alone: to remember the record of every
-/// client would take as much memory as the records.
+/// Reports are told from the version vector, which costs next to nothing, so they are sent more often
+/// than the cells, which take a scan of all records.
 #[derive(Debug)]
 pub(super) struct Grid {
     sent: Box<[u32]>,
     counts: Box<[u32]>,
-    /// Sequence numbers by the number of the origin and its epoch.
-    sequences: HashMap<(usize, u64), Sequences, RandomState>,
-    origins: Origins,
     records: usize,
-    /// A scan has ended: there are counts, and numbers to compare with.
+    /// The vector of the last frame; `None` before the first.
+    vector: Option<Vector>,
+    /// A scan has ended, so that there are counts.
     is_known: bool,
 }
 
@@ -46,9 +35,8 @@ impl Grid {
         Grid {
             sent: cells(),
             counts: cells(),
-            sequences: HashMap::default(),
-            origins: Origins::default(),
             records: 0,
+            vector: None,
             is_known: false,
         }
     }
@@ -65,38 +53,50 @@ impl Grid {
         if let Some(cell) = cell(record.location) {
             self.counts[cell] += 1;
         }
-        let origin = self.origins.number(record.origin);
-        let sequences = self.sequences.entry((origin, record.epoch)).or_default();
-        if record.sequence > sequences.before {
-            self.origins.count(origin);
-            sequences.newest = sequences.newest.max(record.sequence);
-        }
     }
 
-    /// Ends the scan. Returns the frame of the changes, if there are any; all of it for the first.
-    pub(super) fn end(&mut self, at: Timestamp) -> Option<Vec<u8>> {
-        let (mut cells, mut reports) = (Vec::new(), Vec::new());
+    /// Ends the scan. Returns the frame of the changes, if there are any; all of it for the first. The
+    /// reports are those up to `vector`, if it is known.
+    pub(super) fn end(&mut self, at: Timestamp, vector: Option<Vector>) -> Option<Vec<u8>> {
+        let mut cells = Vec::new();
         for (cell, (count, sent)) in self.counts.iter().zip(&mut self.sent).enumerate() {
             if count != sent {
                 write_cell(cell, *count, &mut cells);
                 *sent = *count;
             }
         }
-        self.origins.take_counts(&mut reports);
-        for sequences in self.sequences.values_mut() {
-            sequences.before = sequences.newest;
-        }
         let is_first = !std::mem::replace(&mut self.is_known, true);
-        if is_first {
-            // Those are all records, whenever they changed.
-            reports.clear();
+        self.render(at, is_first, &cells, vector)
+    }
+
+    /// Returns the frame of the reports since the last, if there are any.
+    pub(super) fn reports(&mut self, at: Timestamp, vector: Option<Vector>) -> Option<Vec<u8>> {
+        if !self.is_known {
+            return None;
+        }
+        self.render(at, false, &[], vector)
+    }
+
+    fn render(
+        &mut self,
+        at: Timestamp,
+        is_reset: bool,
+        cells: &[u8],
+        vector: Option<Vector>,
+    ) -> Option<Vec<u8>> {
+        let mut reports = Vec::new();
+        if let Some(vector) = vector {
+            if let Some(before) = &self.vector {
+                write_reports(&vector, before, &mut reports);
+            }
+            self.vector = Some(vector);
         }
         let lists = Lists {
-            cells: &cells,
+            cells,
             reports: &reports,
             ..Lists::default()
         };
-        (is_first || !lists.is_empty()).then(|| self.frame(at).render(is_first, lists))
+        (is_reset || !lists.is_empty()).then(|| self.frame(at).render(is_reset, lists))
     }
 
     /// Returns the whole frame as of the last scan, if there was one.
@@ -123,6 +123,26 @@ impl Grid {
             mode: Mode::Grid,
             records: self.records,
         }
+    }
+}
+
+/// Appends the number of reports of each server that `vector` covers and `before` does not, as members
+/// of an object, each behind a comma.
+fn write_reports(vector: &Vector, before: &Vector, out: &mut Vec<u8>) {
+    // The entries of a server follow each other.
+    let mut origins: Vec<(&[u8], u64)> = Vec::new();
+    for (origin, epoch, sequence) in vector.entries() {
+        let reports = sequence - before.sequence(origin, epoch).min(sequence);
+        match origins.last_mut() {
+            Some((last, sum)) if *last == origin => *sum += reports,
+            _ => origins.push((origin, reports)),
+        }
+    }
+    for (origin, reports) in origins.into_iter().filter(|&(_, reports)| reports > 0) {
+        out.push(b',');
+        write_name(origin, out);
+        out.push(b':');
+        write_u64(reports, out);
     }
 }
 

@@ -1,10 +1,16 @@
 //! The clients as the viewers have them: each of them, or where there are many, a grid of counts.
 
+use std::time::Duration;
+
 use super::clients::Clients;
 use super::frame::Mode;
 use super::grid::Grid;
 use crate::model::time::Timestamp;
+use crate::model::vector::Vector;
 use crate::replica::Replica;
+
+/// Longest wait for the vector.
+const VECTOR_LIMIT: Duration = Duration::from_millis(5);
 
 /// Numbers of records at which the mode changes. They are apart, so that a number that goes up and
 /// down does not change it each time.
@@ -86,7 +92,7 @@ impl Map {
             State::Grid(grid) => {
                 grid.begin();
                 replica.scan(&mut ended, |_, record| grid.see(record), between);
-                let changes = grid.end(at);
+                let changes = grid.end(at, vector(replica));
                 let whole = wants_whole.then(|| grid.whole(at)).flatten();
                 Frames { changes, whole }
             }
@@ -96,6 +102,14 @@ impl Map {
             return Frames::default();
         }
         frames
+    }
+
+    /// Returns the frame of the reports since the last frame, where a scan does not tell them.
+    pub(super) fn reports(&mut self, replica: &Replica, at: Timestamp) -> Option<Vec<u8>> {
+        match &mut self.state {
+            State::Grid(grid) => grid.reports(at, vector(replica)),
+            State::Unknown | State::Clients(_) => None,
+        }
     }
 
     /// Returns the whole frame as it was sent last, if that takes no scan.
@@ -127,6 +141,11 @@ impl Map {
         }
         is_new
     }
+}
+
+/// Returns the replica's vector, unless the disk does not answer: then there are no reports either.
+fn vector(replica: &Replica) -> Option<Vector> {
+    replica.vector_within(VECTOR_LIMIT)
 }
 
 #[cfg(test)]

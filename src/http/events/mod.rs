@@ -6,11 +6,16 @@
 //! `frame` and the last `herd`, and from then on the same bytes as all others.
 //!
 //! Changes are found by comparing the cache with what was sent last, at most four times a second,
-//! and only if something has changed since. The alternative, a subscription to the flood as links
-//! have it, costs the workers, under the apply lock, and must fall back to the cache anyway where
-//! its queue overflows. A scan costs the time of the publisher alone: that is measured, and the pauses
-//! between scans grow with it, so that it is bounded with any number of records. Without viewers
-//! nothing is scanned, and the thread wakes once a second for the figures.
+//! and only if something has changed since. A scan costs the publisher alone; its CPU time is
+//! measured, and the pauses between scans grow with it, so that it is bounded with any number of
+//! records. A subscription to the flood, as links have it, would cost the workers, under the apply
+//! lock, and would need the scan anyway where its queue overflows. Measured on a busy machine with
+//! 10,000 clients that send 10,000 reports/s: the publisher takes 0.7 to 0.9 % of a processor for one
+//! viewer, and a report takes as long as without; with a subscription it takes 7 to 50 % longer, and
+//! the subscriber 0.6 % only to read the lines. A scan of a million records takes 0.2 s and is made
+//! every 9 s.
+//!
+//! Without viewers nothing is scanned, and the thread wakes once a second for the figures.
 //!
 //! `map` compares, with `clients` or, where there are many, with `grid`; `frame` and `text` render;
 //! `figures` has those of the last ten minutes; `wait` waits for the viewers' sockets.
@@ -36,7 +41,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::replica::Replica;
 use crate::thread::{self, Stopper, stop_pair};
-pub(super) use figures::Totals;
+pub(crate) use figures::Totals;
 use map::Thresholds;
 use wait::Waker;
 

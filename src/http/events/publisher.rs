@@ -13,7 +13,7 @@ use super::viewers::{Closed, Viewer};
 use super::wait::{Ready, Waiter};
 use super::{Herd, Newcomer, Servers, Sources};
 use crate::model::time::{Timestamp, write_u64};
-use crate::thread::{Stop, next_piece};
+use crate::thread::{Stop, waiting};
 
 /// Version of the events.
 const VERSION: u64 = 1;
@@ -85,8 +85,7 @@ impl Run {
         loop {
             let pause = self.next_wake().saturating_duration_since(Instant::now());
             let sockets = self.viewers.iter().map(|seated| seated.viewer.interest());
-            waiter.wait(pause, sockets, &mut ready);
-            next_piece();
+            waiting(|| waiter.wait(pause, sockets, &mut ready));
             if self.stop.is_set() {
                 return;
             }
@@ -121,10 +120,7 @@ impl Run {
             if ready.writes {
                 viewer.write(now)?;
             }
-            match viewer.deadline() {
-                Some(deadline) if deadline <= now => Err(Closed::TooSlow),
-                _ => Ok(()),
-            }
+            viewer.check(now)
         });
     }
 
@@ -223,26 +219,20 @@ impl Run {
         Some(beginning)
     }
 
-    /// Returns the frames of a scan, if one is due and of use; else the whole frame, if there is one.
+    /// Returns the frames of a scan, if one is due and of use; else those that take none.
     fn frames(&mut self, now: Instant, at: Timestamp, has_newcomers: bool) -> Frames {
-        let whole = |map: &Map| has_newcomers.then(|| map.whole(at)).flatten();
-        let commits = self.sources.replica.commits();
-        let is_same = self.scanned == Some(commits);
-        if now < self.next_scan || is_same && !has_newcomers {
+        let replica = &self.sources.replica;
+        let commits = replica.commits();
+        let whole = has_newcomers.then(|| self.map.whole(at)).flatten();
+        let is_of_use = self.scanned != Some(commits) || has_newcomers && whole.is_none();
+        if now < self.next_scan || !is_of_use {
             return Frames {
-                changes: None,
-                whole: whole(&self.map),
-            };
-        }
-        if is_same && let Some(whole) = whole(&self.map) {
-            return Frames {
-                changes: None,
-                whole: Some(whole),
+                changes: self.map.reports(replica, at),
+                whole,
             };
         }
         let begin = cpu_time();
         let stop = &self.stop;
-        let replica = &self.sources.replica;
         let frames = self.map.scan(replica, at, has_newcomers, || !stop.is_set());
         let cost = cpu_time().saturating_sub(begin);
         self.scanned = Some(commits);

@@ -93,6 +93,9 @@ impl Viewer {
 
     /// Sends bytes of the beginning, behind those before.
     pub(super) fn begin(&mut self, bytes: Arc<[u8]>, now: Instant) -> Result<(), Closed> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.unsent.push_back(Unsent {
             bytes,
             deadline: now + BEGINNING_LIMIT,
@@ -101,7 +104,7 @@ impl Viewer {
         self.write(now)
     }
 
-    /// Sends bytes, behind those before.
+    /// Sends an event, behind those before.
     pub(super) fn send(&mut self, bytes: Arc<[u8]>, now: Instant) -> Result<(), Closed> {
         if self.behind > MAX_UNSENT {
             return Err(Closed::TooSlow);
@@ -164,6 +167,14 @@ impl Viewer {
         Ok(())
     }
 
+    /// Returns whether the viewer has had its time for what is first.
+    pub(super) fn check(&self, now: Instant) -> Result<(), Closed> {
+        match self.deadline() {
+            Some(deadline) if deadline <= now => Err(Closed::TooSlow),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the moment by which the viewer must have taken what is first.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.unsent.front().map(|unsent| unsent.deadline)
@@ -191,6 +202,8 @@ mod tests {
     fn the_beginning_has_its_own_time_and_does_not_count_as_unsent() {
         let (mut viewer, mut other_end) = viewer(Box::new(()));
         let begin = Instant::now();
+        viewer.begin(Vec::new().into(), begin).unwrap();
+        assert_eq!(viewer.deadline(), None);
         viewer.begin(vec![b'b'; LARGE].into(), begin).unwrap();
         assert_eq!(viewer.deadline(), Some(begin + BEGINNING_LIMIT));
         assert!(viewer.interest().1);
@@ -211,13 +224,18 @@ mod tests {
         });
         // Later than the frame's own time.
         let later = begin + 2 * LIMIT;
+        viewer.check(later).unwrap();
+        let end = begin + BEGINNING_LIMIT;
+        assert!(matches!(viewer.check(end), Err(Closed::TooSlow)));
         while viewer.deadline() == Some(begin + BEGINNING_LIMIT) {
             viewer.write(later).unwrap();
             std::thread::yield_now();
         }
         let mut other_end = reader.join().unwrap();
+        // Unless the kernel has all of it already.
         if let Some(deadline) = viewer.deadline() {
             assert_eq!(deadline, later + LIMIT);
+            assert!(matches!(viewer.check(deadline), Err(Closed::TooSlow)));
         }
         let reader = std::thread::spawn(move || {
             let mut received = vec![0; 3 * MAX_UNSENT / 2];

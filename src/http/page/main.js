@@ -133,8 +133,10 @@ follow(
   '/events',
   (name, data) => on[name]?.(data),
   (state, reason) => {
+    const isNew = (state === 'lost') !== isLost;
     isLost = state === 'lost';
     connection.take(state, reason);
+    if (isNew) tell();
   },
 );
 try {

@@ -11,6 +11,9 @@ const RADIUS = 18;
  */
 const MAX_LABELED = 8;
 
+const RATES_HERE = 'On each line: records sent per second in both directions, and the greater lag.';
+const RATES_IN_TABLES = 'The figures of the links are in the tables.';
+
 export class Ring {
   #svg;
   #herd;
@@ -60,10 +63,11 @@ export class Ring {
     const title = drawing('title');
     const glow = drawing('line', { class: 'glow', ...ends });
     const group = drawing('g', { 'data-link': `${a} ${b}`, role: 'img' }, title, drawing('line', { class: 'wire', ...ends }), glow);
-    // The label lies above all lines, outside of its line's group, and a little towards the center.
+    // The label lies above all lines, outside of its line's group, and a little towards the center;
+    // on a narrow ring more, since names are close.
     const [x, y] = [from.x + to.x, from.y + to.y].map((sum) => sum / 2);
     const far = Math.hypot(this.#center.x - x, this.#center.y - y);
-    const inward = far > 40 ? 16 / far : 0;
+    const inward = far > 40 ? (this.#center.x < 200 ? 22 : 14) / far : 0;
     const at = { x: x + (this.#center.x - x) * inward, y: y + (this.#center.y - y) * inward };
     const texts = [0, 1].map((row) => drawing('text', { class: 'rate', x: at.x, y: at.y - 3 + 14 * row }));
     return { group, title, glow, texts, rate: drawing('g', { 'aria-hidden': 'true' }, ...texts) };
@@ -100,6 +104,7 @@ export class Ring {
     this.#showErrors();
     // Where lines cross, figures would lie upon each other.
     const hasRates = isLabeled && this.#lines.size <= Math.max(1, this.#nodes.size);
+    setText(byId('ring-help'), hasRates ? RATES_HERE : RATES_IN_TABLES);
     for (const [key, line] of this.#lines) {
       const edge = this.#herd.edge(...key.split(' '));
       setAttribute(line.group, 'data-phase', edge.phase);

@@ -108,7 +108,7 @@ export class Search {
       this.#find(shownId(this.#shown));
       return;
     }
-    const row = ({ time, lat, lon, server }) => [clock(time), position(lat, lon), server];
+    const row = ({ time, lat, lon, server }) => [clock(time), `${lat.toFixed(5)}, ${lon.toFixed(5)}`, server];
     fill(byId('search-reports').querySelector('tbody'), this.#clients.watchedReports.map(row));
   }
 }

@@ -40,7 +40,7 @@ export class Summary {
     const mark = isLost ? '✕' : { ok: '✓', bad: '!', unknown: '?' }[severity];
     const title = `${mark} herd ${server}`.trim();
     if (document.title !== title) document.title = title;
-    this.#speak(`${words}, ${up}`, clients, problems);
+    this.#speak(`${up}, ${words}`, clients, problems);
   }
 
   #speak(words, clients, problems) {

@@ -1,6 +1,7 @@
 //! Frames applied to a model of the page, which must then show what the replica has.
 
 use super::*;
+use crate::model::command::Command;
 use crate::model::geo::Position;
 use crate::model::record::RecordView;
 use crate::replica::outbox::{LinkId, NeighborStart};
@@ -285,27 +286,47 @@ fn the_mode_changes_at_two_numbers() {
 }
 
 #[test]
-fn a_grid_counts_the_reports_since_the_last_scan() {
+fn a_grid_counts_the_reports_that_the_vector_covers() {
     let mut map = Map::new(THRESHOLDS);
     let mut page = Page::default();
-    let mut model: Model = (0..10)
-        .map(|number| (client(number), of("Ball", u64::from(number) + 1, "+1+1")))
+    let model: Model = (0..10)
+        .map(|number| (client(number), of("Welsh", u64::from(number) + 1, "+1+1")))
         .collect();
-    let mut scan = |model: &Model| {
-        let frames = map.scan(&replica(model), AT, false, || true);
-        let counts = frames.changes.map(|frame| page.apply(&frame))?;
-        Some(counts.into_iter().collect::<Vec<_>>())
+    let replica = replica(&model);
+    let report = |client: &str, time: u64| {
+        let line = format!("IAMAT {client} +1.5+1.5 {time}");
+        let Ok(Command::Iamat(report)) = Command::parse(line.as_bytes()) else {
+            panic!("{line}")
+        };
+        replica.report(&[report], AT, &mut Vec::new());
     };
-    // Of the first frame nobody knows how old it is.
-    assert_eq!(scan(&model), Some(Vec::new()));
-    assert_eq!(scan(&model), None);
-    // Within its cell.
-    model.insert(client(3), of("Ball", 11, "+1.5+1.5"));
-    model.insert(client(4), of("Welsh", 1, "+1.5+1.5"));
-    model.insert(client(5), of("Welsh", 7, "+2+2"));
-    let expected = [("Ball".to_owned(), 1), ("Welsh".to_owned(), 2)];
-    assert_eq!(scan(&model), Some(expected.to_vec()));
-    assert_eq!(scan(&model), None);
+    let mark = |sequence| {
+        let mut marker = Vector::default();
+        marker.advance(b"Welsh", 1, sequence);
+        replica.advance(&marker);
+    };
+    mark(10);
+    // Nobody knows how old those of the first frame are.
+    let first = map.scan(&replica, AT, false, || true).changes.unwrap();
+    assert_eq!(page.apply(&first), BTreeMap::new());
+    assert!(map.reports(&replica, AT).is_none());
+    // Within its cell, or without a scan.
+    for takes_scan in [true, false] {
+        for time in [1, 2] {
+            report("own", time + 2 * u64::from(!takes_scan));
+        }
+        mark(if takes_scan { 17 } else { 20 });
+        let changes = match takes_scan {
+            true => map.scan(&replica, AT, false, || true).changes,
+            false => map.reports(&replica, AT),
+        };
+        let reports = page.apply(&changes.unwrap());
+        let welsh = if takes_scan { 7 } else { 3 };
+        let expected = [("Ball".to_owned(), 2), ("Welsh".to_owned(), welsh)];
+        assert_eq!(reports, expected.into());
+    }
+    assert!(map.scan(&replica, AT, false, || true).changes.is_none());
+    assert_eq!(page.records, 11);
 }
 
 #[test]
