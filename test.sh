@@ -35,8 +35,8 @@ Parts:
              test at a time with the optimized program, and prints the measured figures; about
              half an hour on a quiet machine
   --slow     only searches that find more the longer they run: 2,000 seeds of the simulation, more
-             orders of threads, and a fuzzer on the command parser for two minutes; and all stories of
-             the page in a browser, of which the others run one
+             orders of threads, and fuzzers on the parsers of commands and of heads of HTTP requests for a
+             minute each; and all stories of the page in a browser, of which the others run one
 
 Options:
   --yes       install missing tools (telnet, strace, faketime, nftables, iproute2, Chromium with its
@@ -52,8 +52,8 @@ TEXT
 # Packages that are an async runtime, or the basis of one.
 readonly RUNTIMES='tokio|async-std|smol|mio|hyper'
 
-# Seconds that the fuzzer runs.
-readonly FUZZ_SECONDS=120
+# Seconds that each fuzzer runs.
+readonly FUZZ_SECONDS=60
 
 # step WHAT COMMAND...: a check that passes if the command succeeds. Prints its output if it fails.
 step() {
@@ -240,21 +240,29 @@ browser() {
         sed -n 's/: test$//p')
 }
 
+# fuzz TARGET WHAT: runs a fuzz target. The sanitizer needs options that only unstable compilers take; the
+# variable has a stable one take them.
+fuzz() {
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        offer 'cargo-fuzz is missing; the fuzzers need it and are skipped' 'cargo install --locked cargo-fuzz' \
+            cargo install --locked cargo-fuzz || {
+            skip "fuzzing of $2" 'cargo-fuzz is not installed'
+            return
+        }
+    fi
+    mkdir "$work/corpus-$1"
+    step "fuzzing of $2, $FUZZ_SECONDS s" env RUSTC_BOOTSTRAP=1 \
+        cargo fuzz run "$1" "$work/corpus-$1" -- -max_total_time="$FUZZ_SECONDS"
+}
+
 # More of the searches that `all` keeps short.
 slow() {
     step 'simulation of the rules between servers, 2,000 seeds' \
         env HERD_SEEDS=2000 cargo test --locked --test it -- replication
     step 'interleavings, ten times the orders and the time' \
         env HERD_ORDERS=20000 cargo test --locked --test interleavings
-    if ! cargo +nightly --version >/dev/null 2>&1; then
-        skip 'fuzzing of the command parser' "Rust's nightly toolchain is not installed"
-    elif ! cargo +nightly fuzz --version >/dev/null 2>&1; then
-        skip 'fuzzing of the command parser' 'cargo-fuzz is not installed'
-    else
-        mkdir "$work/corpus"
-        step "fuzzing of the command parser, $FUZZ_SECONDS s" \
-            cargo +nightly fuzz run command "$work/corpus" -- -max_total_time="$FUZZ_SECONDS"
-    fi
+    fuzz command 'the command parser'
+    fuzz head 'the head of an HTTP request'
     browser
 }
 
