@@ -53,7 +53,7 @@ Options:
                    of run.sh, so relative paths in FLAG start there
 
 Each server has an HTTP port on 127.0.0.1 with a live page of the herd: its client port + 2,000, or a free
-port. -- --http ADDRESS names another.
+port. -- --http 0 gives each a free one; another address is for a single server: start NAME -- --http ADDRESS.
 
 `start NAME` and `restart` use the files and flags of the last start, unless they are given again.
 `start` stops the servers too if its terminal or the reader of its output goes away. NAME.pid in the
@@ -210,15 +210,21 @@ start() {
     return "$result"
 }
 
-# Prints the address of the live page, the servers' addresses, and lines to paste into telnet.
+# Prints the address of the live page: that of the first server that has an HTTP port.
+announce_page() {
+    local name
+    for name in "${names[@]}"; do
+        if find_addresses "$name" && [[ -n $http ]]; then
+            say "Live page: http://$http/"
+            return
+        fi
+    done
+}
+
+# Prints the servers' addresses, and lines to paste into telnet.
 introduce() {
     local name host line
-    for name in "${names[@]}"; do
-        find_addresses "$name"
-        [[ -n $http ]] || continue
-        say "Live page: http://$http/"
-        break
-    done
+    announce_page
     say "$launched"
     for name in "${names[@]}"; do
         find_addresses "$name"

@@ -172,8 +172,8 @@ pub(crate) struct ServeArguments {
     #[argh(option, arg_name = "NAME", from_str_fn(host_name))]
     http_host: Vec<String>,
 
-    /// where the address of --http is taken, use a free port of 127.0.0.1, or else start without an
-    /// HTTP port
+    /// where the server can't listen on the address of --http, use a free port of 127.0.0.1, or else
+    /// start without an HTTP port
     #[argh(switch)]
     http_optional: bool,
 

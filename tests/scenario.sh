@@ -72,6 +72,16 @@ write_servers() {
     done >"$work/servers.txt"
 }
 
+# http_status HOST:PORT PATH: prints the first line of the answer of an HTTP port.
+http_status() {
+    local socket line=''
+    { exec {socket}<>"/dev/tcp/${1%:*}/${1##*:}"; } 2>/dev/null || return 1
+    printf 'GET %s HTTP/1.1\r\nHost: %s\r\n\r\n' "$2" "$1" >&"$socket"
+    read -r -t 10 -u "$socket" line
+    exec {socket}>&-
+    echo "${line%$'\r'}"
+}
+
 # --- The steps -----------------------------------------------------------------------------------
 
 begins() {
@@ -86,6 +96,14 @@ begins() {
         matches "run.sh prints where $name listens" \
             " $name +clients 127.0.0.1:${client_port[$name]}, peers 127.0.0.1:[0-9]+" "$(output)"
     done
+    matches 'run.sh prints the address of the live page first of all' \
+        "^Live page: http://127.0.0.1:$((client_port[Alford] + 2000))/" "$(output | head -n 1)"
+    for name in "${SERVERS[@]}"; do
+        same "the HTTP port of $name answers" 'HTTP/1.1 200 OK' \
+            "$(http_status "127.0.0.1:$((client_port[$name] + 2000))" /readyz)"
+    done
+    same 'the live page is there' 'HTTP/1.1 200 OK' \
+        "$(http_status "127.0.0.1:$((client_port[Welsh] + 2000))" /)"
     matches 'run.sh prints what to paste into telnet' \
         "telnet 127.0.0.1 ${client_port[Welsh]}.*IAMAT [^ ]+ \\+.* [0-9.]+" "$(output)"
     holds 'status: all up' herd status
@@ -106,7 +124,24 @@ begins() {
     matches 'the servers that had started are stopped' 'stopped in [0-9.]+ s: Here' "$(output)"
     run_herd half-run status --servers half.txt
     same 'none of them is left running' 2 "$(grep -c '^down ' "$work/output")"
+    find_ports 1
+    echo "Solo 127.0.0.2:${client_port[Alford]} 127.0.0.2:${ports[0]}" >"$work/solo.txt"
+    run_herd solo-run --detach --servers solo.txt --log-dir other-logs --data-dir solo-data
+    matches 'a server whose HTTP port is taken gets a free one' \
+        "^Live page: http://127.0.0.1:[0-9]+/.* Solo .*, http 127.0.0.1:[0-9]+" "$(output)"
+    run_herd solo-run stop
     holds 'the first herd is not touched by any of it' herd status
+
+    find_ports 3
+    printf '%s\n' "Here 127.0.0.1:${ports[0]} 127.0.0.1:${ports[1]} There" \
+        "There 127.0.0.1:${ports[2]} 127.0.0.1:$((ports[0] + 2000)) Here" >"$work/near.txt"
+    run_herd near-run start Here --detach --servers near.txt --log-dir other-logs --data-dir other-data
+    same 'a server whose usual HTTP port is one of another starts' 0 "$?"
+    run_herd near-run start There --detach
+    same 'the other one starts after it' 0 "$?"
+    note_processes
+    run_herd near-run stop
+    same 'both of them stop' 0 "$?"
 }
 
 refuses_bad_configuration() {

@@ -202,14 +202,18 @@ supervise() {
 }
 
 # Sets `http_flags` to those by which a server gets its HTTP port: its client port + 2,000 of the loopback
-# address, or a free one where that is taken or too high; none if the user's flags name one.
+# address, or a free one where that is taken, too high, or a port of a server that may start later; none
+# if the user's flags name one.
 find_http_flags() {
-    local flag port=${listed_clients[$1]##*:}
+    local flag address port=${listed_clients[$1]##*:}
     http_flags=()
     for flag in "${flags[@]}"; do
         [[ $flag != --http && $flag != --http=* ]] || return 0
     done
     port=$((port + HTTP_OFFSET))
+    for address in "${listed_clients[@]}" "${listed_peers[@]}"; do
+        [[ ${address##*:} != "$port" ]] || port=0
+    done
     ((port <= 65535)) || port=0
     http_flags=(--http "127.0.0.1:$port" --http-optional)
 }

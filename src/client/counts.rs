@@ -42,7 +42,7 @@ impl WorkerCounts {
 }
 
 impl ClientCounts {
-    /// Makes the cells of another worker.
+    /// Creates the cells of another worker.
     pub(super) fn add_worker(&self) -> Arc<WorkerCounts> {
         let worker = Arc::<WorkerCounts>::default();
         self.workers.lock().push(Arc::clone(&worker));

@@ -175,7 +175,7 @@ fn request(head: &httparse::Request<'_, '_>, hosts: &Hosts) -> Result<Request, R
         } else if is("Host") {
             let value = std::str::from_utf8(field.value);
             let value = value.map_err(|_| Refusal::Malformed("the Host is malformed"))?;
-            if host.replace(value.trim()).is_some() {
+            if host.replace(value.trim_matches([' ', '\t'])).is_some() {
                 return Err(Refusal::Malformed("there is more than one Host"));
             }
         } else if is("Accept-Encoding") {
@@ -337,6 +337,8 @@ mod tests {
             "user@localhost",
             "999.0.0.1",
             "::1",
+            "\u{a0}localhost",
+            "localhost\u{2003}",
         ] {
             let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
             assert_eq!(refused(&text), 421, "{host}");

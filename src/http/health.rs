@@ -40,6 +40,11 @@ impl Readiness {
         }
     }
 
+    fn is_removed(&self) -> bool {
+        let mut states = self.problems.iter().map(|one| one.state);
+        states.any(|state| state == State::Removed)
+    }
+
     /// Returns a line for each check, and one for the result.
     fn checks(&self, is_ready: bool) -> String {
         let mut text = String::new();
@@ -48,6 +53,10 @@ impl Readiness {
                 continue;
             };
             match self.problems.iter().find(|one| one.state == state) {
+                // It is not told as alone too, but is.
+                None if state == State::Alone && self.is_removed() => {
+                    text += &format!("[-]{check} removed: no neighbor takes this server\n");
+                }
                 None => text += &format!("[+]{check} ok\n"),
                 Some(problem) => {
                     let reason = &problem.reason;
@@ -144,6 +153,8 @@ mod tests {
              [-]links alone: since it is alone\n[+]clients ok\n[+]places ok\n[+]log ok\n\
              [+]process ok\nnot ready\n"
         );
+        let removed = readiness(&[State::Removed]).response(true);
+        assert!(text(&removed).contains("\n[-]links removed: no neighbor takes this server\n"));
         let short = readiness(&[State::Alone, State::Starting]).response(false);
         assert_eq!(text(&short), "starting: since it is starting\n");
         let ready = readiness(&[State::Alone]).response(true);

@@ -128,7 +128,8 @@ impl Sources {
 
     fn connections(&self, text: &mut Text, http: &Arc<Counts>) {
         let name = "herd_connections_total";
-        let help = "Connections that were accepted, or why they were refused, by port.";
+        let help =
+            "Connections by port: accepted, or why refused; of the HTTP port, how they ended.";
         text.family(name, Kind::Counter, help);
         let clients: Arc<dyn NamedCounts> = Arc::clone(&self.services.counts.connections) as _;
         let peers: Arc<dyn NamedCounts> = self.links.connections();

@@ -26,6 +26,9 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// Type of JSON.
 pub(super) const JSON: &str = "application/json";
 
+/// Type of a stream of events.
+pub(super) const EVENTS: &str = "text/event-stream";
+
 /// A body.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
@@ -96,8 +99,8 @@ impl Response {
     pub(super) fn to_bytes(&self, method: Method) -> Vec<u8> {
         let body = self.body.bytes();
         let mut head = head(self.status, self.content_type, &self.fields);
-        // A 304 has no body, and says nothing of the one that the client has.
-        if self.status != 304 {
+        // A 304 has no body, and says nothing of the one that the client has; a stream has no end.
+        if self.status != 304 && self.content_type != EVENTS {
             head += &format!("Content-Length: {}\r\n", body.len());
         }
         head += "Connection: close\r\n\r\n";
@@ -112,7 +115,7 @@ impl Response {
 /// Returns the head of an answer that ends only with its connection: of a stream of events.
 pub(super) fn stream_head() -> Vec<u8> {
     let fields = "Cache-Control: no-store\r\n";
-    let head = head(200, "text/event-stream", fields) + "Connection: close\r\n\r\n";
+    let head = head(200, EVENTS, fields) + "Connection: close\r\n\r\n";
     head.into_bytes()
 }
 
@@ -159,6 +162,9 @@ mod tests {
         for field in SAFETY.lines() {
             assert!(get.contains(&format!("\r\n{field}\r\n")), "{field}");
         }
+        let stream = Response::new(200, EVENTS, Body::Static(b"")).to_bytes(Method::Head);
+        let stream = String::from_utf8(stream).unwrap();
+        assert!(!stream.contains("Content-Length"), "{stream}");
         let date = get.lines().nth(1).unwrap();
         assert_eq!(
             date.len(),

@@ -8,7 +8,7 @@ use super::door::Reply;
 use super::head::Request;
 use super::health::{self, Readiness};
 use super::page::{self, Asset};
-use super::response::{Body, JSON, Response, TEXT};
+use super::response::{Body, EVENTS, JSON, Response, TEXT};
 use super::{App, Port, metrics, places};
 use crate::health::{Problem, State};
 use crate::link::status::ServerStatus;
@@ -120,11 +120,11 @@ fn file(asset: &'static Asset, request: &Request) -> Response {
 
 /// Returns the head of the stream of events, for a request that asks for no more than that.
 fn stream_head() -> Response {
-    Response::new(200, "text/event-stream", Body::Static(b""))
+    Response::new(200, EVENTS, Body::Static(b""))
 }
 
 /// Returns the answer to a request for a path that there is not.
 fn not_found() -> Response {
-    let text = "there is no such page here; the paths are / (the live page), /events, /herd, /livez, /metrics, /readyz and /status\n";
+    let text = "there is no such page here; the paths are / (the live page), /events, /herd, /livez, /metrics, /places, /readyz and /status\n";
     Response::new(404, TEXT, Body::Static(text.as_bytes()))
 }

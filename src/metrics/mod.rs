@@ -2,7 +2,7 @@
 //!
 //! Counting lies on the path of every request, so a thread that counts often has cells of its own:
 //! an addition is then a load and a store, without an instruction that locks a cache line. Readers
-//! add the cells of all threads up. What is counted seldom has one cell for all threads. Nothing
+//! add the cells of all threads up. What is rarely counted has one cell for all threads. Nothing
 //! here knows what is counted or how it is shown.
 
 mod histogram;

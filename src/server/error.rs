@@ -37,8 +37,13 @@ impl fmt::Display for StartError {
         match self {
             StartError::Resolve(address, error) => write!(f, "cannot resolve {address}: {error}"),
             StartError::Bind(audience, address, error) => {
-                write!(f, "cannot listen for {audience} on {address}: ")?;
-                f.write_str(&bind_reason(error))
+                let reason = bind_reason(error);
+                write!(f, "cannot listen for {audience} on {address}: {reason}")?;
+                let is_missing = error.kind() == io::ErrorKind::AddrNotAvailable;
+                f.write_str(match *audience {
+                    "clients" | "peers" if is_missing => " (see --bind)",
+                    _ => "",
+                })
             }
             StartError::Descriptors(error) => write!(f, "{error}"),
             StartError::Journal(error) => write!(f, "{error}"),
@@ -55,9 +60,7 @@ impl std::error::Error for StartError {}
 pub(super) fn bind_reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another program has that port".to_owned(),
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address (see --bind)".to_owned()
-        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -26,8 +26,10 @@ pub(super) fn bind(config: Option<&HttpConfig>) -> Result<Option<Bound>, StartEr
         Err(error) if config.is_optional => {
             let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let bound = Bound::bind(&[free]);
+            let is_taken = matches!(&error, StartError::Bind(_, _, error) if error.kind() == io::ErrorKind::AddrInUse);
             match &bound {
-                Ok(_) => info!("{error}; using a free port"),
+                Ok(_) if is_taken => info!("{error}; using a free port"),
+                Ok(_) => warn!("{error}; using a free port of 127.0.0.1"),
                 Err((_, second)) => {
                     let reason = bind_reason(second);
                     warn!("{error}; no free port either ({reason}): starting without HTTP");

@@ -158,13 +158,16 @@ impl Server {
     pub fn start(config: &Config, sockets: Sockets, places: Places) -> Result<Server, StartError> {
         warn_of_left_out("clients", &sockets.clients);
         warn_of_left_out("peers", &sockets.peers);
-        let bound = http::bind(config.http.as_ref())?;
-        let descriptors = Descriptors::new(config, &sockets, bound.as_ref(), &places);
-        let neighbors = link::neighbors(&config.topology, &config.server.name).len();
-        let max_clients = descriptors
-            .clients(neighbors, config.topology.servers().len())
-            .map_err(StartError::Descriptors)?;
-        check_threads(threads(config)).map_err(StartError::Threads)?;
+        let mut bound = http::bind(config.http.as_ref())?;
+        let is_optional = config.http.as_ref().is_some_and(|http| http.is_optional);
+        let (descriptors, max_clients) = match shares(config, &sockets, bound.as_ref(), &places) {
+            Err(error) if is_optional && bound.is_some() => {
+                warn!("{error}; starting without HTTP");
+                bound = None;
+                shares(config, &sockets, None, &places)?
+            }
+            shares => shares?,
+        };
         let group = Group::default();
         let _entered = group.enter();
         // Before the journal is read, which can take long: the port says meanwhile that the server is
@@ -430,12 +433,29 @@ fn jobs(
     ]
 }
 
+/// Returns what the server has of open files, and how many clients that allows; fails if it is too
+/// little, or if there may be too few threads.
+fn shares(
+    config: &Config,
+    sockets: &Sockets,
+    http: Option<&Bound>,
+    places: &Places,
+) -> Result<(Descriptors, usize), StartError> {
+    let descriptors = Descriptors::new(config, sockets, http, places);
+    let neighbors = link::neighbors(&config.topology, &config.server.name).len();
+    let max_clients = descriptors
+        .clients(neighbors, config.topology.servers().len())
+        .map_err(StartError::Descriptors)?;
+    check_threads(threads(config, http.is_some())).map_err(StartError::Threads)?;
+    Ok((descriptors, max_clients))
+}
+
 /// Returns the number of threads that a server needs: the pool's, each neighbor's, and the others.
-fn threads(config: &Config) -> usize {
+fn threads(config: &Config, has_http: bool) -> usize {
     // Asking the herd takes a thread for each server.
-    let http = match config.http {
-        Some(_) => crate::http::THREADS + config.topology.servers().len(),
-        None => 0,
+    let http = match has_http {
+        true => crate::http::THREADS + config.topology.servers().len(),
+        false => 0,
     };
     config.workers + THREADS_PER_NEIGHBOR * config.server.neighbors.len() + OTHER_THREADS + http
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::page::{DESK, PATIENCE, Page, SHOWN, Site, can_browse, figure};
 use crate::support::fleet::Fleet;
 
@@ -42,10 +44,14 @@ fn every_killed_server_is_shown_and_its_return_too() {
     // The page's own server, at which the page can no longer ask.
     site.kill(&[welsh]);
     down.push(page.await_connection("lost", SHOWN));
-    page.await_text("#connection", "does not answer", SHOWN);
+    page.await_text("#connection", "has not answered since", SHOWN);
+    // All that the page knows is of then, and says so.
+    page.await_text("#status[data-stale]", "when last connected", PATIENCE);
     site.restart(&[welsh]);
     back.push(page.await_connection("live", SHOWN));
     page.await_text("#connection", "was restarted", PATIENCE);
+    let is_now = "!document.querySelector('#status[data-stale]')";
+    page.browser.wait_until(PATIENCE, is_now);
     let all: Vec<_> = (0..site.fleet.len()).collect();
     page.await_states(&site, &all, "ok", PATIENCE);
     // The browser itself logs each request that found no server.
@@ -78,6 +84,14 @@ fn the_banner_says_that_a_server_is_alone() {
     let (state, reason) = site.fleet.problems(0).remove(0);
     assert_eq!(state, herd::health::State::Alone);
     page.await_text("#banner", reason.split(" (").next().unwrap(), PATIENCE);
+    // The server that is alone knows since when; that the other is down this page has seen.
+    let other = site.fleet.name(1);
+    page.await_text("#banner li", &format!("{other}: no answer"), PATIENCE);
+    let begins = "return ['is alone', 'no answer'].map((words) => {
+        const items = [...document.querySelectorAll('#banner li')];
+        return items.find((item) => item.textContent.includes(words)).textContent.includes('seen since');
+    });";
+    assert_eq!(page.browser.run(begins, &[]), json!([false, true]));
     site.restart(&[1]);
     page.await_states(&site, &[0, 1], "ok", SHOWN);
     page.browser.wait_until(PATIENCE, is_hidden);

@@ -126,6 +126,21 @@ fn nothing_overlaps_on_a_desk_and_on_a_phone() {
     page.await_states(&site, &[ball], "down", SHOWN);
     page.await_text("#banner", "Ball", SHOWN);
     check("down");
+    page.browser
+        .run("document.querySelector('details').open = true", &[]);
+    check("tables");
+    page.browser.resize(360, 800);
+    page.await_text("#tables-hint", "sideways", PATIENCE);
+    // An error in few lines, not in one for each word.
+    let tallest = "return Math.max(...[...document.querySelectorAll('details tr')].map((row) => row.offsetHeight))";
+    let tallest = page.browser.run(tallest, &[]).as_u64().unwrap();
+    assert!(tallest <= 100, "a row of {tallest} px");
+    page.browser
+        .run("document.querySelector('details').scrollIntoView()", &[]);
+    page.browser
+        .screenshot(&pictures().join("tables-rows-360.png"));
+    page.browser
+        .run("document.querySelector('details').open = false", &[]);
     site.restart(&[ball]);
     page.await_states(&site, &[ball], "ok", SHOWN);
     show_near(&page, &clients[0]);
@@ -134,6 +149,45 @@ fn nothing_overlaps_on_a_desk_and_on_a_phone() {
     page.browser.keys(&format!("{}{ENTER}", clients[5].0));
     page.await_text("#search-result", &clients[5].0, PATIENCE);
     check("near");
+    // All of a report is in sight on a phone too.
+    page.browser.resize(360, 800);
+    page.await_frame();
+    let is_whole = "(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)(document.querySelector('#search-reports'))";
+    page.browser.wait_until(PATIENCE, is_whole);
+    page.assert_quiet();
+}
+
+#[test]
+#[ignore = "long: ./test.sh --slow"]
+fn the_label_of_a_client_stays_on_the_map() {
+    if !can_browse("the label on the map") {
+        return;
+    }
+    let site = Site::start(Fleet::alone("page-label", &[]));
+    let page = Page::open(&site, 0, SIZES[0]);
+    let load =
+        "import('/page/label.js').then(({ placeLabel }) => { window.placeLabel = placeLabel; })";
+    page.browser.run(load, &[]);
+    page.browser.wait_until(PATIENCE, "window.placeLabel");
+    // Labels from a letter to more than the map has room for, at marks all over it.
+    let outside = "const context = document.createElement('canvas').getContext('2d');
+        context.font = '600 13px system-ui, sans-serif';
+        const measure = (text) => context.measureText(text).width;
+        const { clientWidth: width, clientHeight: height } = document.querySelector('#map');
+        const outside = [];
+        for (const text of ['x', 'los-angeles-5.example.com', 'wide-'.repeat(6) + 'end', 'long-'.repeat(50)]) {
+            for (let x = 0; x <= width; x += 4) for (let y = 0; y <= height; y += 4) {
+                const label = placeLabel(text, { x, y }, { width, height }, measure);
+                const right = label.left + measure(label.text);
+                const isInside = label.left >= 0 && right <= width && label.line >= 12 && label.line <= height - 4;
+                if (!isInside || !label.text.startsWith(text.slice(0, 1))) outside.push({ x, y, ...label });
+            }
+        }
+        return outside.slice(0, 3);";
+    let outside = page.browser.run(outside, &[]);
+    assert_eq!(outside, serde_json::json!([]));
+    let gone = "return placeLabel('kiwi', { x: -20, y: 5 }, { width: 300, height: 150 }, () => 30)";
+    assert!(page.browser.run(gone, &[]).is_null(), "no mark, no label");
     page.assert_quiet();
 }
 

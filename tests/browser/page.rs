@@ -1,7 +1,7 @@
 //! The herd of a story, each server with an HTTP port, and the page of one of them in the browser.
 
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,6 +94,19 @@ impl Site {
         format!("http://{}", self.http[server])
     }
 
+    /// Follows the events of a server as one more viewer, until the connection is dropped.
+    #[track_caller]
+    pub(super) fn view(&self, server: usize) -> TcpStream {
+        let address = self.http[server];
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        stream
+    }
+
     /// JSON text of a path of a server.
     #[track_caller]
     pub(super) fn get(&self, server: usize, path: &str) -> Value {
@@ -156,14 +169,20 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Opens the page and waits until it is live and shows all servers of the herd as ok.
+    /// Opens the page.
     #[track_caller]
-    pub(super) fn open(site: &Site, server: usize, size: (u32, u32)) -> Page {
+    pub(super) fn visit(site: &Site, server: usize, size: (u32, u32)) -> Page {
         let browser = Browser::start();
         browser.resize(size.0, size.1);
         let origin = site.origin(server);
         browser.open(&format!("{origin}/"));
-        let page = Page { browser, origin };
+        Page { browser, origin }
+    }
+
+    /// Opens the page and waits until it is live and shows all servers of the herd as ok.
+    #[track_caller]
+    pub(super) fn open(site: &Site, server: usize, size: (u32, u32)) -> Page {
+        let page = Page::visit(site, server, size);
         page.await_connection("live", PATIENCE);
         page.browser
             .wait_until(PATIENCE, "window.herd && herd.ready");
@@ -199,7 +218,7 @@ impl Page {
     /// Waits until the page has drawn what it knows now, in the size that it has now.
     #[track_caller]
     pub(super) fn await_frame(&self) {
-        // What is observed of a size is handled after the next frame begins, and drawn in the second.
+        // A size that was observed is handled after the next frame begins, and drawn in the second.
         let script = "window.drawn = false;
             const frames = (left) => { if (left === 0) drawn = true; else requestAnimationFrame(() => frames(left - 1)); };
             frames(3);";

@@ -1,4 +1,4 @@
-//! What a user does with the page: looks, clicks, searches, and uses keys.
+//! A user at the page: looks, clicks, searches, and uses keys.
 
 use serde_json::{Value, json};
 
@@ -99,12 +99,50 @@ fn the_page_shows_reports_and_the_end_and_return_of_a_server() {
     for name in places(&site, welsh, TOWN).iter().take(2) {
         page.await_text("#near", name, PATIENCE);
     }
+    let distances = "return [...document.querySelectorAll('#near-places li')].map((item) => Number(item.dataset.km))";
+    let distances = page.browser.run(distances, &[]);
+    let distances: Vec<f64> = serde_json::from_value(distances).unwrap();
+    assert!(
+        distances.len() > 1 && distances.is_sorted(),
+        "nearest first: {distances:?}"
+    );
 
     page.browser
         .run("document.querySelector('#search').focus()", &[]);
     page.browser.keys(&format!("kiwi.cs.ucla.edu{ENTER}"));
     page.await_text("#search-result", "kiwi.cs.ucla.edu", PATIENCE);
+    page.await_text("#search-now", "34.06893° N, 118.44513° W", PATIENCE);
+    page.await_text("#search-now", "ago at Ball", PATIENCE);
+    // The text about a client that was found follows it.
+    site.report(alford, "kiwi.cs.ucla.edu", OCEAN);
+    page.await_text("#search-now", "35.30000° S, 111.70000° W", PATIENCE);
+    page.await_text("#search-now", "ago at Alford", PATIENCE);
+    page.await_text("#search-reports tr", "35.30000° S, 111.70000° W", PATIENCE);
     page.assert_quiet();
+}
+
+#[test]
+#[ignore = "long: ./test.sh --slow"]
+fn a_page_that_finds_no_seat_says_why() {
+    if !can_browse("a page without a seat") {
+        return;
+    }
+    let site = Site::start(Fleet::alone("page-seats", &[]));
+    let mut viewers: Vec<_> = (0..16).map(|_| site.view(0)).collect();
+    let page = Page::visit(&site, 0, DESK);
+    page.await_connection("lost", PATIENCE);
+    page.await_text("#connection", "16 pages are open already", PATIENCE);
+    let text = "return document.querySelector('#connection').textContent";
+    let text = page.browser.run(text, &[]);
+    assert!(!text.as_str().unwrap().contains("is of then"), "{text}");
+    viewers.pop();
+    page.await_connection("live", PATIENCE);
+    page.await_text("#whole", "the herd is whole", PATIENCE);
+    // The browser itself logs each answer that is an error.
+    let mut console = page.browser.console();
+    console.retain(|line| !line.contains("status of 503"));
+    assert_eq!(console, [""; 0]);
+    page.assert_own_origin();
 }
 
 #[test]
@@ -173,6 +211,19 @@ fn search_finds_a_client_and_its_last_reports() {
         PATIENCE,
         "(text => text.trim() && !text.includes('kiwi'))(document.querySelector('#search-result').innerText)",
     );
+
+    // Of many that begin alike the first are listed, in order.
+    for number in (1..=12).rev() {
+        let client = format!("moa-{number}");
+        site.report(0, &client, OCEAN);
+        page.await_client(&client, OCEAN);
+    }
+    search("moa-");
+    page.await_text("#search-text", "first 10 of 12", PATIENCE);
+    page.await_text("#search-text", "type more of the id", PATIENCE);
+    let listed = "return [...document.querySelectorAll('#search-matches li')].map((item) => item.textContent)";
+    let first: Vec<_> = (1..=10).map(|number| format!("moa-{number}")).collect();
+    assert_eq!(page.browser.run(listed, &[]), json!(first));
     page.assert_quiet();
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::fleet::Fleet;
 use crate::support::http::{self, get, try_get};
 use crate::support::process::{
-    Directory, await_ready, free_addresses, herd, launch, signal, wait, wait_until,
+    Directory, await_ready, behind, free_addresses, herd, launch, signal, wait, wait_until,
 };
 use crate::support::report;
 
@@ -220,6 +220,27 @@ fn a_port_that_cannot_be_had_is_an_error_or_another() {
     let address = http::address(&await_ready(&mut server));
     let named = "GET /livez HTTP/1.1\r\nHost: herd.example:80\r\n\r\n";
     assert_eq!(http::try_send(address, named).unwrap().status, 200);
+}
+
+/// The port takes open files, and one that is optional goes without them before the clients do.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_optional_port_is_given_up_where_open_files_are_few() {
+    let fleet = Fleet::alone("http-files", &["--http", "0"]);
+    let limited = |files: usize, flags: &[&str]| {
+        let shell = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        let mut command = behind(&["sh", "-c", &shell], &fleet.command(0));
+        command.args(flags);
+        command
+    };
+    let output = limited(300, &[]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (_, needed) = text.split_once("the server needs ").unwrap();
+    let needed: usize = needed.split(' ').next().unwrap().parse().unwrap();
+    assert!(!limited(needed, &[]).output().unwrap().status.success());
+    let mut server = launch(limited(needed, &["--http-optional"]));
+    let line = await_ready(&mut server);
+    assert!(!line.contains("http"), "{line}");
 }
 
 #[test]

@@ -365,7 +365,7 @@ fn links_the_flood_and_the_journal_are_counted() {
         samples["herd_link_up{neighbor=\"Alford\"}"] == 0.0
     });
     second.stop();
-    // What was in the journal is read again.
+    // The records of the journal are read again.
     let again = alone(|config| {
         open_http(config);
         config.data_dir = Some(data.clone());

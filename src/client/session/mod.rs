@@ -85,7 +85,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes those of another worker.
+    /// Creates the buffers and the counts of another worker.
     pub(crate) fn new(counts: &ClientCounts) -> Scratch {
         Scratch {
             counts: counts.add_worker(),

@@ -59,6 +59,11 @@ impl Address {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Address::parse_with(&format!("{}:{text}", Ipv4Addr::LOCALHOST), 0);
         }
+        if !text.contains(':') {
+            return Err(format!(
+                "{text:?} is not an address: PORT or HOST:PORT is needed, with a port from 0 to 65535"
+            ));
+        }
         Address::parse_with(text, 0)
     }
 

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::http::counts::Outcome;
-use crate::http::head::{self, Hosts, MAX_HEAD_BYTES, Parsed};
+use crate::http::head::{self, Hosts, MAX_HEAD_BYTES, Method, Parsed};
 
 /// Time within which a head must be complete, from the begin of the connection.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,6 +43,8 @@ pub(super) enum Stage {
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) stage: Stage,
+    /// The method, as far as it is known: an answer to HEAD has no body, refusals included.
+    pub(super) method: Method,
     /// Time of its last bytes in or out.
     pub(super) active: Instant,
     /// Time at which the stage ends.
@@ -69,6 +71,7 @@ impl Connection {
         Ok(Connection {
             stream,
             stage: Stage::Head(Vec::new()),
+            method: Method::Get,
             active: now,
             deadline: now + HEAD_TIMEOUT,
             outcome: Outcome::Left,
@@ -99,6 +102,9 @@ impl Connection {
             if is_first || head.len() >= MAX_HEAD_BYTES || part[..bytes].contains(&b'\n') {
                 parsed = head::parse(head, hosts);
             }
+        }
+        if head.starts_with(b"HEAD ") {
+            self.method = Method::Head;
         }
         Ok(parsed)
     }
@@ -158,6 +164,13 @@ impl Connection {
                 *drained < MAX_DRAINED_BYTES
             }
             Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
+
+    /// Notes that it is closed for a newcomer. One that was answered stays so.
+    pub(super) fn evict(&mut self) {
+        if !matches!(self.stage, Stage::Draining(_)) {
+            self.outcome = Outcome::Evicted;
         }
     }
 

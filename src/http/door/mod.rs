@@ -224,7 +224,7 @@ impl<H: Handler> DoorThread<H> {
             self.go_on(id, now);
             if self.connections.get(&id).map(Connection::worth) == before {
                 if let Some(evicted) = self.connections.get_mut(&id) {
-                    evicted.outcome = Outcome::Evicted;
+                    evicted.evict();
                 }
                 self.close(id);
             }
@@ -270,7 +270,7 @@ impl<H: Handler> DoorThread<H> {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        // What comes behind the request is not read while it is worked on.
+        // Bytes behind the request are not read while it is worked on.
         self.poller.remove(&connection.stream);
         connection.begin_work(now);
         let method = request.method;
@@ -316,8 +316,8 @@ impl<H: Handler> DoorThread<H> {
             return;
         };
         self.poller.remove(&connection.stream);
-        let response = Response::refusal(refusal);
-        self.answer(id, response.to_bytes(Method::Get), Outcome::Refused, now);
+        let answer = Response::refusal(refusal).to_bytes(connection.method);
+        self.answer(id, answer, Outcome::Refused, now);
     }
 
     /// Begins to send an answer to a connection that is not watched.
@@ -356,13 +356,17 @@ impl<H: Handler> DoorThread<H> {
         let is_overdue = |(id, one): (&u64, &Connection)| (one.deadline <= now).then_some(*id);
         let overdue: Vec<u64> = self.connections.iter().filter_map(is_overdue).collect();
         for id in overdue {
-            match self.connections.get(&id).map(|one| &one.stage) {
-                Some(Stage::Head(_)) => self.refuse(id, Refusal::Late, now),
-                Some(Stage::Working) => {
+            let Some(connection) = self.connections.get(&id) else {
+                continue;
+            };
+            match connection.stage {
+                Stage::Head(_) => self.refuse(id, Refusal::Late, now),
+                Stage::Working => {
                     let response = Response::unavailable("there was no answer in time");
-                    self.answer(id, response.to_bytes(Method::Get), Outcome::Answered, now);
+                    let answer = response.to_bytes(connection.method);
+                    self.answer(id, answer, Outcome::Answered, now);
                 }
-                Some(Stage::Writing(..) | Stage::Draining(_)) | None => self.close(id),
+                Stage::Writing(..) | Stage::Draining(_) => self.close(id),
             }
         }
     }

@@ -257,3 +257,39 @@ fn viewers_have_seats_of_their_own() {
     assert!(head.ends_with("\r\n\r\n"), "{head}");
     port.stop();
 }
+
+#[test]
+fn an_answered_connection_counts_as_answered_when_it_makes_room() {
+    let port = Port::start();
+    const REQUESTS: usize = 2 * MAX_CONNECTIONS;
+    let answered: Vec<_> = (0..REQUESTS)
+        .map(|_| {
+            let mut stream = port.connect();
+            stream.write_all(get("/a").as_bytes()).unwrap();
+            assert!(rest(&mut stream).ends_with("/a\n"));
+            stream
+        })
+        .collect();
+    drop(answered);
+    wait_until("counted", || {
+        port.counted(Outcome::Answered) + port.counted(Outcome::Evicted) == REQUESTS as u64
+    });
+    assert_eq!(port.counted(Outcome::Evicted), 0);
+    port.stop();
+}
+
+#[test]
+fn an_answer_to_head_has_no_body_when_it_is_refused_or_late() {
+    let port = Port::start();
+    for request in [
+        get("/a").replace("localhost", "evil.example"),
+        get("/never"),
+    ] {
+        let answer = port.ask(&request.replace("GET", "HEAD"));
+        assert!(
+            answer.starts_with("HTTP/1.1 ") && answer.ends_with("\r\n\r\n"),
+            "{answer}"
+        );
+    }
+    port.stop();
+}

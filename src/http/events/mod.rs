@@ -42,7 +42,6 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::replica::Replica;
 use crate::thread::{self, Stopper, stop_pair};
 pub(crate) use figures::Totals;
-use map::Thresholds;
 use wait::Waker;
 
 /// The server and its herd, as `hello` tells them.
@@ -124,17 +123,17 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Starts the thread.
     pub(crate) fn start(sources: Sources) -> io::Result<Publisher> {
-        Publisher::start_with(sources, Thresholds::default())
+        Publisher::start_with(sources, publisher::MAX_BEGINNINGS)
     }
 
-    /// The same, with other numbers of records at which the form of the frames changes.
-    fn start_with(sources: Sources, thresholds: Thresholds) -> io::Result<Publisher> {
+    /// The same, with another limit on the bytes of beginnings.
+    fn start_with(sources: Sources, max_beginnings: usize) -> io::Result<Publisher> {
         let (newcomers, received): (_, Receiver<Newcomer>) = unbounded();
         let (waiter, waker) = wait::pair()?;
         let (stopper, stop) = stop_pair();
         let thread = thread::spawn("http-events", move || {
             crate::http::yield_to_clients();
-            publisher::Run::new(sources, thresholds, received, stop).run(waiter);
+            publisher::Run::new(sources, max_beginnings, received, stop).run(waiter);
         })?;
         Ok(Publisher {
             entrance: Entrance { newcomers, waker },

@@ -28,6 +28,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// of a few thousand records fits into a tick, and one of millions takes no more of a processor.
 const PAUSE_PER_COST: u32 = 40;
 
+/// Bytes of beginnings that have still to be taken, of all viewers together, up to which one more is
+/// made. With ids of the greatest length one has 30 MB, and each viewer's is another.
+pub(super) const MAX_BEGINNINGS: usize = 64 << 20;
+
 /// A viewer and how far it has come.
 struct Seated {
     viewer: Viewer,
@@ -41,6 +45,7 @@ pub(super) struct Run {
     newcomers: Receiver<Newcomer>,
     stop: Stop,
     viewers: Vec<Seated>,
+    max_beginnings: usize,
     map: Map,
     /// Commits of the replica before the last scan; `None` before the first.
     scanned: Option<usize>,
@@ -56,7 +61,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(
         sources: Sources,
-        thresholds: Thresholds,
+        max_beginnings: usize,
         newcomers: Receiver<Newcomer>,
         stop: Stop,
     ) -> Run {
@@ -67,7 +72,8 @@ impl Run {
             newcomers,
             stop,
             viewers: Vec::new(),
-            map: Map::new(thresholds),
+            max_beginnings,
+            map: Map::new(Thresholds::default()),
             scanned: None,
             next_scan: now,
             next_tick: now,
@@ -195,7 +201,11 @@ impl Run {
     /// Appends the events of a tick for the viewers that are admitted. Returns those for the others,
     /// if they can be admitted now.
     fn tick(&mut self, now: Instant, at: Timestamp, events: &mut Vec<u8>) -> Option<Vec<u8>> {
-        let has_newcomers = self.viewers.iter().any(|seated| !seated.is_admitted);
+        let is_new = |seated: &Seated| !seated.is_admitted;
+        let untaken = |seated: &Seated| seated.viewer.beginning();
+        // Otherwise they wait, for as long as a viewer may take for its beginning.
+        let has_room = self.viewers.iter().map(untaken).sum::<usize>() < self.max_beginnings;
+        let has_newcomers = has_room && self.viewers.iter().any(is_new);
         if has_newcomers {
             self.look_at_servers(events);
         }

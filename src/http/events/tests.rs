@@ -35,6 +35,10 @@ struct Stage {
 
 impl Stage {
     fn new() -> Stage {
+        Stage::with_beginnings(publisher::MAX_BEGINNINGS)
+    }
+
+    fn with_beginnings(max_beginnings: usize) -> Stage {
         let replica = Arc::new(Replica::new("Ball", 7, 100_000));
         let shown = Arc::new(Mutex::new(servers(&["Ball", "Welsh"])));
         let herd = Arc::new(Mutex::new(None));
@@ -60,7 +64,7 @@ impl Stage {
             replica,
             servers: shown,
             herd,
-            publisher: Publisher::start(sources).unwrap(),
+            publisher: Publisher::start_with(sources, max_beginnings).unwrap(),
         }
     }
 
@@ -325,4 +329,36 @@ fn a_page_that_is_closed_frees_its_seat() {
     entrance.enter(late, Vec::new(), Box::new(seat));
     let freed = gone.recv_timeout(PATIENCE);
     assert_eq!(freed, Err(RecvTimeoutError::Disconnected));
+}
+
+#[test]
+fn a_newcomer_waits_while_the_beginnings_of_others_are_not_taken() {
+    let stage = Stage::with_beginnings(64 << 10);
+    for number in 0..5_000 {
+        stage.report(&format!("{number:0>255}"), "+1+1", 1);
+    }
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+    const HELLO: &[u8] = b"event: hello\n";
+    let open = || {
+        let (mut page, gone) = stage.open();
+        let mut head = [0; HEAD.len()];
+        page.read_exact(&mut head).unwrap();
+        assert_eq!(head, HEAD);
+        (page, gone)
+    };
+    let mut hello = [0; HELLO.len()];
+    let mut stuck = open();
+    stuck.0.read_exact(&mut hello).unwrap();
+    let mut waiting = open();
+    // Many times the interval at which newcomers are let in.
+    let limit = Duration::from_secs(3);
+    waiting.0.set_read_timeout(Some(limit)).unwrap();
+    let waited = waiting.0.read(&mut hello);
+    assert!(waited.is_err(), "{waited:?}");
+    waiting.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    drop(stuck);
+    waiting.0.read_exact(&mut hello).unwrap();
+    assert_eq!(hello, HELLO);
+    drop(waiting);
+    stage.publisher.stop();
 }

@@ -104,6 +104,12 @@ impl Viewer {
         self.write(now)
     }
 
+    /// Returns the bytes of the beginning, if not all of it has been taken.
+    pub(super) fn beginning(&self) -> usize {
+        let beginnings = self.unsent.iter().filter(|unsent| unsent.is_beginning);
+        beginnings.map(|unsent| unsent.bytes.len()).sum()
+    }
+
     /// Sends an event, behind those before.
     pub(super) fn send(&mut self, bytes: Arc<[u8]>, now: Instant) -> Result<(), Closed> {
         if self.behind > MAX_UNSENT {
@@ -145,7 +151,7 @@ impl Viewer {
             self.behind -= first.bytes.len();
             return;
         }
-        // What has had to wait for the beginning has its own time from now on.
+        // Events that have had to wait for the beginning have a time of their own from now on.
         for unsent in self.unsent.iter_mut().filter(|next| !next.is_beginning) {
             unsent.deadline = now + LIMIT;
         }

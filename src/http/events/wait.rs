@@ -90,7 +90,7 @@ mod unix {
             }));
             if polled[0].revents().intersects(PollFlags::IN) {
                 drop(polled);
-                // What is left ends the next wait.
+                // Bytes that are left end the next wait.
                 let _ = (&self.0).read(&mut [0; 64]);
             }
         }

@@ -12,7 +12,7 @@ export class Banner {
     this.#herd = herd;
   }
 
-  /** Returns the problems as { text, since, severity }. */
+  /** Returns the problems as { text, since, isSeen }: the last says that the begin is when this page first saw it. */
   problems() {
     const { survey, servers } = this.#herd;
     if (!survey) return [];
@@ -22,17 +22,17 @@ export class Banner {
       for (const { state, since, for_ms: held, reason } of answer?.problems ?? []) {
         // How long it has held is right whatever that server's clock says.
         const begin = held === undefined ? since / 1e6 : survey.at / 1e6 - held;
-        found.push({ text: `${name} is ${words(state)}: ${reason}`, since: begin, state });
+        found.push({ text: `${name} is ${words(state)}: ${reason}`, since: begin, isSeen: false });
       }
     }
     const now = Date.now();
     const old = this.#seen;
     this.#seen = new Map(survey.problems.map((text) => [text, old.get(text) ?? now]));
-    for (const [text, since] of this.#seen) found.push({ text, since });
+    for (const [text, since] of this.#seen) found.push({ text, since, isSeen: true });
     return found;
   }
 
-  update() {
+  update(isLost) {
     const problems = this.problems();
     const isHidden = problems.length === 0;
     const list = byId('banner-list');
@@ -43,10 +43,14 @@ export class Banner {
       const isDown = this.#herd.servers.some(({ name }) => this.#herd.server(name).severity === 'bad');
       setAttribute(byId('banner'), 'data-severity', isDown ? 'bad' : 'warn');
     }
-    const now = this.#herd.survey ? Math.max(Date.now(), this.#herd.survey.at / 1e6) : 0;
-    problems.forEach(({ since }, index) => {
-      setText(list.children[index].lastElementChild, `since ${clock(since)}, for ${duration(now - since)}`);
+    const surveyed = (this.#herd.survey?.at ?? 0) / 1e6;
+    // Nobody knows how long a problem holds after the last news of it.
+    const now = isLost ? surveyed : Math.max(Date.now(), surveyed);
+    problems.forEach(({ since, isSeen }, index) => {
+      const begin = `${isSeen ? 'seen since' : 'since'} ${clock(since)}`;
+      setText(list.children[index].lastElementChild, `${begin}, for ${duration(now - since)}`);
     });
+    setText(byId('banner-title'), isLost ? 'Not whole when last connected' : 'Not whole');
     byId('banner').hidden = isHidden;
     return problems;
   }

@@ -9,6 +9,10 @@ const KEPT_WATCHED = 50;
 
 export const GLIDE_MS = 300;
 
+/** Order of ids for the eye: client-9 before client-10. */
+const collator = new Intl.Collator('en', { numeric: true });
+const isAfter = (one, other) => (collator.compare(one, other) || (one > other ? 1 : -1)) > 0;
+
 /** First character of the key of an id that is not UTF-8: no text that was decoded contains it. */
 const BYTES = '\ud800';
 
@@ -205,14 +209,20 @@ export class Clients {
     return found;
   }
 
-  /** Returns up to `limit` ids that begin with a text, and how many there are. */
+  /** Returns the first `limit` keys, in order, of the ids that begin with a text, and how many there are. */
   beginningWith(text, limit) {
-    const keys = [];
+    const found = [];
     let count = 0;
     for (const key of this.#slots.keys()) {
-      if (key.startsWith(BYTES) ? !shownId(key).startsWith(text) : !key.startsWith(text)) continue;
-      if (++count <= limit) keys.push(key);
+      const id = shownId(key);
+      if (!id.startsWith(text)) continue;
+      count++;
+      let index = found.length;
+      while (index > 0 && isAfter(found[index - 1].id, id)) index--;
+      if (index === limit) continue;
+      found.splice(index, 0, { key, id });
+      if (found.length > limit) found.pop();
     }
-    return { keys, count };
+    return { keys: found.map(({ key }) => key), count };
   }
 }

@@ -1,6 +1,5 @@
 // Whether this page hears from its server, in words. While it does not, the last picture stays, grey.
 
-import { ANSWERS } from './stream.js';
 import { byId, clock, setAttribute, setText } from './text.js';
 
 /** Time for which a restart is told. */
@@ -8,6 +7,7 @@ const NEWS_MS = 10000;
 
 export class Connection {
   #state = 'connecting';
+  #isRefused = false;
   #heard = null;
   #reason = '';
   #epoch = null;
@@ -16,8 +16,11 @@ export class Connection {
   #opened = Date.now();
   server = '';
 
-  take(state, reason) {
+  /** Takes what the stream says of itself: 'live', or 'lost' or 'refused' with a reason. */
+  take(told, reason) {
     const now = Date.now();
+    const state = told === 'live' ? 'live' : 'lost';
+    this.#isRefused = told === 'refused';
     if (state === 'live') {
       this.#heard = now;
       if (this.#state === 'lost' && this.#news === '') this.#tell(`connected again at ${clock(now)}`);
@@ -52,10 +55,14 @@ export class Connection {
     setAttribute(document.body, 'data-stale', isLost ? '' : null);
     let text = this.#state === 'live' ? 'connected' : 'connecting';
     if (isLost) {
-      const since = this.#heard ?? this.#opened;
-      const name = this.server || 'this server';
-      const fault = this.#reason.startsWith(ANSWERS) ? 'turns this page away' : 'does not answer';
-      text = `${name} ${fault} since ${clock(since)} (${this.#reason}). What is shown is of then. Trying again each second.`;
+      const since = clock(this.#heard ?? this.#opened);
+      const name = this.server || 'This server';
+      text = this.#isRefused
+        ? `${name} has refused this page since ${since}: ${this.#reason}.`
+        : `${name} has not answered since ${since} (${this.#reason}).`;
+      // A page that never had data shows nothing.
+      if (this.#heard !== null) text += ' What is shown is of then.';
+      text += ' Trying again each second.';
     } else if (isNews) {
       text = this.#news;
     }

@@ -52,7 +52,8 @@ export class Herd {
   /** Returns the link that one server has dialed to another. */
   link(from, to) {
     const answer = this.#answers.get(from);
-    const link = answer?.links?.[to];
+    const links = answer?.links ?? {};
+    const link = Object.hasOwn(links, to) ? links[to] : undefined;
     let phase = 'unknown';
     if (answer) phase = link ? link.phase : 'down';
     return {

@@ -106,7 +106,7 @@ function caption() {
 /** Says how the herd and the connection are. */
 function tell() {
   connection.update();
-  summary.update({ server: connection.server, records, problems: banner.update(), isLost });
+  summary.update({ server: connection.server, records, problems: banner.update(isLost), isLost });
 }
 
 // For tests, and for the curious: nothing here changes the page.
@@ -128,13 +128,17 @@ globalThis.herd = Object.freeze({
   },
 });
 
-setInterval(tell, 1000);
+setInterval(() => {
+  tell();
+  // Says how long ago the last report was.
+  search.update();
+}, 1000);
 follow(
   '/events',
   (name, data) => on[name]?.(data),
   (state, reason) => {
-    const isNew = (state === 'lost') !== isLost;
-    isLost = state === 'lost';
+    const isNew = (state !== 'live') !== isLost;
+    isLost = state !== 'live';
     connection.take(state, reason);
     if (isNew) tell();
   },

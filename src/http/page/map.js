@@ -2,6 +2,7 @@
 // are drawn only in an animation frame, and only after a change or while clients glide.
 
 import { GLIDE_MS, shownId } from './clients.js';
+import { placeLabel } from './label.js';
 import { Points } from './points.js';
 
 /** Number of clients on the move past which they are drawn in half of the frames. */
@@ -167,16 +168,14 @@ export class MapView {
     context.beginPath();
     context.arc(x, y, 9, 0, 2 * Math.PI);
     context.stroke();
-    const shown = text.length > 40 ? `${text.slice(0, 39)}…` : text;
     context.font = '600 13px system-ui, sans-serif';
-    const width = context.measureText(shown).width;
-    // Beside the mark, on the side with room.
-    const left = x + 14 + width < this.projection.width ? x + 14 : x - 14 - width;
+    const label = placeLabel(text, { x, y }, this.projection, (part) => context.measureText(part).width);
+    if (!label) return;
     context.lineWidth = 4;
     context.lineJoin = 'round';
     context.strokeStyle = this.#colors.surface;
-    context.strokeText(shown, left, y + 4.5);
+    context.strokeText(label.text, label.left, label.line);
     context.fillStyle = this.#colors.text;
-    context.fillText(shown, left, y + 4.5);
+    context.fillText(label.text, label.left, label.line);
   }
 }

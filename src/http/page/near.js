@@ -93,12 +93,18 @@ export class Near {
       return;
     }
     const places = answer.results ?? [];
-    setText(status, places.length > 0 ? `Within ${number(RADIUS_KM)} km:` : `No place within ${number(RADIUS_KM)} km.`);
+    const within = `within ${number(RADIUS_KM)} km`;
+    let text = `No place ${within}.`;
+    // The atlas weighs a place's size against its distance; the list is in the order of the clients beside it.
+    if (places.length === MAX_PLACES) text = `${MAX_PLACES} places ${within}, chosen by size and distance, nearest first:`;
+    else if (places.length > 0) text = `${plural(places.length, 'place')} ${within}, nearest first:`;
+    setText(status, text);
+    const away = ({ geometry: { location } }) => kilometers(lat, lon, location.lat, location.lng);
+    const sorted = places.map((place) => ({ ...place, km: away(place) })).sort((one, other) => one.km - other.km);
     list.replaceChildren(
-      ...places.map(({ name, vicinity, geometry }) => {
-        const { lat: south, lng } = geometry.location;
-        const away = distance(kilometers(lat, lon, south, lng));
-        return element('li', {}, `${name}${vicinity ? `, ${vicinity}` : ''} `, element('span', { class: 'muted' }, away));
+      ...sorted.map(({ name, vicinity, km }) => {
+        const words = `${name}${vicinity ? `, ${vicinity}` : ''} `;
+        return element('li', { 'data-km': km.toFixed(3) }, words, element('span', { class: 'muted' }, distance(km)));
       }),
     );
     if (places.length > 0) byId('near-credits').append(...credits(answer.html_attributions ?? []));

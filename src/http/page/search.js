@@ -2,9 +2,10 @@
 
 import { shownId } from './clients.js';
 import { fill } from './tables.js';
-import { byId, clock, duration, element, plural, position, setText } from './text.js';
+import { byId, clock, duration, element, number, plural, position, setText } from './text.js';
 
 const MAX_SUGGESTED = 10;
+const GONE = 'This client is gone.';
 
 export class Search {
   #map;
@@ -47,7 +48,11 @@ export class Search {
     if (exact !== undefined) this.select(exact);
     else if (count === 0) this.#tell(text, 'No client of this id has reported, and none whose id begins so. Capital letters count.', []);
     else if (count === 1) this.select(keys[0]);
-    else this.#tell(text, `No client has this id. ${plural(count, 'id')} begin with it${count > keys.length ? ', among them' : ''}:`, keys);
+    else if (count <= keys.length) this.#tell(text, `No client has this id. ${plural(count, 'id')} begin with it:`, keys);
+    else {
+      const first = `The first ${keys.length} of ${number(count)} ids that begin with it`;
+      this.#tell(text, `No client has this id. ${first} are below; type more of the id for fewer.`, keys);
+    }
   }
 
   /** Shows a text instead of a client. */
@@ -55,6 +60,7 @@ export class Search {
     this.#shown = null;
     this.#mark(null);
     byId('search-result').hidden = false;
+    byId('search-now').hidden = true;
     byId('search-reports').hidden = true;
     setText(byId('search-title'), title);
     setText(byId('search-text'), text);
@@ -71,7 +77,7 @@ export class Search {
   select(key) {
     const slot = this.#clients.slotOf(key);
     if (slot === undefined) {
-      this.#tell(shownId(key), 'This client is gone.', []);
+      this.#tell(shownId(key), GONE, []);
       return;
     }
     this.#shown = key;
@@ -81,11 +87,11 @@ export class Search {
     byId('search').value = shownId(key);
     byId('search-matches').replaceChildren();
     byId('search-result').hidden = false;
+    byId('search-now').hidden = false;
     byId('search-reports').hidden = false;
     setText(byId('search-title'), shownId(key));
-    const { lat, lon, time, server } = this.#clients.record(slot);
-    // Read out once; the table tells what comes after.
-    setText(byId('search-text'), `Found at ${position(lat, lon)}, reported ${duration(Date.now() - time)} ago at ${server}.`);
+    // Read out, while the line below it changes with each report.
+    setText(byId('search-text'), 'Found, and marked on the map.');
     this.update();
   }
 
@@ -101,14 +107,22 @@ export class Search {
     byId('search-result').hidden = true;
   }
 
-  /** Shows the reports that have come since. */
+  /** Shows where the client is now, and the reports that have come since. */
   update() {
     if (this.#shown === null) return;
     if (this.#map.isGrid) {
       this.#find(shownId(this.#shown));
       return;
     }
-    const row = ({ time, lat, lon, server }) => [clock(time), `${lat.toFixed(5)}, ${lon.toFixed(5)}`, server];
+    const slot = this.#clients.slotOf(this.#shown);
+    if (slot === undefined) {
+      this.#tell(shownId(this.#shown), GONE, []);
+      return;
+    }
+    const { lat, lon, time, server } = this.#clients.record(slot);
+    const age = duration(Date.now() - time);
+    setText(byId('search-now'), `At ${position(lat, lon)}, reported ${age} ago at ${server}.`);
+    const row = (report) => [clock(report.time), position(report.lat, report.lon), report.server];
     fill(byId('search-reports').querySelector('tbody'), this.#clients.watchedReports.map(row));
   }
 }

@@ -7,8 +7,8 @@ import { request } from './request.js';
 const SILENCE_MS = 3000;
 const PAUSE_MS = 1000;
 
-/** Begin of the reason where the server does answer, and refuses. */
-export const ANSWERS = 'it answers';
+/** Maximum number of characters that are shown of the reason for which a server refuses. */
+const MAX_REASON = 200;
 
 /**
  * Cuts a stream of text into events, and hands over the name and the value of each.
@@ -50,12 +50,13 @@ export class EventReader {
 }
 
 /**
- * Follows the events for as long as the page is open. `onState` gets 'live', or 'lost' with the
- * reason in words.
+ * Follows the events for as long as the page is open. `onState` gets 'live', 'lost' with the reason in
+ * words, or 'refused' with the words of the server.
  */
 export async function follow(path, onEvent, onState) {
   for (;;) {
-    onState('lost', await readToEnd(path, onEvent, onState));
+    const { isRefused = false, reason } = await readToEnd(path, onEvent, onState);
+    onState(isRefused ? 'refused' : 'lost', reason);
     await new Promise((done) => setTimeout(done, PAUSE_MS));
   }
 }
@@ -75,22 +76,30 @@ async function readToEnd(path, onEvent, onState) {
   heard();
   try {
     const response = await request(path, { signal: abort.signal, headers: { Accept: 'text/event-stream' } });
-    if (!response.ok) return `${ANSWERS} ${response.status}`;
+    if (!response.ok) return { isRefused: true, reason: await refusal(response) };
     const events = new EventReader(onEvent);
     const decoder = new TextDecoder();
     const reader = response.body.getReader();
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return 'it closed the connection';
+      if (done) return { reason: 'it closed the connection' };
       heard();
       onState('live');
       events.push(decoder.decode(value, { stream: true }));
     }
   } catch (error) {
-    if (isSilent) return `no data for ${SILENCE_MS / 1000} s`;
-    return error instanceof SyntaxError ? `an event can't be read: ${error.message}` : 'no connection';
+    if (isSilent) return { reason: `no data for ${SILENCE_MS / 1000} s` };
+    return { reason: error instanceof SyntaxError ? `an event can't be read: ${error.message}` : 'no connection' };
   } finally {
     clearTimeout(timer);
     abort.abort();
   }
+}
+
+/** Returns the first line of an answer that is not a stream, or its status if it has no such text. */
+async function refusal(response) {
+  const isText = response.headers.get('Content-Type')?.startsWith('text/plain');
+  const line = isText ? (await response.text()).trim().split('\n', 1)[0].trim() : '';
+  if (line === '') return `status ${response.status}`;
+  return line.length > MAX_REASON ? `${line.slice(0, MAX_REASON - 1)}…` : line;
 }

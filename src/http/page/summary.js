@@ -28,28 +28,29 @@ export class Summary {
     const up = isWhole === null ? '' : `${number(upCount)} of ${number(servers.length)} servers up`;
     const clients = records === null ? '' : plural(records, 'client');
     setText(byId('totals'), [clients, up].filter(Boolean).map((part) => `· ${part}`).join(' '));
-
     const isOld = isWhole !== null && performance.now() - this.#surveyed > OLD_MS;
     let [words, severity] = ['waiting for the first answers', 'unknown'];
-    if (isLost && isWhole !== null) words = 'state of the herd not known';
+    const count = plural(Math.max(1, problems.length), 'problem');
+    if (isLost && isWhole !== null) words = `when last connected: the herd was ${isWhole ? 'whole' : `not whole, ${count}`}`;
     else if (isOld) words = 'no news of the herd for a while';
     else if (isWhole) [words, severity] = ['the herd is whole', 'ok'];
-    else if (isWhole === false) [words, severity] = [`the herd is not whole: ${plural(Math.max(1, problems.length), 'problem')}`, 'bad'];
+    else if (isWhole === false) [words, severity] = [`the herd is not whole: ${count}`, 'bad'];
     setText(byId('whole'), words);
     setAttribute(byId('whole'), 'data-severity', severity);
+    setAttribute(byId('status'), 'data-stale', isLost || isOld ? '' : null);
     const mark = isLost ? '✕' : { ok: '✓', bad: '!', unknown: '?' }[severity];
     const title = `${mark} herd ${server}`.trim();
     if (document.title !== title) document.title = title;
-    this.#speak(`${up}, ${words}`, clients, problems);
+    this.#speak(words, [clients, up].filter(Boolean).join(', '), problems);
   }
 
-  #speak(words, clients, problems) {
-    if (clients === '') return;
+  #speak(words, totals, problems) {
+    if (totals === '') return;
     const state = [words, ...problems.map(({ text }) => text)].join('. ');
     const now = performance.now();
     if (state === this.#spoken && now - this.#spokenAt < QUIET_MS) return;
     this.#spoken = state;
     this.#spokenAt = now;
-    setText(byId('summary'), `${clients}, ${state}`);
+    setText(byId('summary'), `${state}. ${totals}`);
   }
 }

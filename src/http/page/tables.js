@@ -8,6 +8,7 @@ export class Tables {
   constructor(herd) {
     this.#herd = herd;
     byId('servers').closest('details').addEventListener('toggle', () => this.update());
+    addEventListener('resize', () => this.update());
   }
 
   update() {
@@ -16,10 +17,10 @@ export class Tables {
       byId('servers').tBodies[0],
       this.#herd.servers.map(({ name }) => {
         const { state, error, answer } = this.#herd.server(name);
-        const words = error ? `${state}: ${error}` : state;
-        if (!answer?.up) return [name, words, '', '', '', ''];
-        const { records, clients, uptime_ms: uptime, release } = answer;
-        return [name, words, number(records), number(clients), duration(uptime), release];
+        if (!answer?.up) return [name, state, '', '', '', '', error ?? ''];
+        const { records, clients, uptime_ms: uptime, release, problems } = answer;
+        const reasons = problems.map(({ reason }) => reason).join('; ');
+        return [name, state, number(records), number(clients), duration(uptime), release, reasons];
       }),
     );
     fill(
@@ -33,6 +34,13 @@ export class Tables {
         error ? `${error.reason} (${duration(error.ago_ms)} ago)` : '',
       ]),
     );
+    this.#hint();
+  }
+
+  /** Says that there is more at the side, where scroll bars may be hidden. */
+  #hint() {
+    const frames = ['servers', 'links'].map((id) => byId(id).closest('.scroll'));
+    byId('tables-hint').hidden = !frames.some((frame) => frame.scrollWidth > frame.clientWidth + 1);
   }
 }
 

@@ -72,4 +72,5 @@ export function distance(kilometers) {
 
 export const position = (lat, lon) => `${degrees(lat, 'N', 'S')}, ${degrees(lon, 'E', 'W')}`;
 
-const degrees = (value, plus, minus) => `${Math.abs(value).toFixed(5)}° ${value < 0 ? minus : plus}`;
+/** Returns an angle with its direction, between which no line ends. */
+const degrees = (value, plus, minus) => `${Math.abs(value).toFixed(5)}°\u00a0${value < 0 ? minus : plus}`;

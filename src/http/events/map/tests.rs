@@ -18,7 +18,7 @@ const AT: Timestamp = Timestamp::from_nanos(1_700_000_000_123_456_789);
 /// A record as the page sees it: latitude, longitude, milliseconds and server.
 type Shown = (f64, f64, u64, String);
 
-/// What a page has.
+/// The state of a page.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Page {
     mode: String,
