@@ -156,7 +156,9 @@ fn a_full_log_disk_costs_log_lines_and_nothing_else() {
     let logs = fleet.directory.0.join("logs");
     fs::create_dir_all(&logs).unwrap();
     let text = logs.display().to_string();
-    words.extend(["sh", "-c", MOUNT, &text]);
+    // The lines of all rounds alone take over 1 MiB.
+    let mount = MOUNT.replace("size=1m", "size=4m");
+    words.extend(["sh", "-c", &mount, &text]);
     let command = behind(&words, &fleet.command(0));
     fleet.start_as(0, command);
     let root = fleet.process(0).proc("root");
