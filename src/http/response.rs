@@ -115,7 +115,7 @@ impl Response {
 /// Returns the head of an answer that ends only with its connection: of a stream of events.
 pub(super) fn stream_head() -> Vec<u8> {
     let fields = "Cache-Control: no-store\r\n";
-    let head = head(200, EVENTS, fields) + "Connection: close\r\n\r\n";
+    let head = head(200, EVENTS, fields) + "\r\n";
     head.into_bytes()
 }
 
