@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::process::{
-    Directory, Running, free_addresses, herd, signal, start_named, wait, wait_for, wait_until,
+    Directory, Running, free_addresses, herd, signal, start_named, wait, wait_until,
 };
 use crate::support::{Client, report};
 
@@ -139,7 +139,7 @@ fn what_others_do_to_the_log_is_followed() {
     server.reload();
     // Removed with its folder, which nothing announces: the file comes back by itself.
     fs::remove_dir_all(server.path("logs")).unwrap();
-    wait_for("the file is back", Duration::from_secs(3), || log.exists());
+    wait_until("the file is back", || log.exists());
     server.reload();
     for (path, mode) in [("logs", 0o700), ("logs/Alone.log", 0o600)] {
         let found = fs::metadata(server.path(path)).unwrap();
@@ -154,7 +154,7 @@ fn what_others_do_to_the_log_is_followed() {
             .contains("logs/Alone.log can't be written")
     });
     fs::remove_file(server.path("logs")).unwrap();
-    wait_for("its end is said", Duration::from_secs(2), || {
+    wait_until("its end is said", || {
         server.read("notices").contains("no longer log failing")
     });
     server.await_log("logs/Alone.log is in order");
@@ -194,7 +194,7 @@ fn a_rotation_that_fails_is_said_once_and_destroys_no_old_log() {
     for number in [3, 4] {
         fs::remove_dir_all(server.path(&format!("logs/Alone.log.{number}"))).unwrap();
     }
-    wait_for("its end is said", Duration::from_secs(2), || {
+    wait_until("its end is said", || {
         said("logs/Alone.log is in order") == 1
     });
     assert!(size("logs/Alone.log.1") > LIMIT && size("logs/Alone.log") < 1_000);
