@@ -19,6 +19,8 @@ pub(crate) enum Interest {
     Input,
     /// Room for bytes to write, or a broken connection.
     Output,
+    /// Either of them.
+    Both,
 }
 
 #[cfg(target_os = "linux")]
@@ -93,6 +95,7 @@ mod linux {
             let flags = match interest {
                 Interest::Input => EventFlags::IN,
                 Interest::Output => EventFlags::OUT,
+                Interest::Both => EventFlags::IN | EventFlags::OUT,
             };
             Ok(epoll::modify(
                 &self.epoll,

@@ -52,7 +52,7 @@ use response::Response;
 pub(crate) const THREADS: usize = 4 + pool::THREADS + 2;
 
 /// Descriptors of the port, but for those of its listener and of asking the servers.
-pub(crate) const DESCRIPTORS: usize = door::DESCRIPTORS;
+pub(crate) const DESCRIPTORS: usize = door::DESCRIPTORS + events::DESCRIPTORS;
 
 /// Added to the nice value of the port's threads: the clients' workers come first.
 #[cfg(target_os = "linux")]

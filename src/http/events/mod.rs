@@ -18,7 +18,7 @@
 //! Without viewers nothing is scanned, and the thread wakes once a second for the figures.
 //!
 //! `map` compares, with `clients` or, where there are many, with `grid`; `frame` and `text` render;
-//! `figures` has those of the last ten minutes; `wait` waits for the viewers' sockets.
+//! `figures` has those of the last ten minutes.
 
 mod clients;
 mod figures;
@@ -29,7 +29,6 @@ mod origins;
 mod publisher;
 mod text;
 mod viewers;
-mod wait;
 
 use std::fmt;
 use std::io;
@@ -39,10 +38,13 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use crate::poller::{Poller, Waker};
 use crate::replica::Replica;
 use crate::thread::{self, Stopper, stop_pair};
 pub(crate) use figures::Totals;
-use wait::Waker;
+
+/// Number of descriptors of the publisher, but for those of its viewers: its poller's.
+pub(super) const DESCRIPTORS: usize = 2;
 
 /// The server and its herd, as `hello` tells them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,11 +131,12 @@ impl Publisher {
     /// The same, with another limit on the bytes of beginnings.
     fn start_with(sources: Sources, max_beginnings: usize) -> io::Result<Publisher> {
         let (newcomers, received): (_, Receiver<Newcomer>) = unbounded();
-        let (waiter, waker) = wait::pair()?;
+        let poller = Poller::new()?;
+        let waker = poller.waker();
         let (stopper, stop) = stop_pair();
         let thread = thread::spawn("http-events", move || {
             crate::http::yield_to_clients();
-            publisher::Run::new(sources, max_beginnings, received, stop).run(waiter);
+            publisher::Run::new(sources, max_beginnings, received, stop, poller).run();
         })?;
         Ok(Publisher {
             entrance: Entrance { newcomers, waker },

@@ -10,10 +10,10 @@ use super::figures::History;
 use super::map::{Frames, Map, Thresholds};
 use super::text::{write_event, write_string};
 use super::viewers::{Closed, Viewer};
-use super::wait::{Ready, Waiter};
 use super::{Herd, Newcomer, Servers, Sources};
 use crate::model::time::{Timestamp, write_u64};
-use crate::thread::{Stop, waiting};
+use crate::poller::{Interest, Poller};
+use crate::thread::Stop;
 
 /// Version of the events.
 const VERSION: u64 = 1;
@@ -34,7 +34,11 @@ pub(super) const MAX_BEGINNINGS: usize = 64 << 20;
 
 /// A viewer and how far it has come.
 struct Seated {
+    /// Id of its connection with the poller.
+    id: u64,
     viewer: Viewer,
+    /// Its connection is watched for room for bytes too.
+    waits_for_room: bool,
     /// It has had its whole frame.
     is_admitted: bool,
 }
@@ -44,6 +48,8 @@ pub(super) struct Run {
     sources: Sources,
     newcomers: Receiver<Newcomer>,
     stop: Stop,
+    poller: Poller,
+    last_id: u64,
     viewers: Vec<Seated>,
     max_beginnings: usize,
     map: Map,
@@ -64,6 +70,7 @@ impl Run {
         max_beginnings: usize,
         newcomers: Receiver<Newcomer>,
         stop: Stop,
+        poller: Poller,
     ) -> Run {
         let now = Instant::now();
         let history = History::new((sources.totals)());
@@ -71,6 +78,8 @@ impl Run {
             sources,
             newcomers,
             stop,
+            poller,
+            last_id: 0,
             viewers: Vec::new(),
             max_beginnings,
             map: Map::new(Thresholds::default()),
@@ -86,19 +95,21 @@ impl Run {
     }
 
     /// Publishes until the stop signal.
-    pub(super) fn run(mut self, mut waiter: Waiter) {
+    pub(super) fn run(mut self) {
         let mut ready = Vec::new();
         loop {
             let pause = self.next_wake().saturating_duration_since(Instant::now());
-            let sockets = self.viewers.iter().map(|seated| seated.viewer.interest());
-            waiting(|| waiter.wait(pause, sockets, &mut ready));
+            let ids = self.viewers.iter().map(|seated| seated.id);
+            self.poller.wait(Some(pause), ids, &mut ready);
             if self.stop.is_set() {
                 return;
             }
             let now = Instant::now();
             self.serve(&ready, now);
+            ready.clear();
             self.take_newcomers(now);
             self.publish(now);
+            self.watch();
         }
     }
 
@@ -115,19 +126,36 @@ impl Run {
     }
 
     /// Reads from and writes to the viewers that are ready, and closes those that are too slow.
-    fn serve(&mut self, ready: &[Ready], now: Instant) {
-        let mut ready = ready.iter().copied();
+    fn serve(&mut self, ready: &[u64], now: Instant) {
         self.keep(|seated| {
-            let ready = ready.next().unwrap_or_default();
             let viewer = &mut seated.viewer;
-            if ready.reads {
+            if ready.contains(&seated.id) {
                 viewer.read()?;
-            }
-            if ready.writes {
                 viewer.write(now)?;
             }
             viewer.check(now)
         });
+    }
+
+    /// Has each connection watched for what its viewer needs.
+    fn watch(&mut self) {
+        for Seated {
+            id,
+            viewer,
+            waits_for_room,
+            ..
+        } in &mut self.viewers
+        {
+            let interest = match viewer.has_unsent() {
+                wanted if wanted == *waits_for_room => continue,
+                true => Interest::Both,
+                false => Interest::Input,
+            };
+            *waits_for_room = viewer.has_unsent();
+            if let Err(error) = self.poller.set_interest(viewer.stream(), *id, interest) {
+                debug!("a viewer of /events can't be watched: {error}");
+            }
+        }
     }
 
     /// Keeps the viewers for which `serve` succeeds.
@@ -143,9 +171,15 @@ impl Run {
     fn take_newcomers(&mut self, now: Instant) {
         while let Ok(newcomer) = self.newcomers.try_recv() {
             let mut viewer = Viewer::new(newcomer.stream, newcomer.seat);
-            if viewer.begin(newcomer.head.into(), now).is_ok() {
+            self.last_id += 1;
+            let id = self.last_id;
+            if self.poller.add(viewer.stream(), id).is_ok()
+                && viewer.begin(newcomer.head.into(), now).is_ok()
+            {
                 self.viewers.push(Seated {
+                    id,
                     viewer,
+                    waits_for_room: false,
                     is_admitted: false,
                 });
             }

@@ -86,9 +86,14 @@ impl Viewer {
         }
     }
 
-    /// Returns the connection, and whether there are bytes for it.
-    pub(super) fn interest(&self) -> (&TcpStream, bool) {
-        (&self.stream, !self.unsent.is_empty())
+    /// Returns the connection.
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Returns whether there are bytes for it.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Sends bytes of the beginning, behind those before.
@@ -212,7 +217,7 @@ mod tests {
         assert_eq!(viewer.deadline(), None);
         viewer.begin(vec![b'b'; LARGE].into(), begin).unwrap();
         assert_eq!(viewer.deadline(), Some(begin + BEGINNING_LIMIT));
-        assert!(viewer.interest().1);
+        assert!(viewer.has_unsent());
         let frame: Arc<[u8]> = vec![b'f'; MAX_UNSENT / 2].into();
         // Up to the limit, and the one that passes it.
         for _ in 0..3 {
@@ -248,7 +253,7 @@ mod tests {
             other_end.read_exact(&mut received).unwrap();
             assert!(received.iter().all(|&byte| byte == b'f'));
         });
-        while viewer.interest().1 {
+        while viewer.has_unsent() {
             viewer.write(later).unwrap();
             std::thread::yield_now();
         }
