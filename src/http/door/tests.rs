@@ -174,14 +174,21 @@ fn a_head_in_small_parts_is_read_and_one_that_never_ends_is_refused_after_its_ti
 #[test]
 fn a_newcomer_closes_the_head_that_has_been_silent_longest() {
     let port = Port::start();
-    let mut silent: Vec<_> = (0..MAX_CONNECTIONS).map(|_| port.connect()).collect();
-    // One by one, so that the order is known; the first one speaks last of all.
-    for stream in silent.iter_mut().skip(1) {
-        stream.write_all(b"GET ").unwrap();
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    silent[0].write_all(b"GET ").unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    // The answer to a request shows that what was sent before has been read.
+    let speak = |stream: &mut TcpStream, bytes: &[u8]| {
+        stream.write_all(bytes).unwrap();
+        assert!(port.get("/read").ends_with("/read\n"));
+    };
+    let mut silent: Vec<_> = (1..MAX_CONNECTIONS)
+        .map(|_| {
+            let mut stream = port.connect();
+            speak(&mut stream, b"G");
+            stream
+        })
+        .collect();
+    // The first one speaks last of all, but for one that fills the last place.
+    speak(&mut silent[0], b"ET ");
+    silent.push(port.connect());
     for _ in 0..3 {
         assert!(port.get("/a").ends_with("/a\n"));
     }
