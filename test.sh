@@ -213,31 +213,34 @@ measured() {
     note_skipped
 }
 
-faults() {
-    local test failed_before=$failed
-    need_fault_tools
-    step 'cargo build: the fault tests, optimized' \
-        cargo test --release --locked --test faults --no-run
+# measure_each TARGET WHAT [NAME=VALUE...] -- FLAG...: runs each test of a test target by itself, optimized,
+# with these variables and flags. WHAT names the tests.
+measure_each() {
+    local target=$1 what=$2 test variables=() failed_before=$failed
+    shift 2
+    while [[ $1 != -- ]]; do
+        variables+=("$1")
+        shift
+    done
+    shift
+    step "cargo build: $what, optimized" cargo test --release --locked --test "$target" --no-run
     ((failed == failed_before)) || return
     while IFS= read -r test; do
-        measured "${test#faults::}" env HERD_FAULTS=long cargo test --release --locked --test faults -- \
-            --exact --nocapture --test-threads=1 "$test"
-    done < <(cargo test --release --locked --test faults -- --list --format terse 2>/dev/null |
+        measured "${test#"$target"::}" env "${variables[@]}" cargo test --release --locked --test "$target" -- \
+            --exact --nocapture --test-threads=1 "$@" "$test"
+    done < <(cargo test --release --locked --test "$target" -- --list --format terse 2>/dev/null |
         sed -n 's/: test$//p')
+}
+
+faults() {
+    need_fault_tools
+    measure_each faults 'the fault tests' HERD_FAULTS=long --
 }
 
 # Each story of the page in a browser, with an optimized server.
 browser() {
-    local test failed_before=$failed
     need_browser
-    step 'cargo build: the stories of the page, optimized' \
-        cargo test --release --locked --test browser --no-run
-    ((failed == failed_before)) || return
-    while IFS= read -r test; do
-        measured "${test#browser::}" cargo test --release --locked --test browser -- \
-            --exact --include-ignored --nocapture --test-threads=1 "$test"
-    done < <(cargo test --release --locked --test browser -- --list --format terse 2>/dev/null |
-        sed -n 's/: test$//p')
+    measure_each browser 'the stories of the page' -- --include-ignored
 }
 
 # fuzz TARGET WHAT: runs a fuzz target. The sanitizer needs options that only unstable compilers take; the
