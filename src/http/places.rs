@@ -2,14 +2,11 @@
 //! page: a call of one costs money, and sends positions to others.
 
 use super::response::{Body, JSON, Response};
+use crate::model::command::{MAX_BOUND, MAX_RADIUS_KM};
 use crate::model::geo::Position;
 use crate::places::atlas::Atlas;
 
-/// Largest radius in kilometers, and largest number of places: as in a `WHATSAT`.
-const MAX_RADIUS_KM: f64 = 50.0;
-const MAX_LIMIT: u8 = 20;
-
-/// A search.
+/// A search, with the bounds of a `WHATSAT`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Search {
     latitude: f64,
@@ -57,8 +54,8 @@ fn parse(query: &str) -> Result<Search, String> {
     Ok(Search {
         latitude: within("lat", latitude, 90.0, -90.0)?,
         longitude: within("lon", longitude, 180.0, -180.0)?,
-        radius_km: within("radius", radius.or(Some(10.0)), MAX_RADIUS_KM, 0.0)?,
-        limit: within("limit", limit.or(Some(5.0)), f64::from(MAX_LIMIT), 0.0)? as u8,
+        radius_km: within("radius", radius.or(Some(10.0)), MAX_RADIUS_KM as f64, 0.0)?,
+        limit: within("limit", limit.or(Some(5.0)), MAX_BOUND as f64, 0.0)? as u8,
     })
 }
 
