@@ -117,6 +117,7 @@ impl Server for Replica {
         let mut records = Vec::new();
         self.records_above(
             vector,
+            NOW,
             &mut records,
             |records, view| records.push(Record::new(view)),
             |_| true,
@@ -371,6 +372,7 @@ fn the_newest_wins_in_any_order() {
                     link: from,
                     epoch: 1,
                 },
+                NOW,
             );
         }
     });
@@ -380,7 +382,7 @@ fn the_newest_wins_in_any_order() {
     ];
     let mut last: Option<Record> = None;
     for _ in 0..4 {
-        let now = server.locate(b"a", |found| found.map(|view| Record::new(&view)));
+        let now = server.locate(b"a", NOW, |found| found.map(|view| Record::new(&view)));
         let is_older = match (&last, &now) {
             (Some(last), Some(now)) => now.view().order(&last.view()).is_lt(),
             (last, now) => last.is_some() && now.is_none(),
@@ -399,7 +401,7 @@ fn the_newest_wins_in_any_order() {
         assert!(!neighbor.drain(outbox, false));
         neighbor.check(&*server);
     }
-    let time = server.locate(b"a", |found| found.map(|view| view.time));
+    let time = server.locate(b"a", NOW, |found| found.map(|view| view.time));
     assert_eq!(time, Some(Timestamp::from_nanos(5_000_000_000)));
 }
 
@@ -429,7 +431,7 @@ fn a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(epoch:
     let reader = Arc::clone(&server);
     let reader = threads::spawn(move || {
         for record in &records {
-            reader.adopt(&[record.view()], NeighborStart { link, epoch });
+            reader.adopt(&[record.view()], NeighborStart { link, epoch }, NOW);
             let mut marker = Vector::default();
             marker.advance(b"Welsh", 1, record.view().sequence);
             reader.advance(&marker);

@@ -51,7 +51,7 @@ impl Refusal {
     /// Returns the reason for which a report was refused, if it was.
     pub(crate) fn of_report(outcome: &Outcome) -> Option<Refusal> {
         match outcome {
-            Outcome::Stored | Outcome::NotNewer => None,
+            Outcome::Stored | Outcome::NotNewer | Outcome::Forgotten(_) | Outcome::Expired => None,
             Outcome::TooFarAhead => Some(Refusal::TooFarAhead),
             Outcome::Full => Some(Refusal::Full),
             Outcome::Unwritable => Some(Refusal::Unwritable),

@@ -155,8 +155,9 @@ impl Auditor {
     }
 
     fn digest(&self, until: Timestamp) -> Option<Digest> {
+        let go_on = || !self.stop.is_set();
         self.replica
-            .digest(&self.key, until, || !self.stop.is_set())
+            .digest(&self.key, until, Timestamp::now(), go_on)
     }
 
     /// Sends the neighbors this server's digest.

@@ -52,6 +52,7 @@ use crate::config::keys::KeyFile;
 use crate::config::topology::{Address, Topology};
 use crate::health::Health;
 use crate::metrics::Histogram;
+use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
 use crate::thread::{self, Stopper};
@@ -327,7 +328,9 @@ impl Links {
         if is_alone {
             0
         } else {
-            self.shared.replica.count_above(&confirmed)
+            self.shared
+                .replica
+                .count_above(&confirmed, Timestamp::now())
         }
     }
 }

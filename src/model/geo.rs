@@ -62,6 +62,19 @@ pub(crate) fn squared_chord(one: [f64; 3], other: [f64; 3]) -> f64 {
     one.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
+/// Returns the great-circle distance between two points in kilometers, on a sphere of the earth's mean
+/// radius: the angle between two vectors by its tangent, which is exact for near points and for
+/// opposite ones alike (W. Kahan, "How futile are mindless assessments of roundoff", 2006, §12).
+pub(crate) fn distance_km(one: &Position, other: &Position) -> f64 {
+    let (one, other) = (one.unit_vector(), other.unit_vector());
+    let length = |pairs: [(f64, f64); 3], sign: f64| {
+        let squares = pairs.map(|(a, b)| (a + sign * b) * (a + sign * b));
+        squares.iter().sum::<f64>().sqrt()
+    };
+    let pairs = [0, 1, 2].map(|axis| (one[axis], other[axis]));
+    2.0 * EARTH_RADIUS_KM * length(pairs, -1.0).atan2(length(pairs, 1.0))
+}
+
 /// Splits a location into its latitude and longitude texts, each with its sign.
 pub(crate) fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     if text.len() > MAX_FIELD_BYTES {

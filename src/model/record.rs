@@ -42,6 +42,12 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
+    /// Returns whether the record says that the client was forgotten: it has neither location nor time
+    /// text, and its time is that of its receipt.
+    pub fn is_tombstone(&self) -> bool {
+        self.location.is_empty()
+    }
+
     /// Compares by the order between servers; equal only for one and the same record.
     pub fn order(&self, other: &RecordView<'_>) -> Ordering {
         (self.time, self.origin, self.epoch, self.sequence).cmp(&(

@@ -5,18 +5,24 @@ use crate::model::digest::{Digest, DigestKey};
 use crate::model::time::Timestamp;
 
 impl Replica {
-    /// Returns the digest of the records that were received up to `until`, by a scan of the whole
+    /// Returns the digest of the records that were received up to `until` and are not about to die, by a scan of the whole
     /// cache; `None` if `go_on`, which is called now and then, returns `false`.
     pub fn digest(
         &self,
         key: &DigestKey,
         until: Timestamp,
+        now: Timestamp,
         mut go_on: impl FnMut() -> bool,
     ) -> Option<Digest> {
+        let edge = self.digest_edge(now);
         let mut state = (Digest::new(until), true);
         self.scan(
             &mut state,
-            |(digest, _), record| digest.add(key, record),
+            |(digest, _), record| {
+                if !edge.is_dead(record.time) {
+                    digest.add(key, record);
+                }
+            },
             |(_, wanted)| {
                 *wanted = go_on();
                 *wanted

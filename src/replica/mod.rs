@@ -13,9 +13,11 @@ pub(crate) mod cache;
 mod digest;
 mod durable;
 pub(crate) mod flood;
+mod forget;
 mod open;
 pub mod outbox;
 mod prune;
+pub mod search;
 pub(crate) mod stall;
 pub(crate) mod upkeep;
 
@@ -33,7 +35,7 @@ use crate::replica::cache::{ClientHash, Locations};
 use crate::replica::flood::Flood;
 use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES};
 use crate::store::journal::SyncPosition;
-use crate::sync::{self as atomic, AtomicBool, AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{self as atomic, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 use durable::{Change, Durable, JournalState};
 
 /// Outcome of a client's report.
@@ -44,6 +46,10 @@ pub enum Outcome {
     /// Not newer than the stored report: acknowledged with its `AT` line all the same, and nothing
     /// else.
     NotNewer,
+    /// Not newer than the client's tombstone, which is of that time: as [`NotNewer`](Self::NotNewer).
+    Forgotten(Timestamp),
+    /// So old that it would have expired by now: as [`NotNewer`](Self::NotNewer).
+    Expired,
     /// The time is more than 300 s ahead of this server's clock.
     TooFarAhead,
     /// The client is new, and the server is at capacity.
@@ -57,8 +63,26 @@ pub enum Outcome {
 impl Outcome {
     /// Returns whether the client gets the `AT` line of its report.
     pub fn is_acknowledged(self) -> bool {
-        matches!(self, Outcome::Stored | Outcome::NotNewer)
+        matches!(
+            self,
+            Outcome::Stored | Outcome::NotNewer | Outcome::Forgotten(_) | Outcome::Expired
+        )
     }
+}
+
+/// Outcome of the wish that a client be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForgetOutcome {
+    /// A tombstone of that time is stored.
+    Forgotten(Timestamp),
+    /// The client is not known here, and the server is at capacity.
+    Full,
+    /// The journal can't be written.
+    Unwritable,
+    /// No neighbor would take it: the server was removed from the herd.
+    Removed,
+    /// The neighbor of that name runs an older program, which knows no tombstones.
+    NeighborTooOld(Box<str>),
 }
 
 /// A server's records, and the queues to its neighbors.
@@ -81,6 +105,8 @@ pub struct Replica {
     apply: Mutex<Apply>,
     /// Changes only under the apply lock, but is read without it.
     journal_state: Mutex<JournalState>,
+    /// Age at which records die, in nanoseconds; 0 if they never do.
+    forget_after: AtomicU64,
 }
 
 /// The state that changes only under the apply lock.
@@ -140,6 +166,7 @@ impl Replica {
                 durable: None,
             }),
             journal_state: Mutex::new(JournalState::default()),
+            forget_after: AtomicU64::new(0),
         }
     }
 
@@ -219,6 +246,7 @@ impl Replica {
         let mut depend_on_append: SmallVec<[usize; SMALL_GROUP]> = SmallVec::new();
         let apply = &*apply_guard;
         let mut winners = Winners::with_capacity(reports.len());
+        let horizon = self.horizon(received);
         let mut new_clients = 0;
         for report in reports {
             if report.time.is_ahead_of(received, MAX_AHEAD_SECONDS) {
@@ -232,19 +260,23 @@ impl Replica {
                 .iter()
                 .rev()
                 .find(|winner| winner.client == report.client)
-                .map(|winner| winner.time);
+                .map(|winner| (winner.time, false));
             let key = self.locations.key(report.client);
             let stored = in_group.or_else(|| {
                 self.locations.with(key, report.client, |stored| {
-                    stored.map(|stored| stored.time)
+                    stored.map(|stored| (stored.time, stored.is_tombstone()))
                 })
             });
             match stored {
-                Some(time) if report.time <= time => {
+                _ if horizon.is_dead(report.time) => outcomes.push(Outcome::Expired),
+                Some((time, is_tombstone)) if report.time <= time => {
                     if in_group.is_some() {
                         depend_on_append.push(outcomes.len());
                     }
-                    outcomes.push(Outcome::NotNewer);
+                    outcomes.push(match is_tombstone {
+                        true => Outcome::Forgotten(time),
+                        false => Outcome::NotNewer,
+                    });
                 }
                 None if self.locations.len() + new_clients >= self.max_records => {
                     outcomes.push(Outcome::Full);
@@ -290,10 +322,10 @@ impl Replica {
         Some(position)
     }
 
-    /// Applies records that a start of a neighbor sent: those greater than the stored ones are adopted and
-    /// forwarded to all others. Returns the number adopted.
-    pub fn adopt(&self, records: &[RecordView<'_>], from: NeighborStart) -> usize {
-        self.adopt_with(records, from, |_| {})
+    /// Applies records that a start of a neighbor sent: those that are alive and greater than the stored ones
+    /// are adopted and forwarded to all others. Returns the number adopted.
+    pub fn adopt(&self, records: &[RecordView<'_>], from: NeighborStart, now: Timestamp) -> usize {
+        self.adopt_with(records, from, now, |_| {})
     }
 
     /// The same; shows each record that is adopted to `show`, once no lock is held.
@@ -301,11 +333,16 @@ impl Replica {
         &self,
         records: &[RecordView<'_>],
         from: NeighborStart,
+        now: Timestamp,
         show: impl FnMut(&RecordView<'_>),
     ) -> usize {
         let mut apply = self.apply.lock();
         let mut winners = Winners::with_capacity(records.len());
-        for record in records {
+        let horizon = self.horizon(now);
+        for record in records
+            .iter()
+            .filter(|record| !horizon.is_dead(record.time))
+        {
             let key = self.locations.key(record.client);
             let greater = self.locations.with(key, record.client, |stored| {
                 stored.is_none_or(|stored| record.order(&stored) == Ordering::Greater)
@@ -349,11 +386,19 @@ impl Replica {
         }
     }
 
-    /// Shows a client's record, or that there is none, to `look`, which runs under a lock and must
-    /// only copy.
-    pub fn locate<R>(&self, client: &[u8], look: impl FnOnce(Option<RecordView<'_>>) -> R) -> R {
-        self.locations
-            .with(self.locations.key(client), client, look)
+    /// Shows where a client is, or that this is not known, to `look`, which runs under a lock and must
+    /// only copy. Nothing is known of a client that was forgotten, or whose record has expired.
+    pub fn locate<R>(
+        &self,
+        client: &[u8],
+        now: Timestamp,
+        look: impl FnOnce(Option<RecordView<'_>>) -> R,
+    ) -> R {
+        let horizon = self.horizon(now);
+        let key = self.locations.key(client);
+        self.locations.with(key, client, |stored| {
+            look(stored.filter(|stored| !stored.is_tombstone() && !horizon.is_dead(stored.time)))
+        })
     }
 
     /// Adds a neighbor, down at first, and returns its queue.
@@ -434,10 +479,11 @@ impl Replica {
         marker
     }
 
-    /// Returns the number of records that the vector does not cover.
-    pub fn count_above(&self, vector: &Vector) -> usize {
+    /// Returns the number of living records that the vector does not cover.
+    pub fn count_above(&self, vector: &Vector, now: Timestamp) -> usize {
         let mut records = 0;
-        self.records_above(vector, &mut records, |records, _| *records += 1, |_| true);
+        let count = |records: &mut usize, _: &RecordView<'_>| *records += 1;
+        self.records_above(vector, now, &mut records, count, |_| true);
         records
     }
 
@@ -495,19 +541,22 @@ impl Replica {
         self.apply.lock().flood.publish(&batch, None);
     }
 
-    /// Shows all records that `vector` does not cover to `show`; `between` runs now and then
+    /// Shows all living records that `vector` does not cover to `show`; `between` runs now and then
     /// with no lock held, and ends the scan by returning `false`.
     pub fn records_above<S>(
         &self,
         vector: &Vector,
+        now: Timestamp,
         state: &mut S,
         show: impl Fn(&mut S, &RecordView<'_>),
         between: impl FnMut(&mut S) -> bool,
     ) {
+        let horizon = self.horizon(now);
         self.locations.scan(
             state,
             |state, record| {
-                if !vector.covers(record.origin, record.epoch, record.sequence) {
+                let is_covered = vector.covers(record.origin, record.epoch, record.sequence);
+                if !is_covered && !horizon.is_dead(record.time) {
                     show(state, record);
                 }
             },

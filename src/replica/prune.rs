@@ -52,7 +52,7 @@ mod tests {
     fn adopt(replica: &Replica, link: LinkId, line: &str) {
         let record = RecordView::parse_line(line.as_bytes()).expect("a record");
         assert_eq!(
-            replica.adopt(&[record], NeighborStart { link, epoch: 1 }),
+            replica.adopt(&[record], NeighborStart { link, epoch: 1 }, record.received),
             1
         );
     }

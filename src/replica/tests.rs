@@ -23,7 +23,7 @@ fn check_report(replica: &Replica, lines: &[&str], expected: &[Outcome]) {
 
 #[track_caller]
 fn check_stored(replica: &Replica, client: &str, location: Option<&str>) {
-    let got = replica.locate(client.as_bytes(), |found| {
+    let got = replica.locate(client.as_bytes(), NOW, |found| {
         found.map(|record| String::from_utf8_lossy(record.location).into_owned())
     });
     assert_eq!(got.as_deref(), location, "{client}");
@@ -111,13 +111,13 @@ fn a_neighbors_records_go_to_the_others_only_and_only_once() {
     replica.set_live(first(other));
     let line = "RECORD Welsh 5 7 1000000000000 a +1+1 10";
     let record = RecordView::parse_line(line.as_bytes()).expect("a record");
-    assert_eq!(replica.adopt(&[record], first(from)), 1);
-    assert_eq!(replica.adopt(&[record], first(other)), 0);
+    assert_eq!(replica.adopt(&[record], first(from), NOW), 1);
+    assert_eq!(replica.adopt(&[record], first(other), NOW), 0);
     let tie = RecordView {
         origin: b"Alford",
         ..record
     };
-    assert_eq!(replica.adopt(&[tie], first(other)), 0);
+    assert_eq!(replica.adopt(&[tie], first(other), NOW), 0);
     assert_eq!(queued(&on), [line]);
     assert!(queued(&back).is_empty());
     // A single record advances nothing: another path may still hold what came before it.
@@ -127,7 +127,7 @@ fn a_neighbors_records_go_to_the_others_only_and_only_once() {
         client: b"b",
         ..record
     };
-    assert_eq!(replica.adopt(&[second], first(from)), 1);
+    assert_eq!(replica.adopt(&[second], first(from), NOW), 1);
 }
 
 #[test]
@@ -147,6 +147,7 @@ fn a_link_that_comes_up_gets_what_its_neighbor_lacks() {
     let mut sent = Vec::new();
     replica.records_above(
         &held,
+        NOW,
         &mut sent,
         |sent, view| sent.push(view.sequence),
         |_| true,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use shuttle::sync::MutexGuard;
-pub use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+pub use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use shuttle::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 pub use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};

@@ -9,6 +9,7 @@ use crate::support::{KEYS, atlas, config, free_ring};
 use herd::link::neighbor::LinkPhase;
 use herd::model::digest::DigestKey;
 use herd::model::record::RecordView;
+use herd::model::time::Timestamp;
 use herd::server::Server;
 
 /// Two neighbors, Alford and Welsh, that compare digests at this interval.
@@ -106,9 +107,11 @@ fn records_missing_in_two_rounds_are_found_counted_and_sent() {
         (alford.replica().len(), welsh.replica().len()),
         (1_003, 1_003)
     );
-    alford.replica().locate(b"newer-at-welsh", |record| {
-        assert_eq!(record.unwrap().time_text, b"6");
-    });
+    alford
+        .replica()
+        .locate(b"newer-at-welsh", Timestamp::now(), |record| {
+            assert_eq!(record.unwrap().time_text, b"6");
+        });
     // Each has sent at least the bucket in which only it had the newest record.
     let key = DigestKey::new(KEYS.herd().bytes());
     let clients = ["only-at-alford", "only-at-welsh", "newer-at-welsh"];

@@ -156,13 +156,16 @@ impl<'a> Turn<'a> {
         }
         let before = self.output.len();
         let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
-        let known = self.services.replica.locate(inquiry.client, |found| {
-            let Some(view) = found else {
-                return false;
-            };
-            view.write_at_line(self.output);
-            location.try_extend_from_slice(view.location).is_ok()
-        });
+        let known = self
+            .services
+            .replica
+            .locate(inquiry.client, self.received, |found| {
+                let Some(view) = found else {
+                    return false;
+                };
+                view.write_at_line(self.output);
+                location.try_extend_from_slice(view.location).is_ok()
+            });
         if !known {
             self.refuse(line, Refusal::UnknownClient);
             return self.log_sent(before);

@@ -266,8 +266,8 @@ impl<T: Transport> Connection<T> {
                 adopted: received,
                 ..
             } = self;
-            let adopted =
-                replica.adopt_with(records, *source, |record| received.push(record.received));
+            let show = |record: &RecordView<'_>| received.push(record.received);
+            let adopted = replica.adopt_with(records, *source, Timestamp::now(), show);
             self.back.applied(records.len());
             self.received.records += records.len() as u64;
             debug!(

@@ -231,6 +231,7 @@ impl Feed {
         };
         self.replica.records_above(
             held,
+            Timestamp::now(),
             &mut scan,
             |scan, record| {
                 if is_wanted(record) {

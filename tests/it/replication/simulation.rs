@@ -207,6 +207,7 @@ impl Simulation {
     }
 
     fn resync(&mut self, server: usize, link: usize, held: &Vector) {
+        let clock = self.clock(server);
         let scans = self.without != Without::Resync;
         let fed = self.fed(server, link);
         let Server { replica, links, .. } = &mut self.servers[server];
@@ -222,6 +223,7 @@ impl Simulation {
         let mut lines = Vec::new();
         replica.records_above(
             held,
+            clock,
             &mut lines,
             |lines, record| {
                 let mut line = Vec::new();
@@ -315,14 +317,14 @@ impl Simulation {
             if let Some(record) = RecordView::parse_line(line) {
                 let stored = receiver
                     .replica
-                    .locate(record.client, |found| found.map(|found| found.time));
+                    .locate(record.client, clock, |found| found.map(|found| found.time));
                 let refused = match self.without {
                     Without::TotalOrder => stored.is_some_and(|time| record.time <= time),
                     Without::OriginClock => record.time.is_ahead_of(clock, 300),
                     _ => false,
                 };
                 if !refused {
-                    receiver.replica.adopt(&[record], from);
+                    receiver.replica.adopt(&[record], from, clock);
                 }
                 if self.without == Without::VectorByMarker {
                     let mut single = Vector::default();
@@ -384,7 +386,9 @@ impl Simulation {
         }
         let stored = self.servers[server]
             .replica
-            .locate(report.client, |found| found.as_ref().map(Record::new));
+            .locate(report.client, clock, |found| {
+                found.as_ref().map(Record::new)
+            });
         let stored = stored.unwrap();
         self.acknowledged
             .entry(report.client.to_vec())

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BytesMut};
 use herd::config::topology::Address;
 use herd::model::record::{MAX_LINE_BYTES, RecordView};
+use herd::model::time::Timestamp;
 use herd::model::vector::Vector;
 use herd::replica::outbox::{LinkId, NeighborStart, OutboxReceiver, Queued};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -143,6 +144,7 @@ async fn copy(shared: &Arc<Shared>, writer: &mut OwnedWriteHalf) -> io::Result<(
         let mut lines = Vec::with_capacity(WRITE_BYTES);
         shared.herd.records_above(
             &Vector::default(),
+            Timestamp::now(),
             &mut lines,
             |lines, record| record.write_line(lines),
             // A connection that is lost needs no more pieces.
@@ -175,7 +177,7 @@ pub(crate) async fn receive(mut stream: TcpStream, shared: &Shared) -> Result<()
             }
         }
         if let Some(from) = from
-            && shared.herd.adopt(&records, from) > 0
+            && shared.herd.adopt(&records, from, Timestamp::now()) > 0
         {
             shared.wake_links();
         }

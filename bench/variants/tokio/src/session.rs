@@ -303,7 +303,7 @@ impl<'a> Turn<'a> {
 
     fn inquire(&mut self, inquiry: &Inquiry<'_>, line: &[u8]) {
         let mut location = ArrayVec::<u8, MAX_FIELD_BYTES>::new();
-        let known = self.shared.herd.locate(inquiry.client, |found| {
+        let known = self.shared.herd.locate(inquiry.client, self.received, |found| {
             let Some(view) = found else {
                 return false;
             };

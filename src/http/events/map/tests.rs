@@ -95,7 +95,7 @@ fn replica(model: &Model) -> Replica {
         epoch: 1,
     };
     for (client, put) in model {
-        let adopted = replica.adopt(&[view(client, put)], from);
+        let adopted = replica.adopt(&[view(client, put)], from, AT);
         assert_eq!(adopted, 1);
     }
     replica
