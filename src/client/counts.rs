@@ -20,14 +20,24 @@ pub(crate) struct ClientCounts {
     pub connections: Arc<CounterFamily<Admission>>,
     workers: Mutex<Vec<Arc<WorkerCounts>>>,
     /// Lines that were answered by another thread than a worker.
-    late: [Counter; REQUEST_OUTCOMES],
+    late: PerOutcome<Counter>,
+}
+
+/// A cell for each outcome of a line.
+#[derive(Debug)]
+struct PerOutcome<C>([C; REQUEST_OUTCOMES]);
+
+impl<C: Cell> Default for PerOutcome<C> {
+    fn default() -> PerOutcome<C> {
+        PerOutcome(std::array::from_fn(|_| C::default()))
+    }
 }
 
 /// Counts of one worker, which alone writes them. They share no cache line with those of another.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct WorkerCounts {
-    requests: [OwnCounter; REQUEST_OUTCOMES],
+    requests: PerOutcome<OwnCounter>,
     /// Time of each turn in which lines were answered, from when they had been read until the
     /// replies were written.
     pub turns: Histogram<OwnCounter>,
@@ -37,7 +47,7 @@ impl WorkerCounts {
     /// Counts a line.
     #[inline]
     pub(super) fn count(&self, outcome: RequestOutcome) {
-        self.requests[outcome.index()].add(1);
+        self.requests.0[outcome.index()].add(1);
     }
 }
 
@@ -53,8 +63,8 @@ impl ClientCounts {
     pub(crate) fn requests(&self) -> RequestTotals {
         let workers = self.workers.lock();
         RequestTotals(std::array::from_fn(|index| {
-            let own = workers.iter().map(|worker| worker.requests[index].get());
-            own.sum::<u64>() + self.late[index].get()
+            let own = workers.iter().map(|worker| worker.requests.0[index].get());
+            own.sum::<u64>() + self.late.0[index].get()
         }))
     }
 
@@ -93,7 +103,7 @@ impl LateRequest {
 
 impl Drop for LateRequest {
     fn drop(&mut self) {
-        self.counts.late[self.outcome.index()].add(1);
+        self.counts.late.0[self.outcome.index()].add(1);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Reasons for which lines of clients are refused.
 //!
-//! The protocol answers each of them with `? ` and the line, so the log and the counts of
-//! [`requests`](super::requests) are what tells them apart.
+//! The first dialect answers each of them with `? ` and the line, so the log and the counts of
+//! [`requests`](super::requests) are what tells them apart. The second names them.
 
 use std::fmt;
 
 use crate::model::command::Invalid;
+use crate::model::request::FaultKind;
 use crate::replica::Outcome;
 
 /// Reason for which a line is refused.
@@ -27,11 +28,25 @@ pub(crate) enum Refusal {
     Unwritable,
     /// This server was removed from its herd.
     Removed,
+    /// The name of a watch is too long or in use.
+    Name,
+    /// The client was forgotten later than it reports.
+    Forgotten,
+    /// A report so old that it has expired.
+    Expired,
+    /// A question for a client that is unknown here, while this server has not caught up.
+    Starting,
+    /// No watch of the connection has that name.
+    UnknownWatch,
+    /// The connection or the server has as many watches as it may have.
+    Busy,
+    /// A neighbor's program is too old to take part.
+    NeighborTooOld,
 }
 
 impl Refusal {
     /// All reasons, in the order of their indexes.
-    pub(crate) const ALL: [Refusal; 14] = [
+    pub(crate) const ALL: [Refusal; 21] = [
         Refusal::Invalid(Invalid::UnknownCommand),
         Refusal::Invalid(Invalid::FieldCount),
         Refusal::Invalid(Invalid::Client),
@@ -46,9 +61,16 @@ impl Refusal {
         Refusal::Unwritable,
         Refusal::Removed,
         Refusal::Http,
+        Refusal::Name,
+        Refusal::Forgotten,
+        Refusal::Expired,
+        Refusal::Starting,
+        Refusal::UnknownWatch,
+        Refusal::Busy,
+        Refusal::NeighborTooOld,
     ];
 
-    /// Returns the reason for which a report was refused, if it was.
+    /// Returns the reason for which a report was refused in the first dialect, if it was.
     pub(crate) fn of_report(outcome: &Outcome) -> Option<Refusal> {
         match outcome {
             Outcome::Stored | Outcome::NotNewer | Outcome::Forgotten(_) | Outcome::Expired => None,
@@ -59,9 +81,27 @@ impl Refusal {
         }
     }
 
+    /// Returns the reason for which a line of the second dialect is refused before it is executed.
+    pub(super) fn of_fault(fault: &FaultKind<'_>) -> Refusal {
+        match fault {
+            FaultKind::NoCommand(_) => Refusal::Invalid(Invalid::UnknownCommand),
+            FaultKind::FieldCount(_) => Refusal::Invalid(Invalid::FieldCount),
+            FaultKind::Client(_) => Refusal::Invalid(Invalid::Client),
+            FaultKind::Location(_) | FaultKind::Corners(..) => Refusal::Invalid(Invalid::Location),
+            FaultKind::Time(_) => Refusal::Invalid(Invalid::Time),
+            FaultKind::Ahead(_) => Refusal::TooFarAhead,
+            FaultKind::Radius(_) => Refusal::Invalid(Invalid::Radius),
+            FaultKind::Bound(_) => Refusal::Invalid(Invalid::Bound),
+            FaultKind::Name(_) => Refusal::Name,
+        }
+    }
+
     /// Returns whether the line itself is at fault: it can have any bytes.
     pub(crate) fn is_malformed(self) -> bool {
-        matches!(self, Refusal::Invalid(_) | Refusal::TooLong | Refusal::Http)
+        matches!(
+            self,
+            Refusal::Invalid(_) | Refusal::TooLong | Refusal::Http | Refusal::Name
+        )
     }
 
     /// Returns the index of the reason in [`ALL`](Self::ALL).
@@ -81,6 +121,13 @@ impl Refusal {
             Refusal::Unwritable => 11,
             Refusal::Removed => 12,
             Refusal::Http => 13,
+            Refusal::Name => 14,
+            Refusal::Forgotten => 15,
+            Refusal::Expired => 16,
+            Refusal::Starting => 17,
+            Refusal::UnknownWatch => 18,
+            Refusal::Busy => 19,
+            Refusal::NeighborTooOld => 20,
         }
     }
 
@@ -101,6 +148,13 @@ impl Refusal {
             Refusal::Full => "full",
             Refusal::Unwritable => "unwritable",
             Refusal::Removed => "removed",
+            Refusal::Name => "bad_name",
+            Refusal::Forgotten => "forgotten",
+            Refusal::Expired => "expired",
+            Refusal::Starting => "starting",
+            Refusal::UnknownWatch => "unknown_watch",
+            Refusal::Busy => "busy",
+            Refusal::NeighborTooOld => "neighbor_too_old",
         }
     }
 }
@@ -122,6 +176,13 @@ impl fmt::Display for Refusal {
             Refusal::Full => "maximum number of records",
             Refusal::Unwritable => "journal can't be written",
             Refusal::Removed => "server removed from the herd",
+            Refusal::Name => "name of a watch too long or in use",
+            Refusal::Forgotten => "client forgotten at a later time",
+            Refusal::Expired => "report expired",
+            Refusal::Starting => "unknown client, server not caught up",
+            Refusal::UnknownWatch => "unknown watch",
+            Refusal::Busy => "maximum number of watches",
+            Refusal::NeighborTooOld => "a neighbor's program is too old",
         })
     }
 }

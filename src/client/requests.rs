@@ -4,20 +4,55 @@
 use crate::client::refused_lines::Refusal;
 use crate::model::command::Invalid;
 use crate::model::fields::fields;
+use crate::model::request::Verb;
 
 /// Command of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommandName {
     /// A report.
     Iamat,
-    /// A question.
+    /// A question for the places near a client.
     Whatsat,
     /// None, or a line that is refused before its command is looked at.
     Other,
+    /// The request for the second dialect.
+    Hello,
+    /// A question for a client's location.
+    Where,
+    /// A question for the clients near a point.
+    Nearby,
+    /// A question for the clients in a box.
+    Within,
+    /// A wish that a client be forgotten.
+    Forget,
+    /// The begin of a watch.
+    Watch,
+    /// The end of a watch.
+    Unwatch,
+    /// A sign of life.
+    Ping,
+    /// A proof of a right.
+    Auth,
 }
 
 impl CommandName {
-    /// Returns the command of a line that is refused for that reason.
+    /// All commands, in the order of their discriminants.
+    const ALL: [CommandName; 12] = [
+        CommandName::Iamat,
+        CommandName::Whatsat,
+        CommandName::Other,
+        CommandName::Hello,
+        CommandName::Where,
+        CommandName::Nearby,
+        CommandName::Within,
+        CommandName::Forget,
+        CommandName::Watch,
+        CommandName::Unwatch,
+        CommandName::Ping,
+        CommandName::Auth,
+    ];
+
+    /// Returns the command of a line that is refused for that reason in the first dialect.
     pub(super) fn of_refused(line: &[u8], reason: Refusal) -> CommandName {
         match reason {
             // Either command is refused for these.
@@ -25,9 +60,6 @@ impl CommandName {
                 Some(b"WHATSAT") => CommandName::Whatsat,
                 _ => CommandName::Iamat,
             },
-            Refusal::Invalid(Invalid::UnknownCommand) | Refusal::TooLong | Refusal::Http => {
-                CommandName::Other
-            }
             Refusal::Invalid(Invalid::Radius | Invalid::Bound) | Refusal::UnknownClient => {
                 CommandName::Whatsat
             }
@@ -36,6 +68,24 @@ impl CommandName {
             | Refusal::Full
             | Refusal::Unwritable
             | Refusal::Removed => CommandName::Iamat,
+            _ => CommandName::Other,
+        }
+    }
+
+    /// Returns the command of a line of the second dialect; `None`: it has none.
+    pub(super) fn of_verb(verb: Option<Verb>) -> CommandName {
+        match verb {
+            None => CommandName::Other,
+            Some(Verb::Iamat) => CommandName::Iamat,
+            Some(Verb::Whatsat) => CommandName::Whatsat,
+            Some(Verb::Where) => CommandName::Where,
+            Some(Verb::Nearby) => CommandName::Nearby,
+            Some(Verb::Within) => CommandName::Within,
+            Some(Verb::Forget) => CommandName::Forget,
+            Some(Verb::Watch) => CommandName::Watch,
+            Some(Verb::Unwatch) => CommandName::Unwatch,
+            Some(Verb::Ping) => CommandName::Ping,
+            Some(Verb::Auth) => CommandName::Auth,
         }
     }
 
@@ -45,6 +95,54 @@ impl CommandName {
             CommandName::Iamat => "iamat",
             CommandName::Whatsat => "whatsat",
             CommandName::Other => "other",
+            CommandName::Hello => "hello",
+            CommandName::Where => "where",
+            CommandName::Nearby => "nearby",
+            CommandName::Within => "within",
+            CommandName::Forget => "forget",
+            CommandName::Watch => "watch",
+            CommandName::Unwatch => "unwatch",
+            CommandName::Ping => "ping",
+            CommandName::Auth => "auth",
+        }
+    }
+
+    /// Returns the reasons for which lines of the command can be refused.
+    fn refusals(self) -> &'static [Refusal] {
+        use Refusal::{
+            Busy, Expired, Forgotten, Full, Http, Name, NeighborTooOld, Removed, Starting,
+            TooFarAhead, TooLong, UnknownClient, UnknownWatch, Unwritable,
+        };
+        const COMMAND: Refusal = Refusal::Invalid(Invalid::UnknownCommand);
+        const COUNT: Refusal = Refusal::Invalid(Invalid::FieldCount);
+        const ID: Refusal = Refusal::Invalid(Invalid::Client);
+        const LOCATION: Refusal = Refusal::Invalid(Invalid::Location);
+        const TIME: Refusal = Refusal::Invalid(Invalid::Time);
+        const RADIUS: Refusal = Refusal::Invalid(Invalid::Radius);
+        const BOUND: Refusal = Refusal::Invalid(Invalid::Bound);
+        match self {
+            CommandName::Iamat => &[
+                COUNT,
+                ID,
+                LOCATION,
+                TIME,
+                TooFarAhead,
+                Full,
+                Unwritable,
+                Removed,
+                Forgotten,
+                Expired,
+            ],
+            CommandName::Whatsat => &[COUNT, ID, RADIUS, BOUND, UnknownClient, Starting],
+            CommandName::Other => &[COMMAND, TooLong, Http],
+            CommandName::Hello => &[],
+            CommandName::Where => &[COUNT, ID, UnknownClient, Starting],
+            CommandName::Nearby => &[COUNT, ID, LOCATION, RADIUS, BOUND, UnknownClient, Starting],
+            CommandName::Within => &[COUNT, LOCATION, BOUND],
+            CommandName::Forget => &[COUNT, ID, Full, Unwritable, Removed, NeighborTooOld],
+            CommandName::Watch => &[COUNT, Name, ID, LOCATION, RADIUS, Busy],
+            CommandName::Unwatch => &[COUNT, Name, UnknownWatch],
+            CommandName::Ping | CommandName::Auth => &[COUNT],
         }
     }
 }
@@ -60,34 +158,38 @@ pub(crate) enum RequestOutcome {
     Answered,
     /// A question was answered with the location and without places, since the provider failed.
     PlacesFailed,
+    /// The line of that other command was carried out.
+    Done(CommandName),
     /// The line of that command was refused.
     Refused(CommandName, Refusal),
 }
 
-/// Number of outcomes.
-pub(crate) const REQUEST_OUTCOMES: usize = FIRST_REFUSED + Refusal::ALL.len() + 2;
+/// Number of indexes of outcomes: not every command can be refused for every reason.
+pub(crate) const REQUEST_OUTCOMES: usize =
+    FIRST_REFUSED + CommandName::ALL.len() * Refusal::ALL.len();
+
+/// Index of the first command that was carried out.
+const FIRST_DONE: usize = 4;
 
 /// Index of the first refusal.
-const FIRST_REFUSED: usize = 4;
-
-/// Refusals for which either command has an outcome.
-const OF_EITHER: [Refusal; 2] = [
-    Refusal::Invalid(Invalid::FieldCount),
-    Refusal::Invalid(Invalid::Client),
-];
+const FIRST_REFUSED: usize = FIRST_DONE + CommandName::ALL.len();
 
 impl RequestOutcome {
-    /// Returns all outcomes that can occur, in the order of their indexes.
+    /// Returns all outcomes that can occur.
     pub(crate) fn all() -> impl Iterator<Item = RequestOutcome> {
-        use RequestOutcome::{Answered, NotNewer, PlacesFailed, Refused, Stored};
-        let refused = Refusal::ALL
-            .into_iter()
-            .map(|reason| Refused(CommandName::of_refused(b"", reason), reason));
-        let questions = OF_EITHER.map(|reason| Refused(CommandName::Whatsat, reason));
+        use RequestOutcome::{Answered, Done, NotNewer, PlacesFailed, Refused, Stored};
+        let refused = |command: CommandName| {
+            let reasons = command.refusals().iter();
+            reasons.map(move |reason| Refused(command, *reason))
+        };
+        let done = CommandName::ALL.into_iter().filter(|command| {
+            use CommandName::{Iamat, Other, Whatsat};
+            !matches!(command, Iamat | Whatsat | Other)
+        });
         [Stored, NotNewer, Answered, PlacesFailed]
             .into_iter()
-            .chain(refused)
-            .chain(questions)
+            .chain(done.map(Done))
+            .chain(CommandName::ALL.into_iter().flat_map(refused))
     }
 
     /// Returns the index of the outcome, below [`REQUEST_OUTCOMES`].
@@ -98,14 +200,9 @@ impl RequestOutcome {
             RequestOutcome::NotNewer => 1,
             RequestOutcome::Answered => 2,
             RequestOutcome::PlacesFailed => 3,
+            RequestOutcome::Done(command) => FIRST_DONE + command as usize,
             RequestOutcome::Refused(command, reason) => {
-                let either = OF_EITHER.iter().position(|one| *one == reason);
-                match either {
-                    Some(at) if command == CommandName::Whatsat => {
-                        FIRST_REFUSED + Refusal::ALL.len() + at
-                    }
-                    _ => FIRST_REFUSED + reason.index(),
-                }
+                FIRST_REFUSED + command as usize * Refusal::ALL.len() + reason.index()
             }
         }
     }
@@ -115,7 +212,7 @@ impl RequestOutcome {
         match self {
             RequestOutcome::Stored | RequestOutcome::NotNewer => CommandName::Iamat,
             RequestOutcome::Answered | RequestOutcome::PlacesFailed => CommandName::Whatsat,
-            RequestOutcome::Refused(command, _) => command,
+            RequestOutcome::Done(command) | RequestOutcome::Refused(command, _) => command,
         }
     }
 
@@ -124,7 +221,7 @@ impl RequestOutcome {
         match self {
             RequestOutcome::Stored => "stored",
             RequestOutcome::NotNewer => "not_newer",
-            RequestOutcome::Answered => "answered",
+            RequestOutcome::Answered | RequestOutcome::Done(_) => "answered",
             RequestOutcome::PlacesFailed => "places_failed",
             RequestOutcome::Refused(_, reason) => reason.name(),
         }
@@ -132,7 +229,7 @@ impl RequestOutcome {
 }
 
 /// Numbers of lines by outcome, at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestTotals(pub(super) [u64; REQUEST_OUTCOMES]);
 
 impl RequestTotals {
@@ -143,7 +240,7 @@ impl RequestTotals {
 
     /// Returns the number of lines of each outcome that can occur.
     pub(crate) fn all(&self) -> impl Iterator<Item = (RequestOutcome, u64)> {
-        RequestOutcome::all().zip(self.0)
+        RequestOutcome::all().map(|outcome| (outcome, self.of(outcome)))
     }
 
     /// Returns the number of refused lines by reason, whatever the command.
@@ -165,16 +262,17 @@ mod tests {
 
     #[test]
     fn each_outcome_has_an_index_and_labels_of_its_own() {
-        let all: Vec<_> = RequestOutcome::all().collect();
-        assert_eq!(all.len(), REQUEST_OUTCOMES);
-        for (index, outcome) in all.iter().enumerate() {
-            assert_eq!(outcome.index(), index, "{outcome:?}");
+        for (index, command) in CommandName::ALL.into_iter().enumerate() {
+            assert_eq!(command as usize, index, "{command:?}");
         }
+        let all: Vec<_> = RequestOutcome::all().collect();
+        let indexes: BTreeSet<_> = all.iter().map(|outcome| outcome.index()).collect();
+        assert!(indexes.iter().all(|index| *index < REQUEST_OUTCOMES));
         let labels: BTreeSet<_> = all
             .iter()
             .map(|outcome| (outcome.command().name(), outcome.name()))
             .collect();
-        assert_eq!(labels.len(), REQUEST_OUTCOMES);
+        assert_eq!((indexes.len(), labels.len()), (all.len(), all.len()));
     }
 
     #[test]
@@ -201,14 +299,18 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_both_commands_are_one_number() {
-        let mut totals = RequestTotals::default();
+    fn refusals_of_several_commands_are_one_number() {
+        let mut totals = RequestTotals([0; REQUEST_OUTCOMES]);
         let reason = Refusal::Invalid(Invalid::FieldCount);
-        for (command, count) in [(CommandName::Iamat, 2), (CommandName::Whatsat, 3)] {
+        for (command, count) in [
+            (CommandName::Iamat, 2),
+            (CommandName::Whatsat, 3),
+            (CommandName::Ping, 4),
+        ] {
             totals.0[RequestOutcome::Refused(command, reason).index()] = count;
         }
         totals.0[RequestOutcome::Stored.index()] = 7;
-        let expected = Refusal::ALL.map(|one| (one, if one == reason { 5 } else { 0 }));
+        let expected = Refusal::ALL.map(|one| (one, if one == reason { 9 } else { 0 }));
         assert_eq!(totals.refused(), expected);
     }
 }

@@ -5,7 +5,8 @@
 //! that it lacks: the first marker over a connection that the neighbor dialed says so. A neighbor
 //! that has yet to catch up itself, since both were started at the same time, may lack the same; so
 //! its marker counts only once all neighbors have sent theirs. A server that no neighbor sends
-//! anything does not wait for long, and a herd of one not at all.
+//! anything does not wait for long, and a herd of one not at all; until a neighbor that has caught up
+//! sends a marker after all, its clients can be told that it may lack what they ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -132,6 +133,10 @@ impl CatchUp {
     /// Notes what has been applied over a connection.
     pub(super) fn received(&self, connection: u64, received: Received, now: Instant) {
         if self.is_over.load(Ordering::Relaxed) {
+            // The wait may have been vain.
+            if received.is_ready && !self.replica.is_caught_up() {
+                self.replica.set_caught_up();
+            }
             return;
         }
         let mut progress = self.progress.lock();
@@ -157,6 +162,9 @@ impl CatchUp {
     /// To be called several times a second.
     pub(crate) fn look(&self, neighbors: usize, now: Instant) -> Option<String> {
         if self.is_over.load(Ordering::Relaxed) {
+            if neighbors == 0 {
+                self.replica.set_caught_up();
+            }
             return None;
         }
         let mut progress = self.progress.lock();
@@ -198,6 +206,9 @@ impl CatchUp {
     fn end(&self, progress: &mut Progress, outcome: Readiness) {
         if progress.outcome.is_none() {
             info!(target: EVENT, "serving clients from now on: {outcome}");
+            if matches!(outcome, Readiness::HerdOfOne | Readiness::CaughtUp(_)) {
+                self.replica.set_caught_up();
+            }
             self.replica.set_ready();
             progress.outcome = Some(outcome);
             progress.connections.clear();

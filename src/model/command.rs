@@ -99,25 +99,27 @@ impl<'a> Command<'a> {
             Ok(Command::Whatsat(Inquiry {
                 client,
                 radius: number(second, MAX_RADIUS_KM).ok_or(Invalid::Radius)?,
-                bound: bound(third).ok_or(Invalid::Bound)?,
+                bound: whole_number(third, MAX_BOUND)
+                    .and_then(|bound| u8::try_from(bound).ok())
+                    .ok_or(Invalid::Bound)?,
             }))
         }
     }
 }
 
 /// Parses a decimal number of at most `limit`.
-fn number(text: &[u8], limit: u64) -> Option<Decimal<'_>> {
+pub(crate) fn number(text: &[u8], limit: u64) -> Option<Decimal<'_>> {
     let decimal = Decimal::parse(text)?;
     (text.len() <= MAX_FIELD_BYTES && decimal.at_most(limit)).then_some(decimal)
 }
 
-/// Parses an integer of at most [`MAX_BOUND`].
-fn bound(text: &[u8]) -> Option<u8> {
+/// Parses an integer of at most `limit`.
+pub(crate) fn whole_number(text: &[u8], limit: u64) -> Option<u64> {
     // A number with a point is not an integer, even if only zeros follow.
     if text.contains(&b'.') {
         return None;
     }
-    u8::try_from(number(text, MAX_BOUND)?.integer_part()?).ok()
+    number(text, limit)?.integer_part()
 }
 
 #[cfg(test)]

@@ -93,8 +93,10 @@ pub struct Replica {
     max_records: usize,
     /// Reports are refused, since the server was removed from the herd.
     is_removed: AtomicBool,
-    /// The server has caught up with its herd since its start.
+    /// The server has caught up with its herd since its start, or does not wait for it any more.
     is_ready: AtomicBool,
+    /// The server has caught up with its herd since its start.
+    is_caught_up: AtomicBool,
     locations: Locations,
     /// Number of groups of records applied. It changes only under the apply lock, behind the records
     /// that it counts.
@@ -156,6 +158,7 @@ impl Replica {
             max_records,
             is_removed: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
+            is_caught_up: AtomicBool::new(false),
             locations: Locations::new(),
             commits: AtomicUsize::new(0),
             apply: Mutex::new(Apply {
@@ -210,21 +213,25 @@ impl Replica {
         outcomes: &mut Vec<Outcome>,
     ) -> Option<SyncPosition> {
         let lock = || Some(self.apply.lock());
-        self.report_under(lock, reports, received, outcomes)
+        self.report_under(lock, reports, received, outcomes, |_, _| ())
             .flatten()
     }
 
     /// The same; `None`, and nothing is applied, if the apply lock is not free within `limit`, since
     /// the disk does not answer. The result is that of [`report`](Self::report).
+    ///
+    /// `show_stored` is shown, in their order, the index of each report that is not newer and the record
+    /// that it is not newer than. It runs under locks and must only copy.
     pub(crate) fn report_within(
         &self,
         limit: Duration,
         reports: &[Report<'_>],
         received: Timestamp,
         outcomes: &mut Vec<Outcome>,
+        show_stored: impl FnMut(usize, &RecordView<'_>),
     ) -> Option<Option<SyncPosition>> {
         let lock = || self.apply.try_lock_for(limit);
-        self.report_under(lock, reports, received, outcomes)
+        self.report_under(lock, reports, received, outcomes, show_stored)
     }
 
     /// Applies reports under the apply lock that `lock` takes, if they need it.
@@ -234,6 +241,7 @@ impl Replica {
         reports: &[Report<'_>],
         received: Timestamp,
         outcomes: &mut Vec<Outcome>,
+        mut show_stored: impl FnMut(usize, &RecordView<'_>),
     ) -> Option<Option<SyncPosition>> {
         if self.is_removed.load(atomic::Ordering::Relaxed) {
             outcomes.extend(reports.iter().map(|_| Outcome::Removed));
@@ -248,7 +256,12 @@ impl Replica {
         let mut winners = Winners::with_capacity(reports.len());
         let horizon = self.horizon(received);
         let mut new_clients = 0;
-        for report in reports {
+        for (index, report) in reports.iter().enumerate() {
+            let mut show = |stored: &RecordView<'_>| {
+                if report.time <= stored.time && !stored.is_tombstone() {
+                    show_stored(index, stored);
+                }
+            };
             if report.time.is_ahead_of(received, MAX_AHEAD_SECONDS) {
                 outcomes.push(Outcome::TooFarAhead);
                 continue;
@@ -260,11 +273,17 @@ impl Replica {
                 .iter()
                 .rev()
                 .find(|winner| winner.client == report.client)
-                .map(|winner| (winner.time, false));
+                .map(|winner| {
+                    show(winner);
+                    (winner.time, false)
+                });
             let key = self.locations.key(report.client);
             let stored = in_group.or_else(|| {
                 self.locations.with(key, report.client, |stored| {
-                    stored.map(|stored| (stored.time, stored.is_tombstone()))
+                    stored.map(|stored| {
+                        show(&stored);
+                        (stored.time, stored.is_tombstone())
+                    })
                 })
             });
             match stored {
@@ -467,6 +486,17 @@ impl Replica {
     /// caught up: this server lacks nothing that it had to wait for.
     pub fn set_ready(&self) {
         self.is_ready.store(true, atomic::Ordering::Relaxed);
+    }
+
+    /// Notes that this server has caught up: it lacks nothing that its herd knew at its start.
+    pub fn set_caught_up(&self) {
+        self.is_caught_up.store(true, atomic::Ordering::Relaxed);
+    }
+
+    /// Returns whether this server has caught up. Before, a client that is unknown here may be known
+    /// elsewhere.
+    pub fn is_caught_up(&self) -> bool {
+        self.is_caught_up.load(atomic::Ordering::Relaxed)
     }
 
     /// Returns the vector for a marker.

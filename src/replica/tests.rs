@@ -189,11 +189,11 @@ fn a_removed_server_refuses_reports_while_the_disk_stalls() {
     let stalled = replica.apply.lock();
     let limit = Duration::from_millis(1);
     assert_eq!(
-        replica.report_within(limit, &reports, NOW, &mut outcomes),
+        replica.report_within(limit, &reports, NOW, &mut outcomes, |_, _| ()),
         None
     );
     replica.set_removed(true);
-    let answered = replica.report_within(limit, &reports, NOW, &mut outcomes);
+    let answered = replica.report_within(limit, &reports, NOW, &mut outcomes, |_, _| ());
     assert_eq!(
         (answered, &*outcomes),
         (Some(None), &[Outcome::Removed][..])

@@ -9,10 +9,12 @@
 //! over one that returns "would block".
 
 pub(crate) mod end;
+mod errors;
 mod input;
 mod lines;
 pub(crate) mod output;
 pub(crate) mod pending;
+mod second;
 mod turn;
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,6 +29,7 @@ use crate::client::counts::{ClientCounts, WorkerCounts};
 use crate::client::refused_lines::Refusal;
 use crate::client::services::Services;
 use crate::logging::lines::{LineBatch, Peer};
+use crate::model::request::is_hello;
 use crate::model::time::{Tick, Timestamp};
 use crate::replica::Outcome;
 use end::EndReason;
@@ -38,6 +41,9 @@ use turn::{Turn, log_sent};
 
 /// Bytes read at once. A connection that has sent more goes to the back when others wait.
 const READ_BYTES: usize = 16 << 10;
+
+/// Memory for replies that a worker keeps from one turn to the next.
+const SCRATCH_BYTES: usize = 128 << 10;
 
 /// Requests answered in a row; past this a connection goes to the back when others wait.
 const TURN_REQUESTS: usize = 16;
@@ -131,10 +137,20 @@ pub(crate) struct Session {
     input: Input,
     output: Output,
     wait: Wait,
-    /// Set until the first line.
-    is_new: bool,
+    dialect: Dialect,
     /// Time at which the client was last active, or at which the drain began.
     last_active: Tick,
+}
+
+/// The language that the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// The first line will tell.
+    Undecided,
+    /// That of all clients that do not ask for another.
+    First,
+    /// The one that is asked for with `HELLO 2`.
+    Second,
 }
 
 /// The wait that must be over before the next line is answered.
@@ -159,7 +175,7 @@ impl Session {
             input: Input::default(),
             output: Output::default(),
             wait: Wait::Nothing,
-            is_new: true,
+            dialect: Dialect::Undecided,
             last_active: now,
         }
     }
@@ -392,12 +408,15 @@ impl Session {
         }
         // A read may have blocked for long.
         let now = services.clock.now();
-        if self.is_new && buffer[..end].starts_with(TLS_HANDSHAKE) {
+        let is_new = self.dialect == Dialect::Undecided;
+        if is_new && buffer[..end].starts_with(TLS_HANDSHAKE) {
             self.close(EndReason::Tls);
             return Ok(false);
         }
         let ended = self.input.has_ended();
         output.clear();
+        // A long list is rare, and no worker keeps the memory of one.
+        output.shrink_to(SCRATCH_BYTES);
         let (mut start, mut answered) = (0, 0);
         // Beginning of the reports that are not applied yet.
         let mut unapplied = 0;
@@ -409,6 +428,9 @@ impl Session {
             };
             let mut turn = Turn {
                 client: self.client,
+                is_second: self.dialect == Dialect::Second,
+                began,
+                is_used_up: false,
                 places_call: None,
                 sync_position: None,
                 services,
@@ -421,14 +443,20 @@ impl Session {
                 output,
                 log: LineBatch::begin(Peer::Client(self.client), received),
             };
-            while answered < TURN_REQUESTS && turn.places_call.is_none() {
+            while answered < TURN_REQUESTS && turn.places_call.is_none() && !turn.is_used_up {
+                let is_new = self.dialect == Dialect::Undecided;
                 if !turn.has_reports() {
                     unapplied = start;
                 }
                 let (closes, taken) = match next_line(&buffer[start..end], ended) {
-                    Next::Line { line, taken } if self.is_new && is_http(line) => {
+                    Next::Line { line, taken } if is_new && is_http(line) => {
                         turn.reject(line, Refusal::Http);
                         (Some(EndReason::Http), taken)
+                    }
+                    Next::Line { line, taken } if is_new && is_hello(line) => {
+                        turn.greet(line);
+                        self.dialect = Dialect::Second;
+                        (None, taken)
                     }
                     Next::Line { line, taken } => {
                         turn.execute(line);
@@ -441,9 +469,16 @@ impl Session {
                     Next::Unfinished => break,
                 };
                 if turn.stalled {
+                    // Reports before the line are answered, if it is the line that could not be
+                    // carried out.
+                    if !turn.has_reports() {
+                        unapplied = start;
+                    }
                     break;
                 }
-                self.is_new = false;
+                if self.dialect == Dialect::Undecided {
+                    self.dialect = Dialect::First;
+                }
                 start += taken;
                 answered += 1;
                 if let Some(reason) = closes {

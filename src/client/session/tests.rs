@@ -1,6 +1,7 @@
 //! Sessions over a scripted stream: every edge of a turn without a socket.
 
 mod deadlines;
+mod second;
 mod strangers;
 
 use std::collections::VecDeque;

@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 use log::{Level, debug, log_enabled};
 
 use super::TURN_REQUESTS;
+use super::errors::Error;
 use super::pending::{PlacesCall, end_places};
 use crate::client::counts::{LateRequest, WorkerCounts};
 use crate::client::refused_lines::Refusal;
@@ -15,6 +16,7 @@ use crate::logging::lines::{Extent, LineBatch, Peer};
 use crate::logging::strangers;
 use crate::model::command::{Command, Inquiry, Report};
 use crate::model::decimal::MAX_FIELD_BYTES;
+use crate::model::fields::fields;
 use crate::model::printable::Shortened;
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
@@ -26,6 +28,12 @@ use crate::store::journal::SyncPosition;
 /// the order of its line. A line is logged when it is answered, before its reply.
 pub(super) struct Turn<'a> {
     pub(super) client: SocketAddr,
+    /// The lines are of the second dialect.
+    pub(super) is_second: bool,
+    /// When the turn began.
+    pub(super) began: Timestamp,
+    /// Set once the lines so far have taken so long that other connections are to be served first.
+    pub(super) is_used_up: bool,
     /// The call that answers the last line, if a provider on the network has to.
     pub(super) places_call: Option<Box<PlacesCall>>,
     /// The position up to which the journal must be on disk before replies are sent.
@@ -49,6 +57,9 @@ pub(super) struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// Carries out the next line.
     pub(super) fn execute(&mut self, line: &'a [u8]) {
+        if self.is_second {
+            return self.execute_second(line);
+        }
         match Command::parse(line) {
             Ok(Command::Iamat(report)) => {
                 self.reports.push(report);
@@ -70,7 +81,7 @@ impl<'a> Turn<'a> {
         !self.reports.is_empty()
     }
 
-    /// Echoes a line that is not a valid command.
+    /// Refuses a line that is not a valid command: the first dialect echoes it.
     pub(super) fn reject(&mut self, line: &[u8], reason: Refusal) {
         self.apply();
         if self.stalled {
@@ -79,25 +90,40 @@ impl<'a> Turn<'a> {
         let before = self.output.len();
         let is_shown = self.refuse(line, reason);
         if let (true, Some(log)) = (is_shown, &mut self.log) {
-            log.received(line, Extent::Shortened);
-            log.sent(
-                &self.output[before..self.output.len() - 1],
-                Extent::Shortened,
-            );
+            log.received(loggable(line), Extent::Shortened);
+            let reply = &self.output[before..self.output.len() - 1];
+            let end = line.len().min(reply.len());
+            let shows_token = reply.ends_with(&line[..end]) && loggable(line) != line;
+            let reply = if shows_token { b"? AUTH ***" } else { reply };
+            log.sent(reply, Extent::Shortened);
         }
     }
 
     /// Writes the reply to a line that is refused, counts it, and logs the reason. Returns whether the
     /// line itself may be logged: as with reasons, that is limited.
     fn refuse(&mut self, line: &[u8], reason: Refusal) -> bool {
-        echo(line, self.output);
-        let command = CommandName::of_refused(line, reason);
+        match self.is_second {
+            true => Error::Long.write(self.output),
+            false => echo(line, self.output),
+        }
+        self.note_refusal(line, CommandName::of_refused(line, reason), reason)
+    }
+
+    /// Counts a line that is refused, and logs the reason. Returns whether the line itself may be
+    /// logged.
+    pub(super) fn note_refusal(
+        &mut self,
+        line: &[u8],
+        command: CommandName,
+        reason: Refusal,
+    ) -> bool {
         self.counts.count(RequestOutcome::Refused(command, reason));
         let (client, has_reasons) = (self.client, log_enabled!(Level::Debug));
         let is_wanted = has_reasons || self.log.is_some() && reason.is_malformed();
         let is_shown = is_wanted && strangers::admit_line(self.received);
         if is_shown && has_reasons {
-            debug!("client {client}: refused, {reason}: {}", Shortened(line));
+            let line = Shortened(loggable(line));
+            debug!("client {client}: refused, {reason}: {line}");
         }
         is_shown
     }
@@ -107,24 +133,11 @@ impl<'a> Turn<'a> {
         if self.reports.is_empty() || self.stalled {
             return;
         }
-        let Services { replica, stall, .. } = self.services;
-        self.outcomes.clear();
-        let applied = match stall.is_stalled() {
-            true => None,
-            false => {
-                replica.report_within(STALL_LIMIT, &self.reports, self.received, self.outcomes)
-            }
-        };
-        let Some(sync_position) = applied else {
-            self.stalled = true;
+        if self.is_second {
+            return self.apply_second();
+        }
+        if !self.store_reports(|_, _| ()) {
             return;
-        };
-        // The last position is the highest.
-        self.sync_position = sync_position.or(self.sync_position);
-        if let Some(log) = &mut self.log {
-            for line in &self.lines {
-                log.received(line, Extent::Whole);
-            }
         }
         let before = self.output.len();
         for at in 0..self.reports.len() {
@@ -133,8 +146,8 @@ impl<'a> Turn<'a> {
             match Refusal::of_report(&outcome) {
                 None => {
                     self.counts.count(match outcome {
-                        Outcome::NotNewer => RequestOutcome::NotNewer,
-                        _ => RequestOutcome::Stored,
+                        Outcome::Stored => RequestOutcome::Stored,
+                        _ => RequestOutcome::NotNewer,
                     });
                     let origin = self.services.replica.name().as_bytes();
                     RecordView::of_report(&report, self.received, origin, 0, 0)
@@ -150,7 +163,39 @@ impl<'a> Turn<'a> {
         self.log_sent(before);
     }
 
-    fn answer(&mut self, inquiry: &Inquiry<'a>, line: &[u8]) {
+    /// Has the replica apply the collected reports; their outcomes are in `outcomes` then. Returns
+    /// `false` if the turn is stalled. `show_stored` is that of [`Replica::report_within`].
+    ///
+    /// [`Replica::report_within`]: crate::replica::Replica::report_within
+    pub(super) fn store_reports(
+        &mut self,
+        show_stored: impl FnMut(usize, &RecordView<'_>),
+    ) -> bool {
+        let Services { replica, stall, .. } = self.services;
+        self.outcomes.clear();
+        let (reports, outcomes) = (&self.reports, &mut *self.outcomes);
+        let applied = match stall.is_stalled() {
+            true => None,
+            false => {
+                replica.report_within(STALL_LIMIT, reports, self.received, outcomes, show_stored)
+            }
+        };
+        let Some(sync_position) = applied else {
+            self.stalled = true;
+            return false;
+        };
+        // The last position is the highest.
+        self.sync_position = sync_position.or(self.sync_position);
+        if let Some(log) = &mut self.log {
+            for line in &self.lines {
+                log.received(line, Extent::Whole);
+            }
+        }
+        true
+    }
+
+    /// Answers which places are near a client.
+    pub(super) fn answer(&mut self, inquiry: &Inquiry<'a>, line: &[u8]) {
         if let Some(log) = &mut self.log {
             log.received(line, Extent::Whole);
         }
@@ -166,6 +211,9 @@ impl<'a> Turn<'a> {
                 view.write_at_line(self.output);
                 location.try_extend_from_slice(view.location).is_ok()
             });
+        if !known && self.is_second {
+            return self.fail_unknown(line, CommandName::Whatsat, inquiry.client, before);
+        }
         if !known {
             self.refuse(line, Refusal::UnknownClient);
             return self.log_sent(before);
@@ -189,7 +237,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn log_sent(&mut self, before: usize) {
+    /// Logs the replies from `before` on.
+    pub(super) fn log_sent(&mut self, before: usize) {
         if let Some(log) = &mut self.log {
             log_replies(log, &self.output[before..]);
         }
@@ -211,6 +260,14 @@ fn log_replies(log: &mut LineBatch<'_>, replies: &[u8]) {
             log.sent(&replies[start..end], Extent::Whole);
         }
         start = end + 1;
+    }
+}
+
+/// Returns a line as it may be logged: without a token.
+pub(super) fn loggable(line: &[u8]) -> &[u8] {
+    match fields(line).next() {
+        Some(name) if name.eq_ignore_ascii_case(b"AUTH") => b"AUTH ***",
+        _ => line,
     }
 }
 
