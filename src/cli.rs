@@ -20,9 +20,9 @@ use check::CheckArguments;
 use herd::config::keys::{KeyError, KeyErrorKind, KeyFile};
 use herd::config::topology::{Address, Topology};
 use herd::config::{
-    Ack, Config, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_RECORDS,
-    DEFAULT_MAX_UNSENT_BYTES, DEFAULT_WORKERS, HttpConfig, MAX_WORKERS, MIN_MAX_UNSENT_BYTES,
-    PoolKind,
+    Ack, Config, DEFAULT_COMPACT_WITHIN, DEFAULT_DIGEST_INTERVAL, DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_MAX_RECORDS, DEFAULT_MAX_UNSENT_BYTES, DEFAULT_WORKERS, HttpConfig, MAX_WORKERS,
+    MIN_MAX_UNSENT_BYTES, PoolKind,
 };
 use herd::disk::Readers;
 use herd::logging;
@@ -91,6 +91,16 @@ pub(crate) struct ServeArguments {
     /// power)
     #[argh(option, arg_name = "memory|journal|disk", default = "Ack::Journal")]
     ack: Ack,
+
+    /// time within which the location of a client that was forgotten is gone from the journal, which is
+    /// compacted for that: digits and s, m, h or d, such as 90m (default: 24h)
+    #[argh(
+        option,
+        arg_name = "DURATION",
+        default = "DEFAULT_COMPACT_WITHIN",
+        from_str_fn(duration)
+    )]
+    compact_within: Duration,
 
     /// let the group read the data folder and the logs too (modes 640 and 750 instead of 600 and
     /// 700)
@@ -196,7 +206,7 @@ pub(crate) struct ServeArguments {
     )]
     max_unsent_bytes: usize,
 
-    /// maximum number of clients whose location is kept; more are refused (default: 10000000)
+    /// maximum number of clients that are known or were forgotten; more are refused (default: 10000000)
     #[argh(
         option,
         arg_name = "N",
@@ -405,6 +415,7 @@ impl ServeArguments {
             idle_timeout: self.idle_timeout,
             data_dir: Some(self.data_dir.clone()),
             ack: self.ack,
+            compact_within: self.compact_within,
             readers: self.readers(),
             digest_interval: DEFAULT_DIGEST_INTERVAL,
             http: self.http()?,
@@ -561,6 +572,23 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err("it must be a whole number greater than 0".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let seconds = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => 0,
+    };
+    let number = digits.parse().ok();
+    match number.and_then(|number: u64| number.checked_mul(seconds)) {
+        // A year amounts to no limit, and sums of times stay far from overflow.
+        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it must be digits and s, m, h or d, such as 90m, from 1s to 365d".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use argh::FromArgs;
+use herd_conformance::Extra;
 
 use crate::{Failure, net, print};
 
@@ -27,6 +28,10 @@ pub(crate) struct Transcripts {
     #[argh(switch)]
     slow: bool,
 
+    /// also run those of the folder's `dialect2`, the protocol's second dialect
+    #[argh(switch)]
+    dialect2: bool,
+
     /// HOST:PORT of a server's client port
     #[argh(positional, arg_name = "address")]
     addresses: Vec<String>,
@@ -43,7 +48,12 @@ impl Transcripts {
             net::resolve(address)
                 .map_err(|error| Failure::Usage(format!("transcripts: {error}")))?;
         }
-        let transcripts = herd_conformance::transcripts(&self.scripts, self.slow)
+        let extra = [(self.slow, Extra::Slow), (self.dialect2, Extra::Dialect2)];
+        let extra: Vec<_> = extra
+            .into_iter()
+            .filter_map(|(is_wanted, extra)| is_wanted.then_some(extra))
+            .collect();
+        let transcripts = herd_conformance::transcripts(&self.scripts, &extra)
             .map_err(|error| Failure::Usage(format!("transcripts: {error}")))?;
         let (mut ran, mut failed) = (0, 0);
         for address in &self.addresses {

@@ -40,7 +40,7 @@ pub struct Config {
     /// Maximum number of bytes of replies that clients have not taken, in all; past it the client
     /// goes whose replies have waited longest.
     pub max_unsent_bytes: usize,
-    /// Maximum number of clients whose location is kept; further ones are refused.
+    /// Maximum number of clients that are known or were forgotten; further ones are refused.
     pub max_records: usize,
     /// Time after which the connection of a silent client is closed.
     pub idle_timeout: Duration,
@@ -48,6 +48,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// When a report is acknowledged.
     pub ack: Ack,
+    /// Time within which the location of a client that was forgotten is gone from the journal.
+    pub compact_within: Duration,
     /// The users that may read the files in that directory.
     pub readers: Readers,
     /// Interval at which digests of the records are compared with the neighbors'.
@@ -143,6 +145,9 @@ pub const MIN_MAX_UNSENT_BYTES: usize = 256 << 10;
 
 /// Interval at which digests are compared with the neighbors'; tests use a shorter one.
 pub const DEFAULT_DIGEST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Default time within which what was forgotten is gone from the journal.
+pub const DEFAULT_COMPACT_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// Default time after which the connection of a silent client is closed.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);

@@ -61,7 +61,7 @@ impl Sources {
             turn: self.services.counts.turns(),
             flood: self.links.delays(),
             clients: self.limit.fill().0 as u64,
-            records: self.services.replica.len() as u64,
+            records: self.services.replica.clients() as u64,
         }
     }
 
@@ -155,7 +155,12 @@ impl Sources {
         text.gauge(
             "herd_records",
             "Clients whose location is known.",
-            self.services.replica.len() as u64,
+            self.services.replica.clients() as u64,
+        );
+        text.gauge(
+            "herd_tombstones",
+            "Clients that were forgotten; --max-records counts them too.",
+            self.services.replica.tombstones() as u64,
         );
     }
 

@@ -86,6 +86,9 @@ pub struct ServerStatus {
     pub keys: Vec<String>,
     /// Number of clients whose location it knows.
     pub records: u64,
+    /// Number of clients that were forgotten.
+    #[serde(default)]
+    pub tombstones: u64,
     /// Epoch of its start.
     pub epoch: u64,
     /// Milliseconds since it was started.
@@ -192,7 +195,8 @@ impl StatusSource {
             problems,
             release: env!("CARGO_PKG_VERSION").to_owned(),
             keys: self.keys.fingerprints(),
-            records: self.replica.len() as u64,
+            records: self.replica.clients() as u64,
+            tombstones: self.replica.tombstones() as u64,
             epoch: self.replica.epoch(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             refused: self.rejected.count(),
@@ -353,6 +357,7 @@ mod tests {
             release: "0.1.0".to_owned(),
             keys: vec!["0badcafe".to_owned()],
             records: 1,
+            tombstones: 8,
             epoch: 2,
             uptime_ms: 3,
             clients: 4,
@@ -411,7 +416,7 @@ mod tests {
         let line = line(&status);
         assert_eq!(
             line,
-            r#"{"state":"journal failing","problems":[{"state":"journal failing","since":8,"for_ms":6,"reason":"the disk"}],"release":"0.1.0","keys":["0badcafe"],"records":1,"epoch":2,"uptime_ms":3,"clients":4,"connections_ended":{"idle for too long":6},"lines_refused":{"bad time":7},"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"lag_ms":null,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"ago_ms":9,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"lag_ms":30,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}}}"#
+            r#"{"state":"journal failing","problems":[{"state":"journal failing","since":8,"for_ms":6,"reason":"the disk"}],"release":"0.1.0","keys":["0badcafe"],"records":1,"tombstones":8,"epoch":2,"uptime_ms":3,"clients":4,"connections_ended":{"idle for too long":6},"lines_refused":{"bad time":7},"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"lag_ms":null,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"ago_ms":9,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"lag_ms":30,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}}}"#
                 .to_owned()
                 + "\n"
         );

@@ -63,10 +63,15 @@ pub(crate) fn squared_chord(one: [f64; 3], other: [f64; 3]) -> f64 {
 }
 
 /// Returns the great-circle distance between two points in kilometers, on a sphere of the earth's mean
-/// radius: the angle between two vectors by its tangent, which is exact for near points and for
-/// opposite ones alike (W. Kahan, "How futile are mindless assessments of roundoff", 2006, §12).
+/// radius.
 pub(crate) fn distance_km(one: &Position, other: &Position) -> f64 {
-    let (one, other) = (one.unit_vector(), other.unit_vector());
+    arc_km(one.unit_vector(), other.unit_vector())
+}
+
+/// Returns the same of two vectors on the unit sphere: the angle between them by its tangent, which is exact
+/// for near points and for opposite ones alike (W. Kahan, "How futile are mindless assessments of
+/// roundoff", 2006, §12).
+pub(crate) fn arc_km(one: [f64; 3], other: [f64; 3]) -> f64 {
     let length = |pairs: [(f64, f64); 3], sign: f64| {
         let squares = pairs.map(|(a, b)| (a + sign * b) * (a + sign * b));
         squares.iter().sum::<f64>().sqrt()

@@ -9,6 +9,7 @@ pub mod decimal;
 pub mod digest;
 pub(crate) mod fields;
 pub mod geo;
+pub(crate) mod grid;
 pub(crate) mod location;
 pub mod printable;
 pub mod record;

@@ -1,5 +1,8 @@
 //! A report as the herd keeps it: the client's fields, the server that took it, and when.
 //!
+//! A client that was forgotten leaves a tombstone: a record without location and time text, whose time
+//! is that of its receipt. In all else it is a record like any other.
+//!
 //! Servers order records by (`time`, `origin`, `epoch`, `sequence`). The order is total, so two
 //! servers that took the same time at once end with the same winner wherever the two meet.
 
@@ -16,7 +19,13 @@ use crate::model::time::{Timestamp, write_u64};
 /// date would shut a client out of its own record forever.
 pub(crate) const MAX_AHEAD_SECONDS: u64 = 300;
 
-/// Maximum bytes of a record's line, its LF included.
+/// Keyword of a report's line between servers.
+const RECORD: &[u8] = b"RECORD";
+
+/// Keyword of a tombstone's line between servers.
+const TOMBSTONE: &[u8] = b"TOMBSTONE";
+
+/// Maximum bytes of a record's line, its LF included. A tombstone's is shorter.
 pub const MAX_LINE_BYTES: usize =
     b"RECORD".len() + MAX_NAME_BYTES + MAX_CLIENT_BYTES + 2 * MAX_FIELD_BYTES + 3 * 20 + 8;
 
@@ -69,15 +78,28 @@ impl<'a> RecordView<'a> {
     }
 
     /// Appends the record as neighbors exchange it: `RECORD origin epoch sequence received
-    /// client location time` and LF.
+    /// client location time` and LF, or `TOMBSTONE origin epoch sequence time client` and LF.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"RECORD ");
+        let is_tombstone = self.is_tombstone();
+        out.extend_from_slice(if is_tombstone { TOMBSTONE } else { RECORD });
+        out.push(b' ');
         out.extend_from_slice(self.origin);
         for number in [self.epoch, self.sequence, self.received.as_nanos()] {
             out.push(b' ');
             write_u64(number, out);
         }
-        self.write_report(out);
+        if is_tombstone {
+            out.push(b' ');
+            out.extend_from_slice(self.client);
+            out.push(b'\n');
+        } else {
+            self.write_report(out);
+        }
+    }
+
+    /// Returns whether a line that a neighbor sends is meant to be a record.
+    pub(crate) fn is_line(line: &[u8]) -> bool {
+        line.starts_with(RECORD) || line.starts_with(TOMBSTONE)
     }
 
     fn write_report(&self, out: &mut Vec<u8>) {
@@ -93,6 +115,9 @@ impl<'a> RecordView<'a> {
     /// Returns `None` for anything that no server of the herd would have accepted from a client:
     /// the neighbor that sent it is broken.
     pub fn parse_line(line: &'a [u8]) -> Option<RecordView<'a>> {
+        if line.starts_with(TOMBSTONE) {
+            return RecordView::parse_tombstone(line);
+        }
         let [
             keyword,
             origin,
@@ -105,11 +130,8 @@ impl<'a> RecordView<'a> {
         ] = split_exactly(line)?;
         let received = Timestamp::from_nanos(parse_u64(received)?);
         let time = Timestamp::parse(time_text)?;
-        let valid = keyword == b"RECORD"
-            && origin.len() <= MAX_NAME_BYTES
-            && client.len() <= MAX_CLIENT_BYTES
-            && !has_white_space(origin)
-            && !has_white_space(client)
+        let valid = keyword == RECORD
+            && are_names(origin, client)
             && Position::is_valid(location)
             && !time.is_ahead_of(received, MAX_AHEAD_SECONDS);
         if !valid {
@@ -125,6 +147,36 @@ impl<'a> RecordView<'a> {
             epoch: parse_u64(epoch)?,
             sequence: parse_u64(sequence)?,
         })
+    }
+
+    fn parse_tombstone(line: &'a [u8]) -> Option<RecordView<'a>> {
+        let [keyword, origin, epoch, sequence, time, client] = split_exactly(line)?;
+        if keyword != TOMBSTONE || !are_names(origin, client) {
+            return None;
+        }
+        let time = Timestamp::from_nanos(parse_u64(time)?);
+        let (epoch, sequence) = (parse_u64(epoch)?, parse_u64(sequence)?);
+        Some(RecordView::tombstone(client, time, origin, epoch, sequence))
+    }
+
+    /// Makes the record that says that a client was forgotten.
+    pub fn tombstone(
+        client: &'a [u8],
+        time: Timestamp,
+        origin: &'a [u8],
+        epoch: u64,
+        sequence: u64,
+    ) -> RecordView<'a> {
+        RecordView {
+            client,
+            location: b"",
+            time_text: b"",
+            time,
+            received: time,
+            origin,
+            epoch,
+            sequence,
+        }
     }
 
     /// Makes the record of a report that `origin` takes now.
@@ -146,6 +198,14 @@ impl<'a> RecordView<'a> {
             sequence,
         }
     }
+}
+
+/// Returns whether these can be the names of a server and a client.
+fn are_names(origin: &[u8], client: &[u8]) -> bool {
+    origin.len() <= MAX_NAME_BYTES
+        && client.len() <= MAX_CLIENT_BYTES
+        && !has_white_space(origin)
+        && !has_white_space(client)
 }
 
 /// Bytes of the four numbers and the four lengths of a packed record, before its texts.
@@ -242,6 +302,8 @@ fn number(header: &[u8; PACKED_HEADER_BYTES], index: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::command::Command;
 
@@ -289,6 +351,62 @@ mod tests {
                 assert_eq!(RecordView::unpack(&mut &packed[..cut]), None);
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_tombstone_survives_its_line_and_packing(
+            client in "[!-~]{1,255}",
+            origin in "[!-~]{1,64}",
+            time: u64,
+            epoch: u64,
+            sequence: u64,
+        ) {
+            let (client, origin) = (client.as_bytes(), origin.as_bytes());
+            let time = Timestamp::from_nanos(time);
+            let tombstone = RecordView::tombstone(client, time, origin, epoch, sequence);
+            prop_assert!(tombstone.is_tombstone());
+            let mut line = Vec::new();
+            tombstone.write_line(&mut line);
+            prop_assert!(line.len() <= MAX_LINE_BYTES && RecordView::is_line(&line));
+            let line = line.strip_suffix(b"\n").unwrap();
+            prop_assert_eq!(RecordView::parse_line(line), Some(tombstone));
+            let mut packed = Vec::new();
+            tombstone.pack(&mut packed);
+            prop_assert_eq!(RecordView::unpack(&mut &packed[..]), Some(tombstone));
+            // In the one order: later than a record of a nanosecond before, whatever else it has.
+            let (text, earlier) = (&b"1"[..], Timestamp::from_nanos(time.as_nanos().wrapping_sub(1)));
+            let report = RecordView { location: b"+1+1", time_text: text, time: earlier, ..tombstone };
+            prop_assert_eq!(tombstone.order(&report).is_gt(), earlier < time);
+        }
+    }
+
+    #[test]
+    fn a_tombstones_line_is_the_protocols() {
+        let line = b"TOMBSTONE Ball 7 9 1479413884655887836 kiwi.cs.ucla.edu";
+        let mut written = Vec::new();
+        RecordView::parse_line(line)
+            .unwrap()
+            .write_line(&mut written);
+        assert_eq!(written, [&line[..], b"\n"].concat());
+        let text = String::from_utf8_lossy(line).into_owned();
+        for (from, to) in [
+            ("TOMBSTONE", "TOMBSTONES"),
+            (" 7 ", " -7 "),
+            (" 9 ", " 9.0 "),
+            (" 1479413884655887836", ""),
+            ("1479413884655887836", "18446744073709551616"),
+            ("edu", "edu +1+1"),
+            ("kiwi.cs", "kiwi\tcs"),
+            ("Ball ", "Ba\x0bll "),
+            ("Ball ", "Ball  "),
+        ] {
+            let broken = text.replace(from, to);
+            assert_eq!(RecordView::parse_line(broken.as_bytes()), None, "{broken}");
+        }
+        // A report without a location is none.
+        let report = b"RECORD Ball 7 9 1479413884655887836 kiwi.cs.ucla.edu  ";
+        assert_eq!(RecordView::parse_line(report), None);
     }
 
     #[test]

@@ -3,23 +3,30 @@
 //! Everything that must be atomic with the cache and the numbering is here. The threads that bring the journal
 //! to disk, flush it, watch it and start compactions are in `upkeep`; opening it is in `open`.
 
+use std::time::Duration;
+
 use log::{error, info, warn};
 
 use super::{Apply, Replica};
 use crate::config::Ack;
 use crate::logging::RECOVERY;
 use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
-use crate::store::journal::{Journal, JournalError, SyncPosition, Tampering};
+use crate::store::journal::{Compaction, Journal, JournalError, SyncPosition, Syncer, Tampering};
 use crate::sync::Mutex;
 
 /// The journal, and whether it can be written.
 #[derive(Debug)]
 pub(super) struct Durable {
-    journal: Journal,
+    pub(super) journal: Journal,
     ack: Ack,
     /// True if the last append failed, so that a failure is logged once and not for each report.
     failing: bool,
+    /// Time within which what was forgotten is to be gone from the journal.
+    compact_within: Duration,
+    /// Since when the journal's files may hold what is to be forgotten.
+    forgotten: Option<Timestamp>,
 }
 
 /// The journal's problems, as an operator should see them.
@@ -45,7 +52,7 @@ pub(super) enum Change {
 
 impl Durable {
     /// Sets how appends to `journal` are made; with [`Ack::Memory`] they gather until a flush.
-    fn new(mut journal: Journal, ack: Ack, failing: bool) -> Durable {
+    fn new(mut journal: Journal, ack: Ack, failing: bool, compact_within: Duration) -> Durable {
         match ack {
             Ack::Memory => {
                 journal.set_lazy();
@@ -58,7 +65,30 @@ impl Durable {
             journal,
             ack,
             failing,
+            compact_within,
+            forgotten: None,
         }
+    }
+
+    /// Notes that since then the journal's files may hold what is to be forgotten: a compaction is due
+    /// in time.
+    pub(super) fn note_forgotten(&mut self, since: Timestamp) {
+        self.forgotten = Some(self.forgotten.map_or(since, |earlier| earlier.min(since)));
+    }
+
+    /// Returns whether a compaction is due when `clients` records are live.
+    fn wants_compaction(&self, clients: usize, now: Timestamp) -> bool {
+        let is_late = |since: Timestamp| {
+            let age = now.as_nanos().checked_sub(since.as_nanos());
+            age.is_some_and(|age| u128::from(age) >= self.compact_within.as_nanos())
+        };
+        self.journal.wants_compaction(clients) || self.forgotten.is_some_and(is_late)
+    }
+
+    /// Takes back all claims of the journal; they are gone once the handle that is returned has synced.
+    pub(super) fn void_claims(&mut self) -> Result<Syncer, JournalError> {
+        self.journal.void_claims()?;
+        Ok(self.journal.syncer())
     }
 
     /// Appends reports that this server has just numbered; returns whether that succeeded.
@@ -141,10 +171,20 @@ impl Change {
 
 impl Replica {
     /// Appends to this journal from now on. It must hold all records that have been restored.
-    /// `failure` says why it can't be written yet.
-    pub(super) fn attach(&self, journal: Journal, ack: Ack, failure: Option<String>) {
+    /// `failure` says why it can't be written yet. What was forgotten is to be gone from it within
+    /// `compact_within`; since `forgotten`, it may hold some of that.
+    pub(super) fn attach(
+        &self,
+        journal: Journal,
+        ack: Ack,
+        failure: Option<String>,
+        compact_within: Duration,
+        forgotten: Option<Timestamp>,
+    ) {
         let mut apply = self.apply.lock();
-        apply.durable = Some(Durable::new(journal, ack, failure.is_some()));
+        let durable = Durable::new(journal, ack, failure.is_some(), compact_within);
+        let durable = apply.durable.insert(durable);
+        durable.forgotten = forgotten;
         self.journal_state.lock().failing = failure;
     }
 
@@ -259,22 +299,38 @@ impl Replica {
         durable.map_or(0, |durable| durable.journal.missing_own())
     }
 
-    /// Compacts the journal if it has grown to twice the size of the live records and over 64 MiB, or
-    /// has failed before. Reports go on meanwhile. Returns whether it was compacted.
-    pub(super) fn compact_journal(&self) -> Result<bool, JournalError> {
-        let begun = {
+    /// Compacts the journal if it has grown to twice the size of the live records and over 64 MiB, has
+    /// failed before, or has held for too long what is to be forgotten. Reports go on meanwhile. Returns
+    /// whether it was compacted.
+    pub(super) fn compact_journal(&self, now: Timestamp) -> Result<bool, JournalError> {
+        let (compaction, forgotten) = {
             let Apply {
                 vector, durable, ..
             } = &mut *self.apply.lock();
             let clients = self.locations.len();
             match durable {
-                Some(durable) if durable.journal.wants_compaction(clients) => {
+                Some(durable) if durable.wants_compaction(clients, now) => {
                     durable.journal.flush()?;
-                    durable.journal.begin_compaction(vector, clients)?
+                    let compaction = durable.journal.begin_compaction(vector, clients)?;
+                    // The file of a compaction that did not finish may hold what is to be forgotten;
+                    // the next compaction is in a new one.
+                    let is_clean = compaction.is_clean();
+                    let forgotten = durable.forgotten.take_if(|_| is_clean);
+                    (compaction, forgotten)
                 }
                 _ => return Ok(false),
             }
         };
+        let result = self.write_compaction(compaction, now);
+        if let (Err(_), Some(since)) = (&result, forgotten)
+            && let Some(durable) = &mut self.apply.lock().durable
+        {
+            durable.note_forgotten(since);
+        }
+        result.map(|()| true)
+    }
+
+    fn write_compaction(&self, compaction: Compaction, now: Timestamp) -> Result<(), JournalError> {
         let mut with_journal =
             |act: &mut dyn FnMut(&mut Journal) -> Result<(), JournalError>| match &mut self
                 .apply
@@ -284,10 +340,15 @@ impl Replica {
                 Some(durable) => act(&mut durable.journal),
                 None => Ok(()),
             };
-        let mut state = (begun, Ok(()));
+        let horizon = self.drop_horizon(now);
+        let mut state = (compaction, Ok(()));
         self.locations.scan(
             &mut state,
-            |(compaction, _), record| compaction.push(record),
+            |(compaction, _), record| {
+                if !horizon.is_dead(record.time) {
+                    compaction.push(record);
+                }
+            },
             |(compaction, result)| {
                 *result = compaction.write(&mut with_journal);
                 result.is_ok()
@@ -302,6 +363,6 @@ impl Replica {
             None => Change::Same,
         };
         change.log();
-        Ok(true)
+        Ok(())
     }
 }

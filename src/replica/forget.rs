@@ -1,18 +1,28 @@
 //! Forgetting: tombstones, which a client's wish leaves, and expiry, by which every record dies.
+//!
+//! A tombstone is a record like any other. A record, tombstones included, dies of its age, everywhere
+//! alike; what has been dead for a while is dropped from memory, and from the journal by the next
+//! compaction. A clock that is wrong must delete nothing, so both happen only while somebody else
+//! trusts this server's clock.
 
 use std::time::Duration;
 
 use super::{ForgetOutcome, Replica, Winners};
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
+use crate::model::vector::Vector;
 use crate::replica::Apply;
 use crate::replica::durable::{Change, Durable};
-use crate::store::journal::SyncPosition;
-use crate::sync::{MutexGuard, Ordering};
+use crate::store::journal::{JournalError, SyncPosition};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// Time before its death from which a record is not in digests: clocks differ, so servers may not
 /// agree yet that it lives.
 const DIGEST_EDGE_NANOS: u64 = 360_000_000_000;
+
+/// Time for which a record has been dead when it is dropped. Clocks differ by up to 60 s, so it is dead
+/// at every server by then.
+const DROP_NANOS: u64 = 120_000_000_000;
 
 /// The moment up to which records are dead; `None` if none ever is.
 #[derive(Clone, Copy, Debug)]
@@ -25,24 +35,72 @@ impl Horizon {
     }
 }
 
+/// The rules of a replica by which it forgets.
+#[derive(Debug, Default)]
+pub(super) struct Forgetting {
+    /// Age at which records die, in nanoseconds; 0 if they never do. It follows from `settings`.
+    age: AtomicU64,
+    settings: Mutex<Settings>,
+    /// This server's clock is right, as far as that can be told.
+    is_clock_trusted: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Settings {
+    /// Age at which records are to die.
+    age: Option<Duration>,
+    /// A linked neighbor that knows no tombstones.
+    old_neighbor: Option<Box<str>>,
+}
+
+impl Forgetting {
+    fn change(&self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = self.settings.lock();
+        change(&mut settings);
+        let age = settings.age.filter(|_| settings.old_neighbor.is_none());
+        let nanos = age.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        self.age.store(nanos, Ordering::Relaxed);
+    }
+}
+
 impl Replica {
     /// Sets the age at which records die; `None`: they never do.
     pub fn set_forget_after(&self, age: Option<Duration>) {
-        let nanos = age.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-        self.forget_after.store(nanos, Ordering::Relaxed);
+        self.forgetting.change(|settings| settings.age = age);
     }
 
-    /// Returns the age at which records die.
+    /// Returns the age at which records die, in force or not.
     pub fn forget_after(&self) -> Option<Duration> {
-        match self.forget_after.load(Ordering::Relaxed) {
+        self.forgetting.settings.lock().age
+    }
+
+    /// Returns the age at which records die now.
+    pub fn forget_after_in_force(&self) -> Option<Duration> {
+        match self.forgetting.age.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
     }
 
+    /// Sets the name of a linked neighbor that runs an older program, which knows no tombstones: while
+    /// there is one, no client can be forgotten, and no record dies.
+    pub fn set_old_neighbor(&self, name: Option<&str>) {
+        let name = name.map(Into::into);
+        self.forgetting
+            .change(|settings| settings.old_neighbor = name);
+    }
+
+    /// Sets whether this server's clock is trusted; at first it is not. Only while it is do dead
+    /// records leave memory and journal.
+    pub fn trust_clock(&self, is_trusted: bool) {
+        self.forgetting
+            .is_clock_trusted
+            .store(is_trusted, Ordering::Relaxed);
+    }
+
     /// Returns up to when records are dead.
     pub(crate) fn horizon(&self, now: Timestamp) -> Horizon {
-        Horizon(match self.forget_after.load(Ordering::Relaxed) {
+        Horizon(match self.forgetting.age.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(now.as_nanos().saturating_sub(nanos)),
         })
@@ -52,6 +110,82 @@ impl Replica {
     pub(super) fn digest_edge(&self, now: Timestamp) -> Horizon {
         let Horizon(horizon) = self.horizon(now);
         Horizon(horizon.map(|horizon| horizon.saturating_add(DIGEST_EDGE_NANOS)))
+    }
+
+    /// Returns up to when records are to be dropped: `None` if none is, or none may be.
+    pub(super) fn drop_horizon(&self, now: Timestamp) -> Horizon {
+        let Horizon(horizon) = self.horizon(now);
+        let is_trusted = self.forgetting.is_clock_trusted.load(Ordering::Relaxed);
+        Horizon(
+            horizon
+                .filter(|_| is_trusted)
+                .and_then(|horizon| horizon.checked_sub(DROP_NANOS)),
+        )
+    }
+
+    /// Drops the records that have been dead for a while, if the clock is trusted: a small piece at a
+    /// time, after each of which `go_on` runs with no lock held, and ends it by returning `false`.
+    /// Returns the number of records dropped.
+    pub fn drop_dead(&self, now: Timestamp, go_on: impl FnMut() -> bool) -> usize {
+        let Horizon(Some(until)) = self.drop_horizon(now) else {
+            return 0;
+        };
+        let until = Timestamp::from_nanos(until);
+        let mut dropped = 0;
+        self.locations.sweep(
+            until,
+            |piece| {
+                let mut apply = self.apply.lock();
+                let mut first = until;
+                let removed = self.locations.remove(piece, until, |record| {
+                    first = first.min(record.time);
+                });
+                if removed == 0 {
+                    return;
+                }
+                dropped += removed;
+                self.count_commit();
+                if let Some(durable) = &mut apply.durable {
+                    let age = self.forgetting.age.load(Ordering::Relaxed);
+                    let died = first.as_nanos().saturating_add(age);
+                    durable.note_forgotten(Timestamp::from_nanos(died));
+                }
+            },
+            go_on,
+        );
+        dropped
+    }
+
+    /// Returns the number of clients that are known and were not forgotten.
+    pub fn clients(&self) -> usize {
+        // They are counted one after the other.
+        self.len().saturating_sub(self.tombstones())
+    }
+
+    /// Returns the number of tombstones: of the clients of [`len`](Self::len) that were forgotten.
+    pub fn tombstones(&self) -> usize {
+        self.locations.tombstones()
+    }
+
+    /// Takes back everything that the vector claims, in memory and, on disk before it returns, in the
+    /// journal: the neighbors are asked for all of their records. To be called before the first report
+    /// of this start, whose numbers would be claimed again by the next one's.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the journal; then the vector is as it was.
+    pub fn void_vector(&self) -> Result<(), JournalError> {
+        let syncer = {
+            let mut apply = self.apply.lock();
+            debug_assert_eq!(apply.sequence, 0);
+            let syncer = match &mut apply.durable {
+                Some(durable) => Some(durable.void_claims()?),
+                None => None,
+            };
+            apply.vector = Vector::default();
+            syncer
+        };
+        syncer.map_or(Ok(()), |syncer| syncer.sync().map(drop))
     }
 
     /// Forgets a client: stores a tombstone, which is later than the client's record, and floods it.
@@ -83,6 +217,9 @@ impl Replica {
         if self.is_removed.load(Ordering::Relaxed) {
             return (ForgetOutcome::Removed, None);
         }
+        if let Some(name) = &self.forgetting.settings.lock().old_neighbor {
+            return (ForgetOutcome::NeighborTooOld(name.clone()), None);
+        }
         let key = self.locations.key(client);
         let stored = self
             .locations
@@ -94,18 +231,10 @@ impl Replica {
         let time = Timestamp::from_nanos(now.as_nanos().max(after_stored));
         let apply = &mut *guard;
         let mut winners = Winners::with_capacity(1);
+        let (name, sequence) = (self.name.as_bytes(), apply.sequence + 1);
         winners.push(
             key,
-            RecordView {
-                client,
-                location: b"",
-                time_text: b"",
-                time,
-                received: time,
-                origin: self.name.as_bytes(),
-                epoch: self.epoch,
-                sequence: apply.sequence + 1,
-            },
+            RecordView::tombstone(client, time, name, self.epoch, sequence),
         );
         let (appended, change) = match &mut apply.durable {
             Some(durable) => durable.append_own(&winners.records, &self.journal_state),

@@ -6,7 +6,7 @@
 //! `open` and `upkeep`.
 //!
 //! `cache` has the records, `flood` and `outbox` the neighbors' queues, `durable` the journal under
-//! the apply lock. `open` restores a replica from its journal, `upkeep` and `stall` have its threads,
+//! the apply lock, `forget` tombstones and expiry. `open` restores a replica from its journal, `upkeep` and `stall` have its threads,
 //! and `prune` forgets old epochs.
 
 pub(crate) mod cache;
@@ -35,8 +35,9 @@ use crate::replica::cache::{ClientHash, Locations};
 use crate::replica::flood::Flood;
 use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES};
 use crate::store::journal::SyncPosition;
-use crate::sync::{self as atomic, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{self as atomic, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use durable::{Change, Durable, JournalState};
+use forget::Forgetting;
 
 /// Outcome of a client's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +108,7 @@ pub struct Replica {
     apply: Mutex<Apply>,
     /// Changes only under the apply lock, but is read without it.
     journal_state: Mutex<JournalState>,
-    /// Age at which records die, in nanoseconds; 0 if they never do.
-    forget_after: AtomicU64,
+    forgetting: Forgetting,
 }
 
 /// The state that changes only under the apply lock.
@@ -169,7 +169,7 @@ impl Replica {
                 durable: None,
             }),
             journal_state: Mutex::new(JournalState::default()),
-            forget_after: AtomicU64::new(0),
+            forgetting: Forgetting::default(),
         }
     }
 
@@ -183,17 +183,17 @@ impl Replica {
         self.epoch
     }
 
-    /// Returns the number of clients known.
+    /// Returns the number of records: of clients known, and of clients that were forgotten.
     pub fn len(&self) -> usize {
         self.locations.len()
     }
 
-    /// Returns the number of clients past which reports of new ones are refused.
+    /// Returns the number of records past which reports of new clients are refused.
     pub fn max_records(&self) -> usize {
         self.max_records
     }
 
-    /// Returns whether no client is known.
+    /// Returns whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.locations.is_empty()
     }
@@ -388,12 +388,14 @@ impl Replica {
     /// from.
     fn commit(&self, apply: &mut Apply, winners: &Winners<'_>, source: Option<NeighborStart>) {
         for (key, winner) in winners.keys.iter().zip(&winners.records) {
-            self.locations.store(*key, winner);
+            let stored = self.locations.store(*key, winner);
+            if stored.forgets(winner)
+                && let Some(durable) = &mut apply.durable
+            {
+                durable.note_forgotten(winner.received);
+            }
         }
-        // The lock orders the writers, so no locked instruction is needed.
-        let commits = self.commits.load(atomic::Ordering::Relaxed);
-        self.commits
-            .store(commits.wrapping_add(1), atomic::Ordering::Release);
+        self.count_commit();
         if apply.flood.has_subscribers(source) {
             let mut lines = Vec::with_capacity(winners.records.len() * 128);
             for winner in &winners.records {
@@ -403,6 +405,14 @@ impl Replica {
                 .flood
                 .publish(&Batch::new(lines, winners.records.len()), source);
         }
+    }
+
+    /// Counts a change of the cache, under the apply lock.
+    fn count_commit(&self) {
+        // The lock orders the writers, so no locked instruction is needed.
+        let commits = self.commits.load(atomic::Ordering::Relaxed);
+        self.commits
+            .store(commits.wrapping_add(1), atomic::Ordering::Release);
     }
 
     /// Shows where a client is, or that this is not known, to `look`, which runs under a lock and must

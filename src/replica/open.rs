@@ -28,7 +28,13 @@ impl Replica {
         };
         let folder = data.join(name);
         let start = Instant::now();
-        let opened = Journal::open(&folder, config.readers, |record| replica.restore(record));
+        let mut forgotten = None;
+        let opened = Journal::open(&folder, config.readers, |record| {
+            if replica.restore(record) {
+                let since = forgotten.unwrap_or(record.received);
+                forgotten = Some(record.received.min(since));
+            }
+        });
         let (mut journal, recovered) = opened?;
         for (path, mode, error) in &recovered.exposed {
             let path = path.display();
@@ -71,14 +77,16 @@ impl Replica {
             start.elapsed().as_secs_f64()
         );
         let syncer = journal.syncer();
-        replica.attach(journal, config.ack, failure);
+        let within = config.compact_within;
+        replica.attach(journal, config.ack, failure, within, forgotten);
         Ok((Arc::new(replica), Some(syncer)))
     }
 
-    /// Restores a record of an earlier start, before there is any link.
-    pub fn restore(&self, record: &RecordView<'_>) {
-        self.locations
-            .store(self.locations.key(record.client), record);
+    /// Restores a record of an earlier start, before there is any link. Returns whether the journal thus
+    /// holds a location that is to be forgotten.
+    pub fn restore(&self, record: &RecordView<'_>) -> bool {
+        let key = self.locations.key(record.client);
+        self.locations.store(key, record).forgets(record)
     }
 
     /// Restores the vector of an earlier start, once all its records have been restored.

@@ -1,5 +1,8 @@
 //! Reports and adopted records over values: no socket, no clock.
 
+mod forgetting;
+mod journal;
+
 use super::*;
 use crate::model::command::Command;
 use crate::replica::outbox::Queued;

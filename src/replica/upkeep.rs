@@ -17,6 +17,7 @@ use log::{Level, error, info};
 use super::Replica;
 use super::stall::Stall;
 use crate::logging::RECOVERY;
+use crate::model::time::Timestamp;
 use crate::store::journal::{JournalError, SyncPosition, Syncer};
 use crate::thread::{self, Stop, Stopper};
 
@@ -144,7 +145,7 @@ impl Upkeep {
         // The files may have been deleted since the last check.
         let is_lost = self.replica.check_journal(&mut None);
         if (is_lost || self.replica.missing_reports() > 0)
-            && let Err(error) = self.replica.compact_journal()
+            && let Err(error) = self.replica.compact_journal(Timestamp::now())
         {
             end_if_unsynced(&error);
             error!("journal not compacted: {error}");
@@ -204,7 +205,7 @@ fn keep_up(replica: &Replica, stop: &Stop) {
             retry = Retry::default();
         }
         if retry.is_due() {
-            match replica.compact_journal() {
+            match replica.compact_journal(Timestamp::now()) {
                 Ok(true) => {
                     retry.succeeded();
                     retry = Retry::default();

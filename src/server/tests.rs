@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::config::keys::KeyFile;
 use crate::config::topology::Topology;
-use crate::config::{Ack, DEFAULT_DIGEST_INTERVAL, HttpConfig, PoolKind};
+use crate::config::{Ack, DEFAULT_COMPACT_WITHIN, DEFAULT_DIGEST_INTERVAL, HttpConfig, PoolKind};
 use crate::http::Totals;
 use crate::listener;
 use crate::model::vector::Vector;
@@ -36,6 +36,7 @@ fn start_in_memory() -> Server {
         data_dir: None,
         ack: Ack::Memory,
         readers: crate::disk::Readers::Owner,
+        compact_within: DEFAULT_COMPACT_WITHIN,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
         http: Some(HttpConfig {
             address: Address::parse_local("0").expect("an address"),

@@ -24,7 +24,7 @@ struct Row {
 /// Writes a line for each server: its state, its records and its clients. Beneath it is why it is not
 /// well.
 pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Result {
-    let heads = [
+    let mut heads = vec![
         "SERVER",
         "STATE",
         "RECORDS",
@@ -35,6 +35,12 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
         "KEYS",
         "UP FOR",
     ];
+    // Where nobody was ever forgotten, there is no column for it.
+    let is_forgotten = |answer: &Answer| matches!(&answer.result, Ok(s) if s.tombstones > 0);
+    let forgotten = answers.iter().any(is_forgotten).then_some(3);
+    if let Some(column) = forgotten {
+        heads.insert(column, "FORGOTTEN");
+    }
     let row = |answer: &Answer| match &answer.result {
         Ok(status) => {
             let digest = match &status.digest {
@@ -42,7 +48,7 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
                 None => "-".to_owned(),
             };
             let known = |text: String| if text.is_empty() { "-".into() } else { text };
-            let cells = vec![
+            let mut cells = vec![
                 answer.name.clone(),
                 status.state.to_string(),
                 grouped(status.records),
@@ -53,6 +59,9 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
                 known(shown_keys(status)),
                 span(Duration::from_millis(status.uptime_ms)),
             ];
+            if let Some(column) = forgotten {
+                cells.insert(column, grouped(status.tombstones));
+            }
             let beneath = status.problems.iter().map(shown_problem).collect();
             Row { cells, beneath }
         }
@@ -265,7 +274,7 @@ mod tests {
             ..ServerStatus::default()
         };
         let total = Digest::new(Timestamp::from_nanos(0)).total();
-        let answers = [
+        let mut answers = [
             Answer {
                 name: "Alford".to_owned(),
                 result: Ok(status),
@@ -296,6 +305,13 @@ mod tests {
             "LINK            PHASE       LAG  QUEUED   BYTES  RESYNCS  DIVERGED  LAST ERROR\n\
              Alford > Ball   down          -       0       0        0         0  gone (1 min 5 s ago)\n\
              Alford > Welsh  live   1,020 ms     100  12,345        1         0  -\n"
+        );
+        answers[2].result.as_mut().unwrap().tombstones = 1_000;
+        assert_eq!(
+            Shown(|f: &mut fmt::Formatter<'_>| servers(f, &answers[1..])).to_string(),
+            "SERVER  STATE  RECORDS  FORGOTTEN  DIGEST  CLIENTS  REFUSED LINKS  VERSION  KEYS  UP FOR\n\
+             Ball    no answer within 2 s\n\
+             Welsh   ok           0      1,000       -        0              0        -     -  0 s\n"
         );
     }
 

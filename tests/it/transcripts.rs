@@ -4,15 +4,17 @@ use std::path::Path;
 
 use crate::support::alone;
 use herd::config::PoolKind;
+use herd_conformance::Extra;
 
 fn every_transcript_passes(pool: PoolKind) {
     // A transcript has several clients at once, and in the dedicated pool each needs a worker.
     let server = alone(|config| (config.pool, config.workers) = (pool, 64));
     let address = &server.client_address().to_string();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
-    let transcripts = herd_conformance::transcripts(&scripts, true).unwrap();
+    let transcripts =
+        herd_conformance::transcripts(&scripts, &[Extra::Slow, Extra::Dialect2]).unwrap();
     assert!(
-        transcripts.len() > 20,
+        transcripts.len() > 30,
         "only {} transcripts",
         transcripts.len()
     );

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use herd::config::keys::KeyFile;
 use herd::config::topology::Topology;
-use herd::config::{Ack, Config, DEFAULT_DIGEST_INTERVAL, PoolKind};
+use herd::config::{Ack, Config, DEFAULT_COMPACT_WITHIN, DEFAULT_DIGEST_INTERVAL, PoolKind};
 use herd::disk::Readers;
 use herd::places::Places;
 use herd::places::atlas::Atlas;
@@ -86,6 +86,7 @@ pub fn config(servers: &str, name: &str) -> Config {
         data_dir: None,
         ack: Ack::Journal,
         readers: Readers::Owner,
+        compact_within: DEFAULT_COMPACT_WITHIN,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
         http: None,
     }

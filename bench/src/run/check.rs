@@ -6,7 +6,7 @@ use std::thread;
 use super::fleet::{Fleet, Workplace};
 use super::scenario::Entry;
 use super::variant::{self, Variant};
-use herd_conformance::Transcript;
+use herd_conformance::{Extra, Transcript};
 
 /// Folder of the transcripts.
 const SCRIPTS: &str = "tests/scripts";
@@ -20,7 +20,7 @@ pub(crate) fn failing(
     workplace: &Workplace,
     variants: &[&str],
 ) -> Result<Vec<(String, String)>, String> {
-    let transcripts = herd_conformance::transcripts(Path::new(SCRIPTS), true)?;
+    let transcripts = herd_conformance::transcripts(Path::new(SCRIPTS), &[Extra::Slow])?;
     thread::scope(|scope| {
         let checks: Vec<_> = variants
             .iter()

@@ -22,7 +22,7 @@ use crate::logging::lines::{Extent, LineBatch, Peer};
 use crate::metrics::{Histogram, HistogramSnapshot};
 use crate::model::digest::DigestReader;
 use crate::model::printable::Printable;
-use crate::model::record::RecordView;
+use crate::model::record::{MAX_AHEAD_SECONDS, RecordView};
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
@@ -193,7 +193,7 @@ impl<T: Transport> Connection<T> {
         let mut log = LineBatch::begin(Peer::Neighbor(self.neighbor.name()), clock);
         for line in lines(block) {
             let unexpected = || unexpected_line(line);
-            if line.starts_with(b"RECORD") {
+            if RecordView::is_line(line) {
                 if let Some(log) = &mut log {
                     log.received(line, Extent::Whole);
                 }
@@ -241,11 +241,16 @@ impl<T: Transport> Connection<T> {
     /// Reports a second server of this server's name, which takes reports while this one runs: two
     /// whose neighbors are not the same are seen by none of them.
     fn check_own(&self, record: &RecordView<'_>, now: Instant) {
+        // The receipt of a tombstone is its time, which follows a device's clock.
+        let ahead = match record.is_tombstone() {
+            true => MAX_AHEAD_SECONDS,
+            false => 0,
+        };
         // An epoch is never before the time of its start.
         let started = self.replica.epoch();
         let is_later = record
             .received
-            .is_ahead_of(Timestamp::from_nanos(started), MAX_SKEW.as_secs());
+            .is_ahead_of(Timestamp::from_nanos(started), MAX_SKEW.as_secs() + ahead);
         if record.epoch != started && is_later {
             let (name, epoch) = (self.replica.name(), record.epoch);
             let text = format!("{TWINS} {name}: one of epoch {started}, and one of epoch {epoch}");

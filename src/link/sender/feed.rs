@@ -284,7 +284,7 @@ impl Feed {
         if let Some(mut log) = LineBatch::begin(peer, Timestamp::now()) {
             let mut start = 0;
             for end in memchr::memchr_iter(b'\n', block) {
-                if block[start..].starts_with(b"RECORD") {
+                if RecordView::is_line(&block[start..]) {
                     log.sent(&block[start..end], Extent::Whole);
                 }
                 start = end + 1;

@@ -8,17 +8,28 @@
 //!
 //! No lock guard leaves this module, and nothing is sent or logged under one.
 
+mod grid;
 mod shard;
 
 use std::hash::BuildHasher;
+use std::ops::Range;
+use std::rc::Rc;
 
+use crate::model::grid::{Cover, Point};
 use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
 use crate::sync::{AtomicUsize, Ordering, RwLock};
 use crate::thread::next_piece;
-use shard::{Shard, Stored};
+pub(crate) use shard::Stored;
+
+use shard::Shard;
 
 /// Number of tables. A power of two.
 const SHARDS: usize = 64;
+
+/// Buckets of a table that are swept at a time: 0.1 ms with all of their records out of the processor's
+/// caches.
+const SWEPT_BUCKETS: usize = 1_024;
 
 /// The latest record of every client.
 ///
@@ -28,6 +39,32 @@ pub(crate) struct Locations {
     shards: [RwLock<Shard>; SHARDS],
     hasher: foldhash::quality::RandomState,
     len: AtomicUsize,
+    /// Tombstones among the records. It changes only under the owner's apply lock.
+    tombstones: AtomicUsize,
+}
+
+/// A part of a table that is swept at once.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    shard: usize,
+    buckets: Range<usize>,
+}
+
+/// A search for clients by their positions.
+pub(crate) trait Search {
+    /// Returns cells among which all that it still wants are; `None` if those are over `max_cells`.
+    fn cover(&mut self, max_cells: usize) -> Option<Rc<Cover>>;
+
+    /// Returns whether it may want a client that is at `point`, or at most
+    /// [`ERROR_UNITS`](crate::model::grid::ERROR_UNITS) away.
+    fn wants(&self, point: Point) -> bool;
+
+    /// Takes the record of a client that it may want. It runs under a lock: it may copy, and must not call
+    /// the cache.
+    fn take(&mut self, record: &RecordView<'_>);
+
+    /// Returns whether it wants no more.
+    fn is_done(&self) -> bool;
 }
 
 /// A client's hash, computed once for several lookups.
@@ -55,12 +92,18 @@ impl Locations {
             shards: std::array::from_fn(|_| RwLock::default()),
             hasher: foldhash::quality::RandomState::default(),
             len: AtomicUsize::new(0),
+            tombstones: AtomicUsize::new(0),
         }
     }
 
-    /// Number of clients known.
+    /// Number of records: of clients known, and of clients that were forgotten.
     pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
+    }
+
+    /// Number of clients that were forgotten.
+    pub(crate) fn tombstones(&self) -> usize {
+        self.tombstones.load(Ordering::Relaxed)
     }
 
     /// Returns whether no client is known.
@@ -86,13 +129,83 @@ impl Locations {
     }
 
     /// Stores a record if it is greater than the client's stored one in the order between
-    /// servers, or the client's first. Returns whether it was stored. `key` must be the client's.
-    pub(crate) fn store(&self, key: ClientHash, record: &RecordView<'_>) -> bool {
+    /// servers, or the client's first. `key` must be the client's.
+    pub(crate) fn store(&self, key: ClientHash, record: &RecordView<'_>) -> Stored {
         let stored = self.shard(key).write().store(key.tag(), record);
-        if stored == Stored::New {
-            self.len.fetch_add(1, Ordering::Relaxed);
+        let was_tombstone = match stored {
+            Stored::New => {
+                self.len.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Stored::Replaced { tombstone } => tombstone,
+            Stored::Not { .. } => return stored,
+        };
+        match (was_tombstone, record.is_tombstone()) {
+            (false, true) => drop(self.tombstones.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.tombstones.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
         }
-        stored != Stored::Not
+        stored
+    }
+
+    /// Shows every piece of a table in which there is a record of that time or before to `remove`, with
+    /// no lock held; after each piece that was looked at `between` runs, and ends the sweep by returning
+    /// `false`.
+    ///
+    /// A table that grows meanwhile may have records that were not looked at.
+    pub(crate) fn sweep(
+        &self,
+        until: Timestamp,
+        mut remove: impl FnMut(&Piece),
+        mut between: impl FnMut() -> bool,
+    ) {
+        for (number, shard) in self.shards.iter().enumerate() {
+            let mut start = 0;
+            loop {
+                let table = shard.read();
+                let end = table.buckets().min(start + SWEPT_BUCKETS);
+                let found = table.has_until(until, start..end);
+                let is_last = end == table.buckets();
+                drop(table);
+                if found {
+                    remove(&Piece {
+                        shard: number,
+                        buckets: start..end,
+                    });
+                }
+                let goes_on = between();
+                next_piece();
+                if !goes_on {
+                    return;
+                }
+                if is_last {
+                    break;
+                }
+                start = end;
+            }
+        }
+    }
+
+    /// Removes the records of that time or before from a piece of a table: the one place where records
+    /// leave the cache. Each is shown to `gone`, under the table's write lock; returns their number.
+    pub(crate) fn remove(
+        &self,
+        piece: &Piece,
+        until: Timestamp,
+        mut gone: impl FnMut(&RecordView<'_>),
+    ) -> usize {
+        let (mut removed, mut tombstones) = (0, 0);
+        let mut table = self.shards[piece.shard].write();
+        let buckets = piece.buckets.start..piece.buckets.end.min(table.buckets());
+        table.remove_until(until, buckets, |record| {
+            removed += 1;
+            tombstones += usize::from(record.is_tombstone());
+            gone(record);
+        });
+        drop(table);
+        self.len.fetch_sub(removed, Ordering::Relaxed);
+        self.tombstones.fetch_sub(tombstones, Ordering::Relaxed);
+        removed
     }
 
     /// Shows every record once, a shard at a time; after each shard `between` runs with no lock
@@ -118,6 +231,25 @@ impl Locations {
                 return;
             }
         }
+    }
+
+    /// Shows every record that the search wants, a shard or a piece of one at a time, with no lock held
+    /// between. Returns whether there was a shard of several pieces: a record that was removed from such a
+    /// shard and stored again meanwhile may have been shown twice, any other once.
+    pub(crate) fn search(&self, search: &mut impl Search) -> bool {
+        let mut had_pieces = false;
+        for shard in &self.shards {
+            let mut begin = Some(0);
+            while let Some(from) = begin {
+                if search.is_done() {
+                    return had_pieces;
+                }
+                had_pieces |= from > 0;
+                begin = shard.read().search(search, from);
+                next_piece();
+            }
+        }
+        had_pieces
     }
 
     fn shard(&self, key: ClientHash) -> &RwLock<Shard> {
@@ -153,7 +285,8 @@ mod tests {
     #[track_caller]
     fn check(cache: &Locations, record: &RecordView<'_>, stored: bool) {
         let got = cache.store(cache.key(record.client), record);
-        assert_eq!(got, stored, "{record:?}");
+        let is_stored = !matches!(got, Stored::Not { .. });
+        assert_eq!(is_stored, stored, "{record:?}");
     }
 
     #[test]
@@ -174,6 +307,53 @@ mod tests {
         };
         assert_eq!(time(b"a"), Some(6));
         assert_eq!(time(b"c"), None);
+    }
+
+    #[test]
+    fn a_sweep_removes_what_is_old_and_counts_follow() {
+        let cache = Locations::new();
+        let clients: Vec<String> = (0..20_000).map(|client| client.to_string()).collect();
+        for (number, client) in clients.iter().enumerate() {
+            let view = record(client, number as u64, "Ball");
+            let tombstone = RecordView::tombstone(view.client, view.time, b"Ball", 1, 1);
+            let stored = if number % 4 == 0 { tombstone } else { view };
+            check(&cache, &stored, true);
+        }
+        assert_eq!((cache.len(), cache.tombstones()), (20_000, 5_000));
+        // A client that reports again is none of the forgotten, and the other way round.
+        check(&cache, &record("0", 20_000, "Ball"), true);
+        let key = cache.key(b"1");
+        let time = Timestamp::from_nanos(20_000);
+        for sequence in [1, 2] {
+            cache.store(
+                key,
+                &RecordView::tombstone(b"1", time, b"Ball", 1, sequence),
+            );
+        }
+        assert_eq!((cache.len(), cache.tombstones()), (20_000, 5_000));
+        let until = Timestamp::from_nanos(14_999);
+        let (mut gone, mut looks) = (Vec::new(), 0);
+        let mut remove = |piece: &Piece| {
+            let show = |record: &RecordView<'_>| gone.push(record.client.to_vec());
+            assert!(cache.remove(piece, until, show) > 0);
+        };
+        cache.sweep(until, &mut remove, || {
+            looks += 1;
+            looks < 30
+        });
+        assert_eq!(looks, 30, "it can be ended");
+        cache.sweep(until, &mut remove, || true);
+        gone.sort();
+        gone.dedup();
+        assert_eq!(gone.len(), 15_000 - 2);
+        assert_eq!((cache.len(), cache.tombstones()), (5_002, 1_251));
+        for (number, client) in clients.iter().enumerate() {
+            let held = cache.with(cache.key(client.as_bytes()), client.as_bytes(), |found| {
+                found.is_some()
+            });
+            assert_eq!(held, number < 2 || number >= 15_000, "{client}");
+        }
+        cache.sweep(until, |piece| panic!("{piece:?}"), || true);
     }
 
     #[test]

@@ -6,10 +6,16 @@
 //! same size as the one before it, as nearly all are, is written over it in place.
 //! Measured at 1 M clients with ids of 26 bytes: see `bench/REPORT.md`.
 
+use std::ops::Range;
+
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use super::Search;
+use super::grid::{Grid, NONE};
+use crate::model::grid::Point;
 use crate::model::record::RecordView;
+use crate::model::time::Timestamp;
 
 /// Records begin at multiples of this many bytes, a unit.
 const UNIT_BYTES: usize = 8;
@@ -21,6 +27,15 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Units of one chunk.
 const CHUNK_UNITS: usize = CHUNK_BYTES / UNIT_BYTES;
 
+/// Bytes before each record: the number of its client's entry in the grid.
+const NUMBER_BYTES: usize = 4;
+
+/// Entries of the grid that a search looks at while it holds the lock, about: 1 ms at most.
+const PIECE: usize = 16 << 10;
+
+/// Cells past which a search looks at all records instead.
+const MAX_CELLS: usize = 4_096;
+
 /// Index entry of one client.
 #[derive(Clone, Copy)]
 struct Slot {
@@ -30,15 +45,27 @@ struct Slot {
     offset: u32,
 }
 
-/// Outcome of [`Shard::store`].
+/// Outcome of storing a record; `tombstone` says whether the record found there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
+pub(crate) enum Stored {
     /// It is the client's first record.
     New,
-    /// It is greater than the stored record, and has replaced it.
-    Replaced,
-    /// It is not greater than the stored record.
-    Not,
+    /// It is greater than the record found there, and has replaced it.
+    Replaced { tombstone: bool },
+    /// It is not greater than the record found there.
+    Not { tombstone: bool },
+}
+
+impl Stored {
+    /// Returns whether a tombstone has taken the place of a location, or has kept it: a journal that was
+    /// given both holds a location that is to be forgotten.
+    pub(crate) fn forgets(self, record: &RecordView<'_>) -> bool {
+        match self {
+            Stored::New => false,
+            Stored::Replaced { tombstone } => !tombstone && record.is_tombstone(),
+            Stored::Not { tombstone } => tombstone && !record.is_tombstone(),
+        }
+    }
 }
 
 /// A table of records.
@@ -46,6 +73,7 @@ pub(super) enum Stored {
 pub(super) struct Shard {
     index: HashTable<Slot>,
     records: Records,
+    grid: Grid,
 }
 
 impl Shard {
@@ -70,14 +98,22 @@ impl Shard {
         let stored = match entry {
             Entry::Occupied(mut entry) => {
                 let offset = entry.get().offset;
-                if record.order(&records.view(offset)).is_le() {
-                    return Stored::Not;
+                let found = records.view(offset);
+                let tombstone = found.is_tombstone();
+                if record.order(&found).is_le() {
+                    return Stored::Not { tombstone };
                 }
-                entry.get_mut().offset = records.replace(offset, record);
-                Stored::Replaced
+                let has_moved = record.location != found.location;
+                let new_offset = records.replace(offset, record);
+                if has_moved || new_offset != offset {
+                    entry.get_mut().offset = new_offset;
+                    records.place(&mut self.grid, new_offset, Point::parse(record.location));
+                }
+                Stored::Replaced { tombstone }
             }
             Entry::Vacant(entry) => {
-                let offset = records.append(record);
+                let offset = records.append(record, NONE);
+                records.place(&mut self.grid, offset, Point::parse(record.location));
                 entry.insert(Slot { tag, offset });
                 Stored::New
             }
@@ -93,13 +129,95 @@ impl Shard {
         self.index.iter().map(|slot| self.records.view(slot.offset))
     }
 
+    /// Number of buckets of the index. It grows with the table, and records change their buckets then.
+    pub(super) fn buckets(&self) -> usize {
+        self.index.num_buckets()
+    }
+
+    /// Returns whether any record in these buckets is of that time or before.
+    pub(super) fn has_until(&self, until: Timestamp, mut buckets: Range<usize>) -> bool {
+        buckets.any(|bucket| {
+            let slot = self.index.get_bucket(bucket);
+            slot.is_some_and(|slot| self.records.view(slot.offset).time <= until)
+        })
+    }
+
+    /// Removes the records in these buckets that are of that time or before; each is shown to `gone`.
+    pub(super) fn remove_until(
+        &mut self,
+        until: Timestamp,
+        buckets: Range<usize>,
+        mut gone: impl FnMut(&RecordView<'_>),
+    ) {
+        for bucket in buckets {
+            if let Ok(entry) = self.index.get_bucket_entry(bucket) {
+                let offset = entry.get().offset;
+                let record = self.records.view(offset);
+                if record.time <= until {
+                    gone(&record);
+                    entry.remove();
+                    self.records.place(&mut self.grid, offset, None);
+                    self.records.erase(offset);
+                }
+            }
+        }
+        if self.records.is_wasteful() {
+            self.compact();
+        }
+    }
+
+    /// Shows the records that a search wants, from the entry numbered `begin` of the grid on. Returns the
+    /// number of the entry at which it must go on after this piece.
+    pub(super) fn search(&self, search: &mut impl Search, begin: usize) -> Option<usize> {
+        let most = self.grid.len().min(MAX_CELLS);
+        let take = |search: &mut _, (point, offset)| {
+            if Search::wants(search, point) {
+                Search::take(search, &self.records.view(offset));
+            }
+        };
+        if begin == 0
+            && let Some(cover) = search.cover(most)
+        {
+            let in_cells = cover.iter().flat_map(|cell| self.grid.in_cell(cell));
+            // In small tables the piece is large enough whatever the cells have.
+            if self.grid.len() <= PIECE || in_cells.take(PIECE + 1).count() <= PIECE {
+                for cell in cover.iter() {
+                    for found in self.grid.in_cell(cell) {
+                        take(search, found);
+                    }
+                    if search.is_done() {
+                        break;
+                    }
+                }
+                return None;
+            }
+        }
+        let end = begin + PIECE;
+        for found in self.grid.numbered(begin, end) {
+            take(search, found);
+            if search.is_done() {
+                return None;
+            }
+        }
+        (end < self.grid.end()).then_some(end)
+    }
+
     /// Copies the live records to new chunks.
     fn compact(&mut self) {
         let mut compacted = Records::default();
         for slot in self.index.iter_mut() {
-            slot.offset = compacted.append(&self.records.view(slot.offset));
+            let number = self.records.number(slot.offset);
+            slot.offset = compacted.append(&self.records.view(slot.offset), number);
+            if number != NONE {
+                self.grid.set_offset(number, slot.offset);
+            }
         }
-        self.records = compacted;
+        let mut former = std::mem::replace(&mut self.records, compacted);
+        for chunk in &mut former.chunks {
+            // Freed memory keeps its bytes. The compiler may not leave this out.
+            std::hint::black_box(chunk).fill(0);
+        }
+        std::hint::black_box(&former.chunks);
     }
 }
 
@@ -115,7 +233,7 @@ struct Records {
     chunks: Vec<Box<[u8]>>,
     /// Units of the last chunk that are in use.
     taken: usize,
-    /// Units of records that were replaced and could not be overwritten.
+    /// Units of records that were removed, or replaced and could not be overwritten: zeros.
     wasted: usize,
 }
 
@@ -130,12 +248,42 @@ impl Records {
 
     /// Returns the bytes of the record at `offset`, and those behind it.
     fn bytes(&self, offset: u32) -> &[u8] {
-        let offset = offset as usize;
-        let chunk = &self.chunks[offset / CHUNK_UNITS];
-        &chunk[offset % CHUNK_UNITS * UNIT_BYTES..]
+        &self.chunks[offset as usize / CHUNK_UNITS][begin(offset) + NUMBER_BYTES..]
     }
 
-    fn append(&mut self, record: &RecordView<'_>) -> u32 {
+    /// Returns the number of the entry in the grid; [`NONE`] if the client has none.
+    fn number(&self, offset: u32) -> u32 {
+        let bytes = &self.chunks[offset as usize / CHUNK_UNITS][begin(offset)..];
+        bytes
+            .first_chunk()
+            .map_or(NONE, |number| u32::from_le_bytes(*number))
+    }
+
+    fn set_number(&mut self, offset: u32, number: u32) {
+        let bytes = &mut self.chunks[offset as usize / CHUNK_UNITS][begin(offset)..];
+        bytes[..NUMBER_BYTES].copy_from_slice(&number.to_le_bytes());
+    }
+
+    /// Has the grid follow the client of the record at `offset`, which is at `point` now, or nowhere.
+    fn place(&mut self, grid: &mut Grid, offset: u32, point: Option<Point>) {
+        match (self.number(offset), point) {
+            (NONE, None) => {}
+            (NONE, Some(point)) => {
+                let number = grid.insert(point, offset);
+                self.set_number(offset, number);
+            }
+            (number, None) => {
+                grid.remove(number);
+                self.set_number(offset, NONE);
+            }
+            (number, Some(point)) => {
+                grid.set_point(number, point);
+                grid.set_offset(number, offset);
+            }
+        }
+    }
+
+    fn append(&mut self, record: &RecordView<'_>, number: u32) -> u32 {
         let units = units(record);
         if self.chunks.is_empty() || self.taken + units > CHUNK_UNITS {
             self.chunks.push(vec![0; CHUNK_BYTES].into_boxed_slice());
@@ -143,25 +291,42 @@ impl Records {
         }
         let chunk = self.chunks.len() - 1;
         let begin = self.taken * UNIT_BYTES;
-        record.pack_into(&mut self.chunks[chunk][begin..]);
-        let offset = chunk * CHUNK_UNITS + self.taken;
+        record.pack_into(&mut self.chunks[chunk][begin + NUMBER_BYTES..]);
+        let offset = (chunk * CHUNK_UNITS + self.taken) as u32;
         self.taken += units;
-        offset as u32
+        self.set_number(offset, number);
+        offset
     }
 
     /// Overwrites the record at `offset` if the new one takes as many units, else appends the new
-    /// one. Returns its offset.
+    /// one. Returns its offset. Nothing of the former record stays in memory.
     fn replace(&mut self, offset: u32, record: &RecordView<'_>) -> u32 {
-        let replaced = units(&self.view(offset));
-        if replaced == units(record) {
-            let offset = offset as usize;
-            let begin = offset % CHUNK_UNITS * UNIT_BYTES;
-            record.pack_into(&mut self.chunks[offset / CHUNK_UNITS][begin..]);
-        } else {
-            self.wasted += replaced;
-            return self.append(record);
+        let replaced = self.view(offset).packed_bytes();
+        let bytes = record.packed_bytes();
+        if units_of(replaced) != units_of(bytes) {
+            let number = self.number(offset);
+            self.erase(offset);
+            return self.append(record, number);
+        }
+        let place = self.bytes_mut(offset);
+        record.pack_into(place);
+        if bytes < replaced {
+            place[bytes..replaced].fill(0);
         }
         offset
+    }
+
+    /// Overwrites the record at `offset` with zeros; its place is wasted.
+    fn erase(&mut self, offset: u32) {
+        let record = self.view(offset);
+        let (bytes, units) = (record.packed_bytes(), units(&record));
+        self.bytes_mut(offset)[..bytes].fill(0);
+        self.wasted += units;
+    }
+
+    /// Returns the bytes of the record at `offset`, and those behind it.
+    fn bytes_mut(&mut self, offset: u32) -> &mut [u8] {
+        &mut self.chunks[offset as usize / CHUNK_UNITS][begin(offset) + NUMBER_BYTES..]
     }
 
     /// Returns whether a third of all units is wasted, and at least a chunk.
@@ -172,13 +337,22 @@ impl Records {
 
 /// Units that a record takes.
 fn units(record: &RecordView<'_>) -> usize {
-    record.packed_bytes().div_ceil(UNIT_BYTES)
+    units_of(record.packed_bytes())
+}
+
+/// Units that a record of so many packed bytes takes, with the number before it.
+fn units_of(packed_bytes: usize) -> usize {
+    (NUMBER_BYTES + packed_bytes).div_ceil(UNIT_BYTES)
+}
+
+/// Byte of its chunk at which the record at `offset` begins.
+fn begin(offset: u32) -> usize {
+    offset as usize % CHUNK_UNITS * UNIT_BYTES
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::time::Timestamp;
 
     fn record<'a>(client: &'a [u8], location: &'a [u8], time: u64) -> RecordView<'a> {
         RecordView {
@@ -205,6 +379,65 @@ mod tests {
             [Some(1), Some(2), Some(3), None]
         );
         assert!(shard.find(8, b"a").is_none());
+    }
+
+    /// Returns whether the bytes are anywhere in the memory of a table.
+    fn has_bytes(shard: &Shard, bytes: &[u8]) -> bool {
+        let found = |chunk: &[u8]| chunk.windows(bytes.len()).any(|window| window == bytes);
+        shard.records.chunks.iter().any(|chunk| found(chunk))
+    }
+
+    #[test]
+    fn nothing_of_a_location_stays_in_memory_once_its_client_was_forgotten() {
+        // Of every length, so that the tombstone takes its place or another one.
+        for length in 1..60 {
+            let mut shard = Shard::default();
+            let locations = [[b'1'; 60], [b'2'; 60]];
+            // The first is replaced by one of another length, and stays behind as waste.
+            let first = record(b"a", &locations[0][..60 - length], 1);
+            let second = record(b"a", &locations[1][..length], 2);
+            let other = record(b"b", b"+3+3", 1);
+            for record in [first, second, other] {
+                shard.store(7, &record);
+            }
+            assert!(has_bytes(&shard, second.location));
+            let time = Timestamp::from_nanos(3);
+            let tombstone = RecordView::tombstone(b"a", time, b"Ball", 1, 2);
+            let stored = shard.store(7, &tombstone);
+            assert_eq!(stored, Stored::Replaced { tombstone: false });
+            assert!(stored.forgets(&tombstone));
+            assert!(
+                !has_bytes(&shard, b"11") && !has_bytes(&shard, b"2"),
+                "{length}"
+            );
+            assert_eq!(shard.find(7, b"a"), Some(tombstone));
+            assert_eq!(shard.find(7, b"b"), Some(other));
+            let buckets = 0..shard.buckets();
+            let mut gone = Vec::new();
+            shard.remove_until(time, buckets, |record| gone.push(record.client.to_vec()));
+            gone.sort();
+            assert_eq!(gone, [b"a", b"b"]);
+            assert!(!has_bytes(&shard, b"Ball") && !has_bytes(&shard, b"+3+3"));
+        }
+    }
+
+    #[test]
+    fn records_that_are_removed_give_their_memory_back() {
+        let mut shard = Shard::default();
+        let mut most = 0;
+        for round in 0..30_u64 {
+            for number in 0..2_000_u32 {
+                let client = format!("client-{round}-{number}");
+                shard.store(number, &record(client.as_bytes(), b"+1+1", round));
+            }
+            most = most.max(shard.records.chunks.len());
+            let until = Timestamp::from_nanos(round);
+            let buckets = 0..shard.buckets();
+            shard.remove_until(until, buckets, |_| {});
+            assert_eq!(shard.iter().count(), 0);
+        }
+        // 2,000 records of 64 bytes: 2 chunks.
+        assert!(most <= 4, "{most} chunks");
     }
 
     #[test]

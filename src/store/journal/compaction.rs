@@ -32,6 +32,8 @@ pub(crate) struct Compaction {
     vector: Vector,
     /// Number of the file that it writes to.
     number: u64,
+    /// True if nothing else was in that file when it began.
+    is_clean: bool,
     /// Number of failed appends when it began.
     failures: u64,
     /// Bytes written so far.
@@ -69,6 +71,7 @@ impl Journal {
         Ok(Compaction {
             vector: vector.clone(),
             number: self.files.newest.number,
+            is_clean: self.writer.end() == HEADER_BYTES,
             failures: self.writer.failures(),
             written: 0,
             waiting: VecDeque::new(),
@@ -77,6 +80,12 @@ impl Journal {
 }
 
 impl Compaction {
+    /// Returns whether, once it has finished, the journal holds only records that are pushed, and those
+    /// that are appended from now on: not if it goes on in the file of one that did not finish.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.is_clean
+    }
+
     /// Adds a live record.
     pub(crate) fn push(&mut self, record: &RecordView<'_>) {
         let full = MAX_PAYLOAD_BYTES - MAX_RECORD_BYTES;
@@ -133,6 +142,7 @@ impl Compaction {
             let files = &mut journal.files;
             superfluous = std::mem::take(&mut files.older);
             damaged = std::mem::take(&mut files.older_damaged);
+            files.older_layout = false;
             directory = Some(files.directory.clone());
             journal.missing_own = 0;
             journal.compacted_bytes = self.written;

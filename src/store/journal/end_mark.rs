@@ -144,6 +144,7 @@ mod tests {
         let directory = directory.path();
         assert_eq!(Mark::read(directory), None);
         let header = Header {
+            version: super::super::format::VERSION,
             number: 3,
             salt: 0x1234_5678_9abc_def0,
             epoch: 7,

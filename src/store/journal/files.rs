@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::JournalError;
 use super::error::io_error;
-use super::format::{HEADER_BYTES, Header, WrongVersion};
+use super::format::{HEADER_BYTES, Header, VERSION, WrongVersion};
 use super::lock::Lock;
 use crate::disk::Readers;
 
@@ -33,6 +33,8 @@ pub(super) struct Files {
     pub older: Vec<Closed>,
     /// True if any of those files was damaged.
     pub older_damaged: bool,
+    /// True if any of those files has an earlier layout.
+    pub older_layout: bool,
     /// Held for as long as the journal is open.
     pub lock: Lock,
 }
@@ -49,6 +51,7 @@ impl Files {
     /// are still needed.
     pub(super) fn begin_next(&mut self, end: u64) -> Result<File, JournalError> {
         let header = Header {
+            version: VERSION,
             number: self.newest.number + 1,
             salt: salt(),
             previous_bytes: end,
@@ -75,6 +78,7 @@ impl Files {
         let last = listing.files.keys().next_back().copied().unwrap_or(0);
         let number = last.max(listing.highest_damaged).max(self.newest.number) + 1;
         let header = Header {
+            version: VERSION,
             number,
             salt: salt(),
             previous_bytes: end,

@@ -14,8 +14,9 @@ const COPY_BYTES: usize = 64;
 
 const MAGIC: &[u8; 8] = b"herdjrnl";
 
-/// Version of the layout that this program writes; any other is refused, not guessed at.
-const VERSION: u32 = 1;
+/// Version of the layout that this program writes. The earlier ones are read too: in the first, there
+/// are no tombstones and no [`Kind::Void`]. A later one is refused, not guessed at.
+pub(super) const VERSION: u32 = 2;
 
 /// Bytes of a frame before its payload.
 pub(super) const FRAME_BYTES: usize = 8;
@@ -30,6 +31,8 @@ pub(super) const MAX_RECORD_BYTES: usize = MAX_PACKED_BYTES;
 /// The fields of a file's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
+    /// Version of the layout.
+    pub version: u32,
     /// Number of the file.
     pub number: u64,
     /// Random; part of every checksum in the file.
@@ -50,7 +53,7 @@ impl Header {
     pub(super) fn write(&self) -> [u8; HEADER_BYTES as usize] {
         let mut copy = Vec::with_capacity(COPY_BYTES);
         copy.extend_from_slice(MAGIC);
-        copy.extend_from_slice(&VERSION.to_le_bytes());
+        copy.extend_from_slice(&self.version.to_le_bytes());
         for number in [
             self.number,
             self.salt,
@@ -76,11 +79,12 @@ impl Header {
                 continue;
             }
             let version = number_32(&body[8..12]);
-            if version != VERSION {
+            if !(1..=VERSION).contains(&version) {
                 return Err(WrongVersion(version));
             }
             let field = |index: usize| number_64(&body[12 + 8 * index..20 + 8 * index]);
             return Ok(Some(Header {
+                version,
                 number: field(0),
                 salt: field(1),
                 epoch: field(2),
@@ -106,7 +110,12 @@ pub(super) enum Kind {
     Epoch = 4,
     /// All live records have been written into this file: older files are not needed.
     Complete = 5,
+    /// Takes back all that was claimed before, here and in older files.
+    Void = 6,
 }
+
+/// Number of kinds; they are numbered from 1.
+const KINDS: u8 = 6;
 
 impl Kind {
     fn of(byte: u8) -> Option<Kind> {
@@ -116,6 +125,7 @@ impl Kind {
             Kind::Claims,
             Kind::Epoch,
             Kind::Complete,
+            Kind::Void,
         ]
         .into_iter()
         .find(|&kind| kind as u8 == byte)
@@ -169,7 +179,7 @@ impl Seal {
     pub(super) fn find_start(bytes: &[u8]) -> Option<usize> {
         // Bits 16 to 23 of a length are 0, or 1 for the longest payload.
         bytes.windows(FRAME_BYTES).position(|start| {
-            start[7].wrapping_sub(1) < 5 && start[6] < 2 && Seal::payload_bytes(start).is_some()
+            start[7].wrapping_sub(1) < KINDS && start[6] < 2 && Seal::payload_bytes(start).is_some()
         })
     }
 
@@ -195,6 +205,7 @@ mod tests {
     use super::*;
 
     const HEADER: Header = Header {
+        version: VERSION,
         number: 3,
         salt: 0x1234_5678_9abc_def0,
         epoch: 77,
@@ -216,11 +227,15 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_not_guessed_at() {
-        let mut copy = HEADER.write()[..COPY_BYTES - 4].to_vec();
-        copy[8] = 9;
-        copy.extend_from_slice(&crc32c::crc32c(&copy).to_le_bytes());
-        assert_eq!(Header::read(&copy), Err(WrongVersion(9)));
+    fn an_earlier_version_is_read_and_a_later_one_not_guessed_at() {
+        for version in [0, VERSION + 1, 9] {
+            let later = Header { version, ..HEADER };
+            assert_eq!(Header::read(&later.write()), Err(WrongVersion(version)));
+        }
+        for version in 1..=VERSION {
+            let header = Header { version, ..HEADER };
+            assert_eq!(Header::read(&header.write()), Ok(Some(header)));
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 8 | `herdjrnl` |
-//! | 4 | version of the layout, 1 |
+//! | 4 | version of the layout, 2; a folder of layout 1 is read, and compacted into this one |
 //! | 8 | number of the file |
 //! | 8 | random salt |
 //! | 8 | highest epoch of this server so far |
@@ -57,7 +57,7 @@
 //! |---|---|
 //! | 4 | CRC-32C of the salt, the frame's offset in the file, and the rest of the frame |
 //! | 3 | length of the payload, 1 to 65,536 |
-//! | 1 | kind: 1 own records, 2 records, 3 claims, 4 epoch, 5 complete |
+//! | 1 | kind: 1 own records, 2 records, 3 claims, 4 epoch, 5 complete, 6 void |
 //! | | payload |
 //!
 //! A frame that is still being copied when the process dies is torn like one that is being
@@ -65,6 +65,10 @@
 //!
 //! 1 and 2: records, packed as [`RecordView::pack`] does. 3: a line `CLAIMS 0 origin epoch sequence
 //! ...`. 4: the epoch in 8 bytes. 5: one byte, 1 if older files were damaged and are to be kept.
+//! 6: one byte, 0: what was claimed before is not.
+//!
+//! Layout 1 has no tombstones (records without a location) and no frame of kind 6. Nothing is appended
+//! to a file of it, so a program that knows layout 1 alone refuses the folder by its newest file.
 //!
 //! # Why not `wal-db`
 //!
@@ -98,6 +102,7 @@ use crate::disk::Readers;
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
 
+pub(crate) use compaction::Compaction;
 pub(crate) use error::JournalError;
 pub(crate) use recovery::Recovered;
 pub(crate) use syncer::{SyncPosition, Syncer};
@@ -193,6 +198,16 @@ impl Journal {
         self.put_claims(marker);
         self.check_append(Writer::end_append)?;
         self.claimed.merge(marker);
+        Ok(())
+    }
+
+    /// Takes back all that was claimed so far. It is on disk once [`Syncer::sync`] has returned.
+    pub(crate) fn void_claims(&mut self) -> Result<(), JournalError> {
+        self.writer.put(Kind::Void, &[0]);
+        self.write_out()?;
+        self.claimed = Vector::default();
+        // It would claim what was true when it began.
+        self.writer.interrupt_compaction();
         Ok(())
     }
 
@@ -322,11 +337,12 @@ impl Journal {
         self.writer.is_frozen()
     }
 
-    /// Returns whether a compaction is due when `clients` records are live: the journal is frozen, or over
-    /// twice as large as they are.
+    /// Returns whether a compaction is due when `clients` records are live: the journal is frozen, of an
+    /// earlier layout, or over twice as large as they are.
     pub(crate) fn wants_compaction(&self, clients: usize) -> bool {
         let live = self.compacted_bytes.max(self.live_bytes(clients));
-        self.is_frozen() || self.bytes() > SMALL_BYTES.max(2 * live)
+        let is_old = self.is_frozen() || self.files.older_layout;
+        is_old || self.bytes() > SMALL_BYTES.max(2 * live)
     }
 
     /// Bytes of all files.
@@ -399,6 +415,13 @@ impl Journal {
             }
         }
         appended.map_err(|source| io_error("appending to", &self.files.directory)(source))
+    }
+
+    /// Sets the bytes that can still be written before the disk is "full". The next append is a write.
+    #[cfg(test)]
+    pub(crate) fn set_room(&mut self, room: Option<u64>) {
+        self.writer.close_window();
+        self.writer.room = room;
     }
 
     /// Goes on in a new file; those before it are still needed.

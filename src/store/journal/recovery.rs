@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::end_mark::{EndMark, Mark};
 use super::error::io_error;
 use super::files::{self, Closed, Files, Found, path, retire};
-use super::format::{HEADER_BYTES, Header};
+use super::format::{HEADER_BYTES, Header, VERSION};
 use super::lock::Lock;
 use super::replay::{Contents, replay, written_end};
 use super::window::WINDOW_BYTES;
@@ -108,6 +108,8 @@ pub(super) fn open(
     recovered.exposed = exposed;
     let record_bytes = scan.contents.values().map(|held| held.record_bytes).sum();
 
+    let mut headers = listing.files.values().filter_map(|found| found.header);
+    let older_layout = headers.any(|header| header.version < VERSION);
     let tail = Tail::open(directory, listing.files, &scan, &mut recovered)?;
     let mut tail = match tail {
         Ok(tail) => tail,
@@ -134,6 +136,7 @@ pub(super) fn open(
             newest: tail.newest,
             older: tail.older,
             older_damaged: damaged,
+            older_layout,
             lock,
         },
         claimed: recovered.vector.clone(),
@@ -270,6 +273,7 @@ impl Scan {
         let first = older.first().map(|closed| closed.number);
         let first = first.into_iter().chain(missing).min();
         Header {
+            version: VERSION,
             number,
             salt: files::salt(),
             epoch: recovered.epoch,
@@ -319,6 +323,9 @@ impl Scan {
         };
         if recovered.damage.is_empty() {
             for (_, held) in self.contents.range(base.unwrap_or(0)..) {
+                if held.voids_older {
+                    recovered.vector = Vector::default();
+                }
                 recovered.vector.merge(&held.vector);
             }
         }
@@ -381,8 +388,8 @@ struct Tail {
 }
 
 impl Tail {
-    /// Goes on in the last file, without its torn tail; if it is damaged, or there is none, all
-    /// files are older ones and the next file must be created.
+    /// Goes on in the last file, without its torn tail; if it is damaged or of an earlier layout, or
+    /// there is none, all files are older ones and the next file must be created.
     fn open(
         directory: &Path,
         mut files: BTreeMap<u64, Found>,
@@ -419,6 +426,11 @@ impl Tail {
             .file
             .set_len(end)
             .map_err(io_error("truncating", &path))?;
+        if newest.version < VERSION {
+            // An earlier program would take what is appended now for something else.
+            older.push(Closed { number, bytes: end });
+            return Ok(Err(older));
+        }
         Ok(Ok(Tail {
             file: Some(found.file),
             newest,

@@ -44,6 +44,8 @@ pub(super) struct Contents {
     pub record_bytes: u64,
     /// Vector that the file claims to cover, together with the files that it needs.
     pub vector: Vector,
+    /// True if what older files claim was taken back.
+    pub voids_older: bool,
     /// The highest epoch.
     pub epoch: u64,
     /// `Some` if this file needs no older one; then whether the older ones must be kept, since they
@@ -148,6 +150,10 @@ impl Contents {
             }
             Kind::Epoch => self.epoch = self.epoch.max(number_64(payload)),
             Kind::Complete => self.complete = Some(payload != [0]),
+            Kind::Void => {
+                self.vector = Vector::default();
+                self.voids_older = true;
+            }
         }
         Some(())
     }

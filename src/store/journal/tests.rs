@@ -5,6 +5,7 @@
 
 mod compaction;
 mod damage;
+mod layouts;
 mod tampering;
 mod windows;
 

@@ -42,7 +42,7 @@ pub(super) struct Writer {
     torn: bool,
     /// True if claims are left out, after a failed append or after damage.
     frozen: bool,
-    /// Number of appends that have failed.
+    /// Number of appends that have failed, and of other events for which a compaction begins again.
     failures: u64,
     /// Frames for the next append.
     buffer: Vec<u8>,
@@ -114,9 +114,14 @@ impl Writer {
         self.frozen = false;
     }
 
-    /// Number of appends that have failed so far.
+    /// Number of events so far for which a compaction begins again, failed appends among them.
     pub(super) fn failures(&self) -> u64 {
         self.failures
+    }
+
+    /// Has a compaction that is under way begin again, as after a failed append.
+    pub(super) fn interrupt_compaction(&mut self) {
+        self.failures += 1;
     }
 
     /// Returns whether frames wait to be written.

@@ -22,8 +22,23 @@ use matcher::{Known, escape};
 use script::{Action, Step};
 use template::Values;
 
-/// Subfolder of the transcripts that take as long as the server's own time limits.
-const SLOW_FOLDER: &str = "slow";
+/// A subfolder of transcripts that do not hold for every server or at every time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extra {
+    /// Those that take as long as the server's own time limits.
+    Slow,
+    /// Those of the second dialect.
+    Dialect2,
+}
+
+impl Extra {
+    fn folder(self) -> &'static str {
+        match self {
+            Extra::Slow => "slow",
+            Extra::Dialect2 => "dialect2",
+        }
+    }
+}
 
 /// A parsed transcript, ready to run.
 #[derive(Clone, Debug)]
@@ -32,12 +47,12 @@ pub struct Transcript {
     steps: Vec<Step>,
 }
 
-/// Reads the transcripts of a folder (`*.txt`), sorted by name, followed by those of its `slow`
-/// subfolder if `slow` is set. Errors name the file and, for a syntax error, the line.
-pub fn transcripts(folder: &Path, slow: bool) -> Result<Vec<Transcript>, String> {
+/// Reads the transcripts of a folder (`*.txt`), sorted by name, followed by those of its subfolders
+/// in `extra`. Errors name the file and, for a syntax error, the line.
+pub fn transcripts(folder: &Path, extra: &[Extra]) -> Result<Vec<Transcript>, String> {
     let mut transcripts = read_folder(folder)?;
-    if slow {
-        transcripts.extend(read_folder(&folder.join(SLOW_FOLDER))?);
+    for extra in extra {
+        transcripts.extend(read_folder(&folder.join(extra.folder()))?);
     }
     if transcripts.is_empty() {
         return Err(format!("{}: no transcript (*.txt)", folder.display()));

@@ -38,11 +38,21 @@ impl Known {
                     Some(behind) => rest = behind,
                     None => return false,
                 },
+                Token::Wildcard(Wildcard::Text) => {
+                    let is_shown = |byte: &u8| (b' '..=b'~').contains(byte);
+                    if rest.is_empty() || !rest.iter().all(is_shown) {
+                        return false;
+                    }
+                    rest = b"";
+                }
                 Token::Wildcard(wildcard) => {
                     let end = rest.iter().position(|byte| is_white_space(*byte));
                     let (field, behind) = rest.split_at(end.unwrap_or(rest.len()));
                     rest = behind;
                     match wildcard {
+                        Wildcard::Text => {}
+                        Wildcard::Time if !is_time(field) => return false,
+                        Wildcard::Time => {}
                         Wildcard::Server => {
                             if field.is_empty() || *server.get_or_insert(field.to_vec()) != field {
                                 return false;
@@ -81,6 +91,8 @@ impl Known {
         for token in expected {
             match token {
                 Token::Bytes(bytes) => out.push_str(&escape(bytes)),
+                Token::Wildcard(Wildcard::Time) => out.push_str("{time}"),
+                Token::Wildcard(Wildcard::Text) => out.push_str("{text}"),
                 Token::Wildcard(Wildcard::Server) => match &self.server {
                     Some(server) => out.push_str(&escape(server)),
                     None => out.push_str("{server}"),
@@ -106,24 +118,26 @@ fn is_white_space(byte: u8) -> bool {
 
 /// A sign, digits, a point and nine decimals; near `about` if that is given.
 fn is_difference(field: &[u8], about: Option<i64>) -> bool {
-    let Some(digits) = field
+    let digits = field
         .strip_prefix(b"+")
-        .or_else(|| field.strip_prefix(b"-"))
-    else {
-        return false;
-    };
-    let Some(point) = digits.iter().position(|&byte| byte == b'.') else {
-        return false;
-    };
-    let (whole, decimals) = (&digits[..point], &digits[point + 1..]);
-    let plain = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
-    if !plain(whole) || !plain(decimals) || decimals.len() != DIFFERENCE_DECIMALS {
+        .or_else(|| field.strip_prefix(b"-"));
+    if !digits.is_some_and(is_time) {
         return false;
     }
     about.is_none_or(|about| {
         let value = String::from_utf8_lossy(field).parse::<f64>();
         value.is_ok_and(|value| (value - about as f64).abs() <= DIFFERENCE_TOLERANCE_SECONDS)
     })
+}
+
+/// Digits, a point and nine decimals.
+fn is_time(digits: &[u8]) -> bool {
+    let Some(point) = digits.iter().position(|&byte| byte == b'.') else {
+        return false;
+    };
+    let (whole, decimals) = (&digits[..point], &digits[point + 1..]);
+    let plain = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    plain(whole) && plain(decimals) && decimals.len() == DIFFERENCE_DECIMALS
 }
 
 /// Checks a JSON of places, without the two LFs that end it.

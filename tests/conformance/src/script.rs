@@ -129,6 +129,17 @@ fn parse_step(line: &str) -> Result<(&str, Vec<Action>), String> {
             send(text, true)?,
             Action::Expect(Template::parse(&format!("? {text}"))?.with_line_end()),
         ],
+        "errs" => {
+            let (code, text) = text.split_once(' ').unwrap_or((text, ""));
+            if code.is_empty() || !code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+                return Err(format!("no code: `{code}`"));
+            }
+            let error = format!("ERR {code} {{text}}");
+            vec![
+                send(text, true)?,
+                Action::Expect(Template::parse(&error)?.with_line_end()),
+            ]
+        }
         "places" => {
             let (at_most, status) = text.split_once(' ').unwrap_or((text, ""));
             vec![Action::Places {
@@ -161,7 +172,10 @@ fn bare(action: Action, verb: &str, text: &str) -> Result<Action, String> {
 fn send(text: &str, line: bool) -> Result<Action, String> {
     let mut text = Template::parse(text)?;
     if text.has_wildcards() {
-        return Err("only a server knows {server} and {difference}: they can't be sent".to_owned());
+        return Err(
+            "only a server knows {server}, {difference}, {time} and {text}: they can't be sent"
+                .to_owned(),
+        );
     }
     if line {
         text = text.with_line_end();
@@ -217,6 +231,8 @@ mod tests {
         check("a takes c +1+1 1", &[sends(r"IAMAT c +1+1 1\n"), taken]);
         let echo = Action::Expect(text(r"? x\n"));
         check("a refuses x", &[sends(r"x\n"), echo]);
+        let error = Action::Expect(text(r"ERR UNKNOWN {text}\n"));
+        check("a errs UNKNOWN WHERE x", &[sends(r"WHERE x\n"), error]);
         let places = |status: Option<&str>| Action::Places {
             at_most: 5,
             status: status.map(str::to_owned),
@@ -251,6 +267,8 @@ mod tests {
         check_error("a- > x", "no name");
         check_error("a > {server}", "only a server knows");
         check_error("a refuses {difference}", "only a server knows");
+        check_error("a > {time}", "only a server knows");
+        check_error("a errs unknown x", "no code");
         check_error("a << x", "must end in");
         check_error("a split 0 x", "no bytes");
         check_error("a places many", "no number");

@@ -1,8 +1,8 @@
 //! The text of a step: bytes with escapes, placeholders and repetitions.
 //!
 //! One grammar serves sent and expected text, so a line that is echoed reads the
-//! same in both places. Only `{server}` and `{difference}` are not allowed in sent text: the
-//! server chooses them.
+//! same in both places. Values that the server chooses, such as `{server}`, are not allowed in sent
+//! text.
 
 /// Most repetitions of one chunk. A transcript that needs more is a load test.
 const MAX_REPEAT: usize = 1_000_000;
@@ -35,6 +35,10 @@ pub(crate) enum Wildcard {
         /// Name under which the value is remembered; later uses of the name must match it.
         name: Option<String>,
     },
+    /// A time in seconds with nine decimals.
+    Time,
+    /// The rest of the line, of which nothing is known but that it can be shown.
+    Text,
 }
 
 /// A piece of a line with its placeholders filled in.
@@ -249,6 +253,8 @@ impl Parser<'_> {
 fn named(name: &str, depth: usize) -> Result<Part, String> {
     match name {
         "server" => return Ok(Part::Wildcard(Wildcard::Server)),
+        "time" => return Ok(Part::Wildcard(Wildcard::Time)),
+        "text" => return Ok(Part::Wildcard(Wildcard::Text)),
         "unique" => return Ok(Part::Unique),
         "now" => return Ok(Part::Now(0)),
         "i" if depth > 0 => return Ok(Part::Index),

@@ -184,5 +184,5 @@ fn two_runs_differ_in_their_unique() {
 #[test]
 fn the_committed_transcripts_can_be_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
-    transcripts(&folder, true).expect("transcripts");
+    transcripts(&folder, &[Extra::Slow, Extra::Dialect2]).expect("transcripts");
 }
