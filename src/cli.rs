@@ -2,12 +2,13 @@
 //!
 //! The types here hold the flags as `argh` reads them; their doc comments are the text of `--help`.
 //! Defaults and bounds come from the modules that use the values. `check` and `key` are the commands of
-//! those names, `places` has the flags about places, and `hint` says what a misspelt word may have been meant for.
+//! those names, `places` has the flags about places, `values` reads numbers and addresses, and `hint` says what a misspelt word may have been meant for.
 
 mod check;
 mod hint;
 mod key;
 mod places;
+mod values;
 
 use std::error::Error;
 use std::io;
@@ -31,6 +32,7 @@ use herd::status::Survey;
 use key::KeyArguments;
 use log::LevelFilter;
 use places::{CallLimit, Provider};
+use values::{at_least, duration, host_name, local_address, positive, seconds, up_to};
 
 /// Default name of the key file.
 const KEY_FILE: &str = "herd.key";
@@ -537,65 +539,5 @@ impl ServeArguments {
         } else {
             Readers::Owner
         }
-    }
-}
-
-fn local_address(text: &str) -> Result<Address, String> {
-    Address::parse_local(text)
-}
-
-fn host_name(text: &str) -> Result<String, String> {
-    // A port behind it would never be found in the names.
-    match Address::parse_local(&format!("{text}:0")) {
-        Ok(address) => Ok(address.host),
-        Err(_) => Err(format!(
-            "{text:?} is not the name of a host; a port does not belong to it"
-        )),
-    }
-}
-
-fn up_to<const MAX: usize>(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (1..=MAX).contains(&number) => Ok(number),
-        _ => Err(format!("it must be a number from 1 to {MAX}")),
-    }
-}
-
-fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
-    match positive(text)? {
-        number if number >= MIN => Ok(number),
-        _ => Err(format!("must be at least {MIN}")),
-    }
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("it must be a whole number greater than 0".to_owned()),
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
-    let seconds = match &text[digits.len()..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => 0,
-    };
-    let number = digits.parse().ok();
-    match number.and_then(|number: u64| number.checked_mul(seconds)) {
-        // A year amounts to no limit, and sums of times stay far from overflow.
-        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
-        _ => Err("it must be digits and s, m, h or d, such as 90m, from 1s to 365d".to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        // A year amounts to no limit, and sums of times stay far from overflow.
-        Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
-        _ => Err("it must be a whole number of seconds from 1 to 31536000".to_owned()),
     }
 }

@@ -41,3 +41,4 @@ pub mod status;
 pub(crate) mod store;
 pub(crate) mod sync;
 pub mod thread;
+pub(crate) mod watch;

@@ -19,6 +19,7 @@ mod faults {
     mod descriptors;
     mod disk;
     mod flood;
+    mod forget;
     mod form;
     mod http;
     mod journal;

@@ -53,8 +53,8 @@ use model::record::RecordView;
 use model::time::Timestamp;
 use model::vector::Vector;
 use record::Record;
-use replica::Replica;
 use replica::outbox::{LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES, Queued};
+use replica::{ForgetOutcome, Replica};
 
 /// The server that takes the reports.
 const ORIGIN: &[u8] = b"Ball";
@@ -80,6 +80,7 @@ const PCT_DEPTH: usize = 3;
 /// The server under test: the real replica, or a broken one.
 trait Server: Send + Sync {
     fn report(&self, report: &Report<'_>, received: Timestamp);
+    fn forget(&self, client: &[u8], now: Timestamp);
     fn add_link(&self, groups: usize) -> (LinkId, OutboxReceiver);
     fn set_live(&self, to: NeighborStart) -> Vector;
     fn set_down(&self, link: LinkId);
@@ -91,6 +92,11 @@ trait Server: Send + Sync {
 impl Server for Replica {
     fn report(&self, report: &Report<'_>, received: Timestamp) {
         Replica::report(self, &[*report], received, &mut Vec::new());
+    }
+
+    fn forget(&self, client: &[u8], now: Timestamp) {
+        let outcome = Replica::forget(self, client, now);
+        assert!(matches!(outcome, (ForgetOutcome::Forgotten(_), None)));
     }
 
     fn add_link(&self, groups: usize) -> (LinkId, OutboxReceiver) {
@@ -405,6 +411,103 @@ fn the_newest_wins_in_any_order() {
     assert_eq!(time, Some(Timestamp::from_nanos(5_000_000_000)));
 }
 
+/// Clients are forgotten while they report, one of them with a clock that leads: a tombstone is later
+/// than all that was stored before it, so what is queued for a neighbor is greater every time.
+fn a_tombstone_is_later_than_what_it_forgets(server: Arc<impl Server + 'static>) {
+    let (link, outbox) = server.add_link(QUEUE_BATCHES);
+    server.set_live(NeighborStart { link, epoch: 1 });
+    let forgetter = Arc::clone(&server);
+    let forgetter = threads::spawn(move || {
+        forgetter.forget(b"a", NOW);
+        forgetter.forget(b"b", NOW);
+    });
+    let reporters = [
+        reporter(&server, vec![("a", 1), ("b", 999), ("a", 1_001)]),
+        reporter(&server, vec![("a", 1_200), ("a", 1_300)]),
+    ];
+    reporters
+        .into_iter()
+        .for_each(|reporter| reporter.join().unwrap());
+    forgetter.join().unwrap();
+    let mut last: HashMap<Vec<u8>, Record> = HashMap::new();
+    while let Ok(Queued::Lines(lines)) = outbox.try_take() {
+        for line in lines.strip_suffix(b"\n").unwrap().split(|&b| b == b'\n') {
+            let view = RecordView::parse_line(line).unwrap();
+            let former = last.insert(view.client.to_vec(), Record::new(&view));
+            if let Some(former) = former {
+                assert!(view.order(&former.view()).is_gt(), "{view:?} {former:?}");
+            }
+        }
+    }
+    // The last that was queued is what is stored: the newest wins.
+    server.all_above(&Vector::default(), &mut |view| {
+        assert_eq!(last.get(view.client).map(Record::view).as_ref(), Some(view));
+    });
+    assert!(last[&b"b"[..]].view().is_tombstone());
+}
+
+/// A neighbor's record comes while its client is forgotten: forgotten it stays, unless the record is
+/// later than the tombstone. The counts follow.
+fn a_forgotten_client_stays_forgotten() {
+    let server = sound();
+    let (from, _outbox) = server.add_link();
+    let (other, outbox) = server.add_link();
+    let mut neighbor = Neighbor::default();
+    neighbor.resync(&*server, other, Order::LiveThenScan);
+    send_report(&*server, "a", 1);
+    let adopter = Arc::clone(&server);
+    let adopter = threads::spawn(move || {
+        for (client, seconds, sequence) in [("a", 999, 1), ("b", 999, 2), ("b", 1_001, 3)] {
+            let text = seconds.to_string();
+            let record = RecordView {
+                client: client.as_bytes(),
+                location: b"+2+2",
+                time_text: text.as_bytes(),
+                time: Timestamp::from_nanos(seconds * 1_000_000_000),
+                received: NOW,
+                origin: b"Welsh",
+                epoch: 1,
+                sequence,
+            };
+            let link = NeighborStart {
+                link: from,
+                epoch: 1,
+            };
+            adopter.adopt(&[record], link, NOW);
+        }
+    });
+    Server::forget(&*server, b"a", NOW);
+    assert!(server.locate(b"a", NOW, |found| found.is_none()));
+    Server::forget(&*server, b"b", NOW);
+    adopter.join().unwrap();
+    assert!(server.locate(b"a", NOW, |found| found.is_none()));
+    let is_known = server.locate(b"b", NOW, |found| found.is_some());
+    let tombstones = 1 + usize::from(!is_known);
+    assert_eq!((server.len(), server.tombstones()), (2, tombstones));
+    assert!(!neighbor.drain(&outbox, false));
+    neighbor.check(&*server);
+}
+
+/// The dead are dropped while their clients report: nothing is taken that lives, and the counts follow.
+fn a_sweep_takes_the_dead_only() {
+    let server = sound();
+    let (link, _outbox) = server.add_link();
+    send_report(&*server, "a", 1);
+    send_report(&*server, "b", 1);
+    server.set_forget_after(Some(Duration::from_secs(100)));
+    server.trust_clock(true);
+    let reporters = reporter(&server, vec![("a", 999)]);
+    let sweeper = Arc::clone(&server);
+    let sweeper = threads::spawn(move || sweeper.drop_dead(NOW, || true));
+    let tombstone = RecordView::tombstone(b"b", NOW, b"Welsh", 1, 1);
+    server.adopt(&[tombstone], NeighborStart { link, epoch: 1 }, NOW);
+    reporters.join().unwrap();
+    assert!(sweeper.join().unwrap() <= 2);
+    let time = server.locate(b"a", NOW, |found| found.map(|view| view.time));
+    assert_eq!(time, Some(Timestamp::from_nanos(999_000_000_000)));
+    assert_eq!((server.len(), server.tombstones()), (2, 1));
+}
+
 /// A neighbor returns without its data while the records of its old connection are still being
 /// applied, markers among them: it gets all of them back. `epoch` is the start that the server
 /// takes the records for; 1 is right.
@@ -521,6 +624,14 @@ fn main() {
     holds("a replaced connection hands everything over", || {
         a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(1);
     });
+    holds("a tombstone is later than what it forgets", || {
+        a_tombstone_is_later_than_what_it_forgets(sound());
+    });
+    holds(
+        "a forgotten client stays forgotten",
+        a_forgotten_client_stays_forgotten,
+    );
+    holds("a sweep takes the dead only", a_sweep_takes_the_dead_only);
 
     // Below, the fault must be noticed, and not the small replica that has it.
     holds("the small replica", || {
@@ -528,6 +639,7 @@ fn main() {
         nothing_is_claimed_that_is_not_stored(server());
         a_marker_is_behind_what_it_covers(server());
         a_resync_and_the_queue_miss_nothing(server(), 1, Order::LiveThenScan);
+        a_tombstone_is_later_than_what_it_forgets(server());
     });
     say("panics from here on come from replicas that are broken on purpose");
     is_noticed("a claim before the store", || {
@@ -535,6 +647,9 @@ fn main() {
     });
     is_noticed("a number assigned before it is used", || {
         nothing_is_claimed_that_is_not_stored(broken(Fault::NumberedBeforehand));
+    });
+    is_noticed("a tombstone's time chosen before it is stored", || {
+        a_tombstone_is_later_than_what_it_forgets(broken(Fault::ForgotBeforehand));
     });
     is_noticed("a report queued after the lock is released", || {
         a_marker_is_behind_what_it_covers(broken(Fault::QueuedAfterRelease));

@@ -13,6 +13,7 @@ mod support;
 mod it {
     mod audit;
     mod check;
+    mod dialect2;
     #[cfg(target_os = "linux")]
     mod door;
     mod durability;
@@ -34,4 +35,5 @@ mod it {
     mod server;
     mod status;
     mod transcripts;
+    mod watches;
 }

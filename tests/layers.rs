@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 10] = [
     &["config", "logging"],
     &["health", "places", "store"],
     &["replica"],
-    &["listener", "poller"],
+    &["listener", "poller", "watch"],
     &["client", "link"],
     &["status"],
     &["http"],

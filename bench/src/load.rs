@@ -7,6 +7,7 @@ mod check;
 mod connection;
 mod engine;
 mod outcome;
+mod towns;
 mod workload;
 
 use std::net::SocketAddr;
@@ -103,11 +104,21 @@ pub(crate) struct Load {
     #[argh(option, default = "0.0", arg_name = "percent")]
     whatsat: f64,
 
-    /// bound of a WHATSAT: places at most, 0 to 20 (default: 0)
+    /// percent of requests that ask for the clients nearest to where one is, NEARBY in the second
+    /// dialect or GEOSEARCH with --redis; needs --towns, a bound, and clients that have reported before
+    /// (default: 0)
+    #[argh(option, default = "0.0", arg_name = "percent")]
+    nearby: f64,
+
+    /// clients are in 200 towns, four of five, and do not move
+    #[argh(switch)]
+    towns: bool,
+
+    /// bound of a WHATSAT or NEARBY: places or clients at most, 0 to 20 (default: 0)
     #[argh(option, default = "0", arg_name = "n")]
     bound: u8,
 
-    /// radius of a WHATSAT in kilometers, 0 to 50 (default: 10)
+    /// radius of a WHATSAT or NEARBY in kilometers, 0 to 50 (default: 10)
     #[argh(option, default = "String::from(\"10\")", arg_name = "km")]
     radius: String,
 
@@ -172,6 +183,7 @@ impl Load {
         within("seconds", self.seconds, 0.1, MAX_SECONDS)?;
         within("warmup", self.warmup, 0.0, MAX_SECONDS)?;
         within("whatsat", self.whatsat, 0.0, 100.0)?;
+        within("nearby", self.nearby, 0.0, 100.0 - self.whatsat)?;
         within("bound", f64::from(self.bound), 0.0, 20.0)?;
         let radius = self.radius.parse().ok();
         let radius =
@@ -196,6 +208,9 @@ impl Load {
             (false, true) => Wire::Redis,
             (true, true) => return Err("it is --echo or --redis".to_owned()),
         };
+        if self.nearby > 0.0 && (!self.towns || self.bound == 0 || wire == Wire::Echo) {
+            return Err("--nearby needs --towns and a --bound, and no --echo".to_owned());
+        }
         if wire != Wire::Herd && self.whatsat > 0.0 {
             return Err("--whatsat has no meaning with --echo and --redis".to_owned());
         }

@@ -140,6 +140,18 @@ impl Stream for &TcpStream {
     fn limit_unsent(&mut self, time: Duration) -> io::Result<()> {
         limit_unsent(self, time)
     }
+
+    fn keep_alive(&mut self, time: Duration) -> io::Result<()> {
+        keep_alive(self, time)
+    }
+}
+
+/// Makes the system ask a client that is silent whether it is still there, after each such time.
+pub(super) fn keep_alive(stream: &TcpStream, time: Duration) -> io::Result<()> {
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(time)
+        .with_interval(time / 4);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 /// Makes the system drop the connection if the client takes nothing of what it is sent for `time`,

@@ -10,6 +10,7 @@ use crate::places::Places;
 use crate::replica::Replica;
 use crate::replica::stall::Stall;
 use crate::replica::upkeep::Durability;
+use crate::watch::Watches;
 
 /// Shared by all sessions of a server.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Services {
     pub replica: Arc<Replica>,
     /// The places provider.
     pub places: Places,
+    /// What clients watch.
+    pub watches: Arc<Watches>,
     /// Syncs the journal to disk; `None` without a journal.
     pub durability: Option<Durability>,
     /// Waits for a disk that does not answer.

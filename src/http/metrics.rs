@@ -15,12 +15,12 @@ use super::counts::Counts;
 use super::events::Totals;
 use crate::client::limit::ConnectionLimit;
 use crate::client::pool::Dispatcher;
-use crate::client::requests::{RequestOutcome, RequestTotals};
+use crate::client::requests::{CommandName, RequestOutcome, RequestTotals};
 use crate::client::services::Services;
 use crate::health::{Health, State};
 use crate::link::figures::{LinkFigure, LinkFigures};
 use crate::logging;
-use crate::metrics::{HistogramSnapshot, NamedCounts};
+use crate::metrics::{Cell, HistogramSnapshot, NamedCounts};
 use crate::store::journal::Syncer;
 use process::Process;
 use text::{Kind, Text};
@@ -54,10 +54,17 @@ impl Sources {
     /// Returns the counts of which the page shows the differences.
     pub(super) fn totals(&self) -> Totals {
         let requests = self.services.counts.requests();
-        let sum = |outcomes: [RequestOutcome; 2]| outcomes.map(|one| requests.of(one)).iter().sum();
+        let sum =
+            |outcomes: &[RequestOutcome]| outcomes.iter().map(|one| requests.of(*one)).sum::<u64>();
         Totals {
-            reports: sum([RequestOutcome::Stored, RequestOutcome::NotNewer]),
-            questions: sum([RequestOutcome::Answered, RequestOutcome::PlacesFailed]),
+            reports: sum(&[RequestOutcome::Stored, RequestOutcome::NotNewer]),
+            questions: sum(&[
+                RequestOutcome::Answered,
+                RequestOutcome::PlacesFailed,
+                RequestOutcome::Done(CommandName::Where),
+                RequestOutcome::Done(CommandName::Nearby),
+                RequestOutcome::Done(CommandName::Within),
+            ]),
             turn: self.services.counts.turns(),
             flood: self.links.delays(),
             clients: self.limit.fill().0 as u64,
@@ -75,6 +82,7 @@ impl Sources {
         self.clients(&mut text, &requests);
         self.connections(&mut text, http);
         self.records(&mut text, &requests, delays.count());
+        self.watches(&mut text);
         self.places(&mut text, &requests);
         self.state(&mut text, now);
         write_links(&mut text, &links, &delays);
@@ -145,8 +153,10 @@ impl Sources {
         let name = "herd_records_total";
         let help = "Records that were stored, by where they came from.";
         text.family(name, Kind::Counter, help);
+        // That a client is to be forgotten is a record too.
+        let forgotten = requests.of(RequestOutcome::Done(CommandName::Forget));
         for (source, count) in [
-            ("client", requests.of(RequestOutcome::Stored)),
+            ("client", requests.of(RequestOutcome::Stored) + forgotten),
             ("neighbor", adopted),
             ("journal", self.restored),
         ] {
@@ -161,6 +171,31 @@ impl Sources {
             "herd_tombstones",
             "Clients that were forgotten; --max-records counts them too.",
             self.services.replica.tombstones() as u64,
+        );
+    }
+
+    fn watches(&self, text: &mut Text) {
+        let watches = &self.services.watches;
+        let counts = watches.counts();
+        text.gauge(
+            "herd_watches",
+            "Watches of areas and of clients.",
+            watches.len() as u64,
+        );
+        text.counter(
+            "herd_pushes_total",
+            "Lines that watchers were sent.",
+            counts.pushes.get(),
+        );
+        text.counter(
+            "herd_watch_resets_total",
+            "Connections whose watches were filled again, since there was too much to tell.",
+            counts.resets.get(),
+        );
+        text.counter(
+            "herd_watch_marks_dropped_total",
+            "Changes that were not told for that.",
+            counts.dropped.get(),
         );
     }
 

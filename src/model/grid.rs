@@ -131,6 +131,11 @@ impl Cell {
         Cell(row << COLUMN_BITS | column)
     }
 
+    /// Returns the number of the cell.
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
     /// Returns the cell of a client's location field; `None` for a text that is no location.
     pub(crate) fn of_location(text: &[u8]) -> Option<Cell> {
         Some(Point::parse(text)?.cell())

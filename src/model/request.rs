@@ -13,9 +13,6 @@ use crate::model::geo::Position;
 use crate::model::location::has_shape;
 use crate::model::time::Timestamp;
 
-/// Number of the dialect, which a connection's first line asks for.
-pub(crate) const DIALECT: &str = "2";
-
 /// Maximum number of clients that a `NEARBY` or a `WITHIN` can ask for; the least is 1.
 pub(crate) const MAX_HITS: u64 = 1_000;
 
@@ -164,11 +161,6 @@ pub enum FaultKind<'a> {
     Bound(&'a [u8]),
     /// The name of a watch is longer than 64 bytes.
     Name(&'a [u8]),
-}
-
-/// Returns whether a connection's first line asks for the second dialect.
-pub(crate) fn is_hello(line: &[u8]) -> bool {
-    line.contains(&b'H') && fields(line).eq([b"HELLO", DIALECT.as_bytes()])
 }
 
 impl Verb {

@@ -13,7 +13,9 @@ use crate::logging::RECOVERY;
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
-use crate::store::journal::{Compaction, Journal, JournalError, SyncPosition, Syncer, Tampering};
+use crate::store::journal::{
+    Act, Compaction, Journal, JournalError, SyncPosition, Syncer, Tampering, retire_superfluous,
+};
 use crate::sync::Mutex;
 
 /// The journal, and whether it can be written.
@@ -303,43 +305,55 @@ impl Replica {
     /// failed before, or has held for too long what is to be forgotten. Reports go on meanwhile. Returns
     /// whether it was compacted.
     pub(super) fn compact_journal(&self, now: Timestamp) -> Result<bool, JournalError> {
-        let (compaction, forgotten) = {
-            let Apply {
-                vector, durable, ..
-            } = &mut *self.apply.lock();
-            let clients = self.locations.len();
-            match durable {
-                Some(durable) if durable.wants_compaction(clients, now) => {
-                    durable.journal.flush()?;
-                    let compaction = durable.journal.begin_compaction(vector, clients)?;
-                    // The file of a compaction that did not finish may hold what is to be forgotten;
-                    // the next compaction is in a new one.
-                    let is_clean = compaction.is_clean();
-                    let forgotten = durable.forgotten.take_if(|_| is_clean);
-                    (compaction, forgotten)
-                }
-                _ => return Ok(false),
-            }
+        let mut with_journal = |act: Act<'_>| match &mut self.apply.lock().durable {
+            Some(durable) => act(&mut durable.journal),
+            None => Ok(()),
         };
-        let result = self.write_compaction(compaction, now);
-        if let (Err(_), Some(since)) = (&result, forgotten)
-            && let Some(durable) = &mut self.apply.lock().durable
-        {
-            durable.note_forgotten(since);
+        let begun = self.begin_compaction(now)?;
+        let is_begun = begun.is_some();
+        if let Some((compaction, forgotten)) = begun {
+            let result = self.write_compaction(compaction, now, &mut with_journal);
+            if let (Err(_), Some(since)) = (&result, forgotten)
+                && let Some(durable) = &mut self.apply.lock().durable
+            {
+                durable.note_forgotten(since);
+            }
+            result?;
         }
-        result.map(|()| true)
+        retire_superfluous(&mut with_journal)?;
+        Ok(is_begun)
     }
 
-    fn write_compaction(&self, compaction: Compaction, now: Timestamp) -> Result<(), JournalError> {
-        let mut with_journal =
-            |act: &mut dyn FnMut(&mut Journal) -> Result<(), JournalError>| match &mut self
-                .apply
-                .lock()
-                .durable
-            {
-                Some(durable) => act(&mut durable.journal),
-                None => Ok(()),
-            };
+    /// Begins a compaction if one is due; also returns since when the journal has held what it will
+    /// leave out.
+    fn begin_compaction(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<(Compaction, Option<Timestamp>)>, JournalError> {
+        let Apply {
+            vector, durable, ..
+        } = &mut *self.apply.lock();
+        let clients = self.locations.len();
+        match durable {
+            Some(durable) if durable.wants_compaction(clients, now) => {
+                durable.journal.flush()?;
+                let compaction = durable.journal.begin_compaction(vector, clients)?;
+                // The file of a compaction that did not finish may hold what is to be forgotten;
+                // the next compaction is in a new one.
+                let is_clean = compaction.is_clean();
+                let forgotten = durable.forgotten.take_if(|_| is_clean);
+                Ok(Some((compaction, forgotten)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn write_compaction(
+        &self,
+        compaction: Compaction,
+        now: Timestamp,
+        with_journal: &mut impl FnMut(Act<'_>) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
         let horizon = self.drop_horizon(now);
         let mut state = (compaction, Ok(()));
         self.locations.scan(
@@ -350,7 +364,7 @@ impl Replica {
                 }
             },
             |(compaction, result)| {
-                *result = compaction.write(&mut with_journal);
+                *result = compaction.write(with_journal);
                 result.is_ok()
             },
         );

@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use super::{ForgetOutcome, Replica, Winners};
+use super::winners::Winners;
+use super::{ForgetOutcome, Replica};
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
@@ -25,7 +26,7 @@ const DIGEST_EDGE_NANOS: u64 = 360_000_000_000;
 const DROP_NANOS: u64 = 120_000_000_000;
 
 /// The moment up to which records are dead; `None` if none ever is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Horizon(Option<u64>);
 
 impl Horizon {
@@ -137,9 +138,17 @@ impl Replica {
             |piece| {
                 let mut apply = self.apply.lock();
                 let mut first = until;
+                let mut is_watched = false;
                 let removed = self.locations.remove(piece, until, |record| {
                     first = first.min(record.time);
+                    let client = self.locations.key(record.client);
+                    let change = self.feed.note(client, Some(record), None);
+                    is_watched |= change.is_some();
+                    change
                 });
+                if is_watched {
+                    self.feed.wake();
+                }
                 if removed == 0 {
                     return;
                 }

@@ -12,14 +12,16 @@
 pub(crate) mod cache;
 mod digest;
 mod durable;
+pub(crate) mod feed;
 pub(crate) mod flood;
-mod forget;
+pub(crate) mod forget;
 mod open;
 pub mod outbox;
 mod prune;
 pub mod search;
 pub(crate) mod stall;
 pub(crate) mod upkeep;
+mod winners;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -31,13 +33,15 @@ use crate::model::command::Report;
 use crate::model::record::{MAX_AHEAD_SECONDS, RecordView};
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
-use crate::replica::cache::{ClientHash, Locations};
+use crate::replica::cache::Locations;
+use crate::replica::feed::Feed;
 use crate::replica::flood::Flood;
 use crate::replica::outbox::{Batch, LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES};
 use crate::store::journal::SyncPosition;
 use crate::sync::{self as atomic, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use durable::{Change, Durable, JournalState};
 use forget::Forgetting;
+use winners::{SMALL_GROUP, Winners};
 
 /// Outcome of a client's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +113,8 @@ pub struct Replica {
     /// Changes only under the apply lock, but is read without it.
     journal_state: Mutex<JournalState>,
     forgetting: Forgetting,
+    /// The changes that somebody watches.
+    feed: Feed,
 }
 
 /// The state that changes only under the apply lock.
@@ -122,30 +128,6 @@ struct Apply {
     flood: Flood,
     /// `None` if nothing is to survive the process.
     durable: Option<Durable>,
-}
-
-/// Reports of a group that need no heap allocation: as many as a turn has.
-const SMALL_GROUP: usize = 16;
-
-/// Records of a group that are greater than the stored ones.
-struct Winners<'a> {
-    /// Hashes of their clients.
-    keys: SmallVec<[ClientHash; SMALL_GROUP]>,
-    records: SmallVec<[RecordView<'a>; SMALL_GROUP]>,
-}
-
-impl<'a> Winners<'a> {
-    fn with_capacity(records: usize) -> Winners<'a> {
-        Winners {
-            keys: SmallVec::with_capacity(records),
-            records: SmallVec::with_capacity(records),
-        }
-    }
-
-    fn push(&mut self, key: ClientHash, record: RecordView<'a>) {
-        self.keys.push(key);
-        self.records.push(record);
-    }
 }
 
 impl Replica {
@@ -170,6 +152,7 @@ impl Replica {
             }),
             journal_state: Mutex::new(JournalState::default()),
             forgetting: Forgetting::default(),
+            feed: Feed::default(),
         }
     }
 
@@ -387,13 +370,21 @@ impl Replica {
     /// Stores the winners and queues them for every start of a neighbor but the one that they came
     /// from.
     fn commit(&self, apply: &mut Apply, winners: &Winners<'_>, source: Option<NeighborStart>) {
+        let mut is_watched = false;
         for (key, winner) in winners.keys.iter().zip(&winners.records) {
-            let stored = self.locations.store(*key, winner);
+            let stored = self.locations.store_noting(*key, winner, |before| {
+                let change = self.feed.note(*key, before, Some(winner));
+                is_watched |= change.is_some();
+                change
+            });
             if stored.forgets(winner)
                 && let Some(durable) = &mut apply.durable
             {
                 durable.note_forgotten(winner.received);
             }
+        }
+        if is_watched {
+            self.feed.wake();
         }
         self.count_commit();
         if apply.flood.has_subscribers(source) {

@@ -44,9 +44,10 @@ impl Descriptors {
         let listeners = [&sockets.clients, &sockets.peers];
         let listeners = listeners.into_iter().chain(http);
         let listeners: usize = listeners.map(|bound| bound.listeners().len()).sum();
-        // A dedicated worker has a second handle on its client's socket.
+        // A dedicated worker has a second handle on its client's socket, and two descriptors to wait
+        // for pushes.
         let workers = match config.pool {
-            PoolKind::Dedicated => config.workers,
+            PoolKind::Dedicated => 3 * config.workers,
             PoolKind::Shared => 0,
         };
         Descriptors {

@@ -49,6 +49,8 @@ use crate::places::Places;
 use crate::replica::Replica;
 use crate::replica::upkeep::Upkeep;
 use crate::thread::{Group, Liveness, Stop};
+use crate::watch::Watches;
+use crate::watch::publisher::Publisher;
 
 pub use error::{ReloadError, StartError, TooFewDescriptors};
 
@@ -59,7 +61,7 @@ use timer::{Job, Timer};
 use watch::{Sources, Watch};
 
 /// Threads whose number does not depend on the settings, rounded up: five for peers that are not
-/// neighbors, a listener for each address, four for the replica, three for links and the server's
+/// neighbors, a listener for each address, four for the replica, that of watches, three for links and the server's
 /// state, the timer, the watch of the workers, the log, and those for signals, the start and the last
 /// words.
 const OTHER_THREADS: usize = 32;
@@ -142,6 +144,7 @@ pub struct Server {
     pool: Pool,
     links: Links,
     upkeep: Upkeep,
+    publisher: Publisher,
     timer: Timer,
     watch: Watch,
     descriptors: Descriptors,
@@ -223,7 +226,10 @@ impl Server {
         )?;
         links.set_neighbors(&neighbors)?;
 
+        let watches = Arc::new(Watches::new(&replica));
+        let publisher = Publisher::start(&watches)?;
         let services = Arc::new(Services {
+            watches,
             replica: Arc::clone(&replica),
             places,
             durability: upkeep.durability(),
@@ -295,6 +301,7 @@ impl Server {
             pool,
             links,
             upkeep,
+            publisher,
             timer,
             watch,
             descriptors,
@@ -382,6 +389,7 @@ impl Server {
         self.services.places.stop();
         self.stage.set("the workers and their clients");
         self.pool.join();
+        self.publisher.stop();
         // No report is applied from here on, but for those of neighbors.
         self.stage.set("the links to the neighbors");
         self.services.replica.send_markers();

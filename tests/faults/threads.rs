@@ -26,7 +26,7 @@ const ENDED: &str = " has ended";
 
 /// Threads of a server that has a neighbor, a journal and two workers; without each of them it still
 /// starts and takes clients.
-const THREADS: [&str; 20] = [
+const THREADS: [&str; 21] = [
     "disk-stall",
     "health",
     "http-0",
@@ -45,6 +45,7 @@ const THREADS: [&str; 20] = [
     "signals",
     "timer",
     "upkeep",
+    "watch",
     "worker-0",
     "worker-watch",
 ];

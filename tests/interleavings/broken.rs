@@ -21,6 +21,8 @@ pub enum Fault {
     QueuedAfterRelease,
     /// The number is assigned, and the lock released before it is used.
     NumberedBeforehand,
+    /// The time of a tombstone is chosen, and the lock released before it is stored.
+    ForgotBeforehand,
 }
 
 pub struct Broken {
@@ -79,6 +81,27 @@ impl Server for Broken {
         }
         let mut line = Vec::new();
         record.write_line(&mut line);
+        apply.flood.publish(&Batch::new(line, 1), None);
+    }
+
+    fn forget(&self, client: &[u8], now: Timestamp) {
+        let key = self.locations.key(client);
+        let mut apply = self.apply.lock();
+        let stored = self.locations.with(key, client, |stored| {
+            stored.map_or(0, |stored| stored.time.as_nanos() + 1)
+        });
+        let time = Timestamp::from_nanos(stored.max(now.as_nanos()));
+        if self.fault == Some(Fault::ForgotBeforehand) {
+            drop(apply);
+            apply = self.apply.lock();
+        }
+        apply.sequence += 1;
+        let tombstone = RecordView::tombstone(client, time, ORIGIN, 1, apply.sequence);
+        self.locations.store(key, &tombstone);
+        let sequence = apply.sequence;
+        apply.vector.advance(ORIGIN, 1, sequence);
+        let mut line = Vec::new();
+        tombstone.write_line(&mut line);
         apply.flood.publish(&Batch::new(line, 1), None);
     }
 

@@ -76,6 +76,7 @@ fn a_panic_of_any_thread_ends_the_process_with_its_reason() {
         "start",
         "timer",
         "upkeep",
+        "watch",
         "worker-0",
     ];
     let started = names.map(|name| {

@@ -16,11 +16,11 @@ use hdrhistogram::Histogram;
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 
-use super::Plan;
 use super::background::{self, BackgroundClients};
 use super::check::Checker;
 use super::connection::Connection;
 use super::workload::Workload;
+use super::{Plan, Wire, towns};
 use crate::figures::grouped;
 use crate::net;
 use crate::process;
@@ -152,6 +152,9 @@ impl Session {
                 let (number, address) = (number + 1, &options.address);
                 format!("connection {number} of {total} to {address}: {error}")
             })?;
+            if options.nearby > 0.0 && plan.wire == Wire::Herd {
+                towns::say_hello(&stream)?;
+            }
             let index = number.checked_sub(options.idle);
             let data = index.map_or(IDLE, |index| index as u64);
             net::watch(&epoll, &stream, data, epoll::EventFlags::IN).map_err(fault)?;

@@ -34,11 +34,12 @@ pub(crate) fn text(plan: &Plan, measured: &Measured) -> String {
     }
     let at = |quantile: f64| duration(measured.latency.value_at_quantile(quantile) as f64);
     out += &format!(
-        "requests    {} clients, {} % WHATSAT (radius {}, bound {})\n\
+        "requests    {} clients, {} % WHATSAT, {} % NEARBY (radius {}, bound {})\n\
          replies     {} /s: {} in {:.2} s, all right\n\
          latency     p50 {}, p90 {}, p99 {}, p99.9 {}, worst {}\n",
         grouped(plan.clients as u64),
         options.whatsat,
+        options.nearby,
         options.radius,
         options.bound,
         grouped((measured.replies as f64 / measured.seconds) as u64),
@@ -104,6 +105,7 @@ pub(crate) fn cells(plan: &Plan, measured: &Measured) -> Vec<(&'static str, Stri
         ("rate", optional(options.rate)),
         ("clients", plan.clients.to_string()),
         ("whatsat_percent", options.whatsat.to_string()),
+        ("nearby_percent", options.nearby.to_string()),
         ("radius", options.radius.clone()),
         ("bound", options.bound.to_string()),
         ("seconds", format!("{:.3}", measured.seconds)),

@@ -45,6 +45,8 @@ fn impossible_options_are_refused() {
     check_refused(&["--rate", "5", "--depth", "2"], "closed loop");
     check_refused(&["--echo", "--redis"], "--echo or --redis");
     check_refused(&["--redis", "--whatsat", "1"], "no meaning");
+    check_refused(&["--nearby", "1"], "--nearby needs");
+    check_refused(&["--nearby", "1", "--whatsat", "100"], "--nearby 1");
     check_refused(&["--redis", "--drip", "1"], "--drip and --deaf");
     check_refused(&["--pid", "4294967295"], "--pid");
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Plan, Wire};
+use super::{Plan, Wire, towns};
 
 /// Bytes of a client's id.
 pub(crate) const ID_BYTES: usize = 26;
@@ -64,6 +64,8 @@ pub(crate) struct Pending {
     pub(crate) location: u16,
     /// `true` if places must follow.
     pub(crate) whatsat: bool,
+    /// `true` if it asks for the nearest clients, and has no report.
+    pub(crate) nearby: bool,
     /// When it was sent, or ought to have been, in nanoseconds since the run's start.
     pub(crate) at: u64,
 }
@@ -83,8 +85,11 @@ pub(crate) struct Workload {
     connections: usize,
     /// Of 2³² requests, how many are a `WHATSAT`.
     whatsat: u64,
+    /// Of as many, how many are a `NEARBY`.
+    nearby: u64,
     /// ` radius bound` and LF.
     inquiry: Vec<u8>,
+    plan: Plan,
     /// For Redis, all of a report but the client's id: the same for each location.
     geoadds: Vec<Vec<u8>>,
     random: u64,
@@ -112,9 +117,11 @@ impl Workload {
             locations: (0..LOCATIONS).map(location).collect(),
             connections: options.connections,
             whatsat: (options.whatsat / 100.0 * 2f64.powi(32)) as u64,
+            nearby: (options.nearby / 100.0 * 2f64.powi(32)) as u64,
             inquiry: format!(" {} {}\n", options.radius, options.bound).into_bytes(),
+            plan: plan.clone(),
             geoadds: match plan.wire {
-                Wire::Redis => (0..LOCATIONS).map(geoadd).collect(),
+                Wire::Redis => (0..LOCATIONS).map(|index| geoadd(degrees(index))).collect(),
                 Wire::Herd | Wire::Echo => Vec::new(),
             },
             random: 0x9e37_79b9_7f4a_7c15,
@@ -143,6 +150,9 @@ impl Workload {
         out: &mut Vec<u8>,
     ) -> Pending {
         let draw = self.draw();
+        if (draw & 0xffff_ffff) >= (1 << 32) - self.nearby {
+            return self.question(draw >> 32, at, out);
+        }
         let whatsat = share.reported > 0 && draw & 0xffff_ffff < self.whatsat;
         let (client, time) = if whatsat {
             let own = ((draw >> 32) as usize * share.reported) >> 32;
@@ -160,22 +170,28 @@ impl Workload {
             (client, self.last_time)
         };
         let location = location_of(time);
+        let town = self.plan.options.towns.then(|| towns::degrees(client));
         let mut pending = Pending {
             report: [b' '; REPORT_BYTES],
             location: location as u16,
             whatsat,
+            nearby: false,
             at,
         };
         let (id, rest) = pending.report.split_at_mut(ID_BYTES);
         id.copy_from_slice(&self.clients[client].id);
-        rest[1..=LOCATION_BYTES].copy_from_slice(&self.locations[location]);
+        let text = town.map_or(self.locations[location], location_text);
+        rest[1..=LOCATION_BYTES].copy_from_slice(&text);
         self.write_time(time, &mut rest[LOCATION_BYTES + 2..]);
         if whatsat {
             out.extend_from_slice(b"WHATSAT ");
             out.extend_from_slice(&self.clients[client].id);
             out.extend_from_slice(&self.inquiry);
-        } else if let Some(geoadd) = self.geoadds.get(location) {
-            out.extend_from_slice(geoadd);
+        } else if let Some(ready) = self.geoadds.get(location) {
+            match town {
+                Some(town) => out.extend_from_slice(&geoadd(town)),
+                None => out.extend_from_slice(ready),
+            }
             out.extend_from_slice(&self.clients[client].id);
             out.extend_from_slice(b"\r\n");
         } else {
@@ -183,6 +199,21 @@ impl Workload {
             out.extend_from_slice(&pending.report);
         }
         pending
+    }
+
+    /// Appends a question for the clients near one; `draw` is random, of 32 bits.
+    fn question(&self, draw: u64, at: u64, out: &mut Vec<u8>) -> Pending {
+        let options = &self.plan.options;
+        let place = towns::degrees((draw as usize * self.clients.len()) >> 32);
+        let question = towns::question(self.plan.wire, place, &options.radius, options.bound);
+        out.extend_from_slice(&question);
+        Pending {
+            report: [b' '; REPORT_BYTES],
+            location: 0,
+            whatsat: false,
+            nearby: true,
+            at,
+        }
     }
 
     /// Writes seconds, point, nine decimals and LF.
@@ -237,8 +268,7 @@ fn degrees(index: usize) -> (f64, f64) {
 }
 
 /// `GEOADD herd longitude latitude member` as RESP, up to the member itself.
-fn geoadd(index: usize) -> Vec<u8> {
-    let (latitude, longitude) = degrees(index);
+fn geoadd((latitude, longitude): (f64, f64)) -> Vec<u8> {
     let mut out = b"*5\r\n".to_vec();
     for word in [
         "GEOADD".to_owned(),
@@ -253,7 +283,10 @@ fn geoadd(index: usize) -> Vec<u8> {
 }
 
 fn location(index: usize) -> [u8; LOCATION_BYTES] {
-    let (latitude, longitude) = degrees(index);
+    location_text(degrees(index))
+}
+
+fn location_text((latitude, longitude): (f64, f64)) -> [u8; LOCATION_BYTES] {
     let text = format!("{latitude:+010.6}{longitude:+011.6}");
     let mut out = [b'0'; LOCATION_BYTES];
     out.copy_from_slice(text.as_bytes());

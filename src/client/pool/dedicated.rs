@@ -3,12 +3,14 @@
 //!
 //! It is simple, and isolates every client from every other. The price is a wake-up for every
 //! request and a thread for every client: idle clients hold all workers, and later clients wait in
-//! the queue until a worker is free.
+//! the queue until a worker is free. The worker of a client that watches something waits for its
+//! socket and for a wake-up by the publisher at once.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::iter;
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -16,13 +18,15 @@ use log::warn;
 use parking_lot::Mutex;
 
 use super::{Dispatch, STOP_TIMEOUT};
-use crate::client::connection::{Connection, limit_unsent};
+use crate::client::connection::{Connection, keep_alive, limit_unsent};
 use crate::client::services::Services;
 use crate::client::session::end::EndReason;
 use crate::client::session::output::REPLY_TIMEOUT;
 use crate::client::session::pending::Released;
+use crate::client::session::pushes::{SessionWaker, WakeSession};
 use crate::client::session::{Scratch, Stream, TurnResult};
 use crate::model::time::{COARSE_STEP, Tick};
+use crate::poller::{Poller, Waker};
 use crate::thread;
 
 /// Connections that wait for a worker; past this they are refused.
@@ -31,6 +35,12 @@ const QUEUE_CONNECTIONS: usize = 1_024;
 /// Shortest limit of a read. The clock of the deadlines is behind by up to its step, so there may be
 /// nothing left.
 const MIN_READ_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// Longest wait for a client or pushes; the deadline of a session may be further away.
+const MAX_POLL: Duration = Duration::from_secs(3_600);
+
+/// Id of a worker's client with its poller.
+const CLIENT: u64 = 0;
 
 /// State that the workers share.
 #[derive(Debug)]
@@ -41,6 +51,8 @@ pub(super) struct Dedicated {
     /// The sockets of the workers' clients, by which a stop reaches workers that block in them. A
     /// worker removes its own before it closes the connection.
     sockets: Vec<Mutex<Option<TcpStream>>>,
+    /// How each worker whose client watches something is woken.
+    wakers: Vec<Mutex<Option<Waker>>>,
     services: Arc<Services>,
     /// Once the pool stops: the time at which clients that have not taken their replies are dropped.
     drop_time: Mutex<Option<Tick>>,
@@ -56,6 +68,7 @@ impl Dedicated {
             sender: Mutex::new(Some(sender)),
             queue,
             sockets: (0..workers).map(|_| Mutex::default()).collect(),
+            wakers: (0..workers).map(|_| Mutex::default()).collect(),
             services: Arc::clone(services),
             drop_time: Mutex::new(None),
             drops_all: AtomicBool::new(false),
@@ -91,15 +104,34 @@ impl Dedicated {
         }
         let mut read_timeout = Duration::MAX;
         let mut waiting = None;
+        let mut poller = None;
         loop {
             thread::next_piece();
             let left = connection
                 .session
                 .deadline(services)
                 .since(services.clock.now());
-            let set = &mut read_timeout;
+            if poller.is_none() && connection.session.is_watching() {
+                match self.poller(worker, &connection.stream) {
+                    Ok(made) => poller = Some(made),
+                    Err(error) => {
+                        warn!("client {} dropped: {error}", connection.session.client());
+                        connection.note_end(EndReason::Broken, services);
+                        break;
+                    }
+                }
+            }
+            let has_news = connection.session.has_news();
+            let (set, poller) = (&mut read_timeout, poller.as_mut());
             let result = connection.turn_over(
-                |stream| BlockingStream::new(stream, set, left),
+                |stream| BlockingStream {
+                    stream,
+                    set,
+                    left: left.max(MIN_READ_TIMEOUT),
+                    poller,
+                    has_news,
+                    is_stalled: false,
+                },
                 scratch,
                 services,
             );
@@ -112,7 +144,16 @@ impl Dedicated {
                 | TurnResult::Again => {}
             }
         }
+        self.wakers[worker].lock().take();
         self.sockets[worker].lock().take();
+    }
+
+    /// Prepares for a worker to wait for its client and for pushes at once.
+    fn poller(&self, worker: usize, stream: &TcpStream) -> io::Result<Poller> {
+        let poller = Poller::new()?;
+        poller.add(stream, CLIENT)?;
+        *self.wakers[worker].lock() = Some(poller.waker());
+        Ok(poller)
     }
 
     /// Waits for the result of the session's wait, for a moment: its deadlines hold meanwhile.
@@ -148,24 +189,29 @@ struct BlockingStream<'a> {
     set: &'a mut Duration,
     /// Time left until the session's deadline.
     left: Duration,
+    /// Waits for the client and for pushes, if the client watches something.
+    poller: Option<&'a mut Poller>,
+    /// There are pushes to be sent.
+    has_news: bool,
     /// A write of this turn was cut short by its limit: the next would only wait once more.
     is_stalled: bool,
-}
-
-impl<'a> BlockingStream<'a> {
-    fn new(stream: &'a TcpStream, set: &'a mut Duration, left: Duration) -> BlockingStream<'a> {
-        BlockingStream {
-            stream,
-            set,
-            left: left.max(MIN_READ_TIMEOUT),
-            is_stalled: false,
-        }
-    }
 }
 
 impl Read for BlockingStream<'_> {
     /// A limit that is too short only costs a turn, so it is not set for every read.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(poller) = &mut self.poller {
+            let left = match self.has_news {
+                true => Duration::ZERO,
+                false => self.left.min(MAX_POLL),
+            };
+            let mut ready = Vec::new();
+            poller.wait(Some(left), iter::once(CLIENT), &mut ready);
+            return match ready.is_empty() {
+                true => Err(ErrorKind::WouldBlock.into()),
+                false => self.read_available(buffer),
+            };
+        }
         if self.left < *self.set || self.left / 2 > *self.set {
             self.stream.set_read_timeout(Some(self.left))?;
             *self.set = self.left;
@@ -203,6 +249,19 @@ impl Stream for BlockingStream<'_> {
 
     fn limit_unsent(&mut self, time: Duration) -> io::Result<()> {
         limit_unsent(self.stream, time)
+    }
+
+    fn keep_alive(&mut self, time: Duration) -> io::Result<()> {
+        keep_alive(self.stream, time)
+    }
+}
+
+impl WakeSession for Dedicated {
+    /// The key is the worker's number. A wake-up for an earlier client costs the next one a turn.
+    fn wake(&self, key: u64) {
+        if let Some(waker) = &*self.wakers[key as usize].lock() {
+            waker.wake();
+        }
     }
 }
 
@@ -243,7 +302,9 @@ impl Dispatch for Dedicated {
     /// Serves one connection after the other, each until it closes. Those that wait in the queue when
     /// the pool stops are served too, as far as they have sent something.
     fn work(self: Arc<Dedicated>, worker: usize) {
-        let mut scratch = Scratch::new(&self.services.counts);
+        let pool: Weak<dyn WakeSession> = Arc::<Dedicated>::downgrade(&self);
+        let mut scratch = Scratch::new(&self.services.counts, SessionWaker::new(pool));
+        scratch.waker.key = worker as u64;
         while let Ok(mut connection) = thread::waiting(|| self.queue.recv()) {
             if self.drops_all.load(Ordering::Relaxed) {
                 connection.note_end(EndReason::Stopping, &self.services);

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::Write;
 
+use super::first_line::DIALECT;
 use super::lines::MAX_LINE_BYTES;
 use crate::model::area::MAX_CIRCLE_KM;
 use crate::model::command::{MAX_BOUND, MAX_CLIENT_BYTES, MAX_RADIUS_KM};
@@ -14,7 +15,7 @@ use crate::model::location::{has_shape, with_signs};
 use crate::model::printable::Printable;
 use crate::model::record::MAX_AHEAD_SECONDS;
 use crate::model::request::{
-    DIALECT, Fault, FaultKind, MAX_HITS, MAX_WATCH_NAME_BYTES, MIN_WRONG_UNIT, Verb,
+    Fault, FaultKind, MAX_HITS, MAX_WATCH_NAME_BYTES, MIN_WRONG_UNIT, Verb,
 };
 use crate::model::time::Timestamp;
 
@@ -50,6 +51,8 @@ pub(super) enum Error<'a> {
     Removed,
     /// The neighbor of that name knows no tombstones.
     NeighborTooOld(&'a str),
+    /// The connection has a watch of that name.
+    NameInUse(&'a [u8]),
     /// There can be no more watches.
     Busy,
 }
@@ -87,7 +90,7 @@ impl Error<'_> {
                     out,
                     "UNKNOWN",
                     format_args!(
-                        "no client {}; as a location it lacks a sign: {}",
+                        "no client {}; if it is a location, write {}",
                         Shown(client),
                         Printable(&right)
                     ),
@@ -125,6 +128,11 @@ impl Error<'_> {
                 "BUSY",
                 format_args!("upgrade {name} first: its program can't forget clients"),
             ),
+            Error::NameInUse(name) => {
+                let name = Shown(name);
+                let text = format_args!("{name} is watched already: UNWATCH {name} first");
+                reply(out, "NAME", text);
+            }
             Error::Busy => reply(out, "BUSY", format_args!("no more watches can be taken")),
         }
     }
@@ -231,7 +239,7 @@ fn location(text: &[u8], out: &mut Vec<u8>) {
     let shown = Shown(text);
     let text = match with_signs(text) {
         Some(right) => format!(
-            "{shown} lacks a sign, or has too much: {}",
+            "each number needs its sign, with nothing between: write {} for {shown}",
             Printable(&right)
         ),
         None if text.len() > MAX_FIELD_BYTES => {
@@ -345,7 +353,7 @@ mod tests {
         );
         check(
             "IAMAT kiwi 34.06,-118.44 1",
-            "LOCATION 34.06,-118.44 lacks a sign, or has too much: +34.06-118.44",
+            "LOCATION each number needs its sign, with nothing between: write +34.06-118.44 for 34.06,-118.44",
         );
         check(
             "IAMAT kiwi +91+0 1",

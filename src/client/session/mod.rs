@@ -10,10 +10,12 @@
 
 pub(crate) mod end;
 mod errors;
+mod first_line;
 mod input;
 mod lines;
 pub(crate) mod output;
 pub(crate) mod pending;
+pub(crate) mod pushes;
 mod second;
 mod turn;
 
@@ -29,15 +31,16 @@ use crate::client::counts::{ClientCounts, WorkerCounts};
 use crate::client::refused_lines::Refusal;
 use crate::client::services::Services;
 use crate::logging::lines::{LineBatch, Peer};
-use crate::model::request::is_hello;
 use crate::model::time::{Tick, Timestamp};
 use crate::replica::Outcome;
 use end::EndReason;
+use first_line::{Dialect, is_hello, is_http, is_tls};
 use input::Input;
 use lines::{Next, next_line};
 use output::Output;
 use pending::{Pending, Released};
-use turn::{Turn, log_sent};
+use pushes::{SessionWaker, Watching};
+use turn::{Turn, log_sent, turn_nanos};
 
 /// Bytes read at once. A connection that has sent more goes to the back when others wait.
 const READ_BYTES: usize = 16 << 10;
@@ -62,12 +65,6 @@ const UNSENT_LIMIT: Duration = Duration::from_secs(5);
 /// Time for which a client may wait for the server at least, however short the idle time-out is.
 const MIN_WAIT: Duration = Duration::from_secs(10);
 
-/// Time by which the clock of deadlines may be behind a turn's own: a bit more than its step.
-const CLOCK_SLACK: Duration = Duration::from_secs(1);
-
-/// First bytes of a TLS handshake: a record of type handshake, of major version 3.
-const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
-
 /// The stream that a session reads from and writes to.
 pub(crate) trait Stream: Read + Write {
     /// Closes the sending direction: nothing more will be written.
@@ -79,6 +76,9 @@ pub(crate) trait Stream: Read + Write {
     /// Bounds the time for which the system keeps bytes that were written and that the client does
     /// not take, also after the connection is closed.
     fn limit_unsent(&mut self, time: Duration) -> io::Result<()>;
+
+    /// Has the system find out whether the client is still there, after each such time of silence.
+    fn keep_alive(&mut self, time: Duration) -> io::Result<()>;
 }
 
 /// Buffers and counts of one worker, lent to the session whose turn it runs.
@@ -88,12 +88,16 @@ pub(crate) struct Scratch {
     output: Vec<u8>,
     outcomes: Vec<Outcome>,
     counts: Arc<WorkerCounts>,
+    /// The way to wake the session of the turn; the pool sets its key.
+    pub(crate) waker: SessionWaker,
 }
 
 impl Scratch {
-    /// Creates the buffers and the counts of another worker.
-    pub(crate) fn new(counts: &ClientCounts) -> Scratch {
+    /// Creates the buffers and the counts of another worker, of a pool whose sessions are woken by
+    /// `waker`.
+    pub(crate) fn new(counts: &ClientCounts, waker: SessionWaker) -> Scratch {
         Scratch {
+            waker,
             counts: counts.add_worker(),
             input: vec![0; READ_BYTES].into_boxed_slice(),
             output: Vec::with_capacity(READ_BYTES),
@@ -137,20 +141,10 @@ pub(crate) struct Session {
     input: Input,
     output: Output,
     wait: Wait,
+    watching: Watching,
     dialect: Dialect,
     /// Time at which the client was last active, or at which the drain began.
     last_active: Tick,
-}
-
-/// The language that the client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
-    /// The first line will tell.
-    Undecided,
-    /// That of all clients that do not ask for another.
-    First,
-    /// The one that is asked for with `HELLO 2`.
-    Second,
 }
 
 /// The wait that must be over before the next line is answered.
@@ -175,6 +169,7 @@ impl Session {
             input: Input::default(),
             output: Output::default(),
             wait: Wait::Nothing,
+            watching: Watching::default(),
             dialect: Dialect::Undecided,
             last_active: now,
         }
@@ -233,6 +228,7 @@ impl Session {
     fn close(&mut self, reason: EndReason) {
         if self.progress == Progress::Open {
             self.progress = Progress::Closing(reason);
+            self.watching = Watching::default();
         }
     }
 
@@ -264,6 +260,7 @@ impl Session {
         let is_open = self.progress == Progress::Open;
         let mut earliest = match is_waiting {
             true => self.last_active.after(services.idle_timeout.max(MIN_WAIT)),
+            false if self.watching.is_active() => Tick(u64::MAX),
             false if is_open => self.last_active.after(services.idle_timeout),
             false => Tick(u64::MAX),
         };
@@ -315,6 +312,7 @@ impl Session {
         let reads = !self.is_waiting() && !self.output.is_full();
         if reads && self.progress == Progress::Open {
             let more = self.serve(stream, scratch, services)?;
+            let more = self.deliver(stream, scratch, services)? || more;
             if more && !self.is_waiting() && self.output.is_empty() {
                 return Ok(TurnResult::Again);
             }
@@ -378,6 +376,7 @@ impl Session {
     ) -> io::Result<TurnResult> {
         let now = services.clock.now();
         self.progress = Progress::Draining(reason, now.after(DRAIN_TIMEOUT));
+        self.watching = Watching::default();
         self.last_active = now;
         stream.shutdown_write()?;
         Ok(TurnResult::Again)
@@ -395,6 +394,7 @@ impl Session {
             output,
             outcomes,
             counts,
+            waker,
         } = scratch;
         let counts: &WorkerCounts = counts;
         let (end, read) = self.input.fill(stream, buffer)?;
@@ -409,7 +409,7 @@ impl Session {
         // A read may have blocked for long.
         let now = services.clock.now();
         let is_new = self.dialect == Dialect::Undecided;
-        if is_new && buffer[..end].starts_with(TLS_HANDSHAKE) {
+        if is_new && is_tls(&buffer[..end]) {
             self.close(EndReason::Tls);
             return Ok(false);
         }
@@ -431,6 +431,8 @@ impl Session {
                 is_second: self.dialect == Dialect::Second,
                 began,
                 is_used_up: false,
+                watching: &mut self.watching,
+                waker,
                 places_call: None,
                 sync_position: None,
                 services,
@@ -561,25 +563,12 @@ impl Session {
     }
 }
 
-/// Returns the nanoseconds since a turn began, by the wall clock, which was read then anyway. Where
-/// that clock was set meanwhile, the clock of deadlines limits the error.
-fn turn_nanos(began: Timestamp, by_deadlines: Duration) -> u64 {
-    let nanos = Timestamp::now().as_nanos().saturating_sub(began.as_nanos());
-    let limit = (by_deadlines + CLOCK_SLACK).as_nanos();
-    nanos.min(u64::try_from(limit).unwrap_or(u64::MAX))
-}
-
 /// Returns the time without input after which a session that ends for that reason is closed.
 fn silence_timeout(reason: EndReason) -> Duration {
     match reason.leaves_replies() {
         true => UNREAD_DRAIN_TIMEOUT,
         false => DRAIN_TIMEOUT,
     }
-}
-
-/// Returns whether a line is the first of an HTTP request.
-fn is_http(line: &[u8]) -> bool {
-    line.ends_with(b" HTTP/1.0") || line.ends_with(b" HTTP/1.1")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 
 use super::TURN_REQUESTS;
 use super::errors::{Error, Seconds, write_fault};
+use super::first_line::DIALECT;
 use super::turn::{Turn, loggable};
 use crate::client::refused_lines::Refusal;
 use crate::client::requests::{CommandName, RequestOutcome};
@@ -16,11 +17,12 @@ use crate::model::area::Circle;
 use crate::model::decimal::{MAX_FIELD_BYTES, fixed_digits};
 use crate::model::geo::Position;
 use crate::model::record::RecordView;
-use crate::model::request::{Center, DIALECT, Request, WatchTarget, rectangle};
+use crate::model::request::{Center, Request, WatchTarget, rectangle};
 use crate::model::time::{Timestamp, write_u64};
 use crate::replica::search::Hits;
 use crate::replica::stall::STALL_LIMIT;
 use crate::replica::{ForgetOutcome, Outcome};
+use crate::watch::{Target, WatchError};
 
 /// Time of a turn past which a search ends it: other connections are served before the next line.
 const SEARCH_TIME: Duration = Duration::from_micros(500);
@@ -259,18 +261,44 @@ impl<'a> Turn<'a> {
         self.log_sent(before);
     }
 
-    /// Begins a watch. There are none yet.
-    fn watch(&mut self, _name: &[u8], _target: &WatchTarget<'_>, line: &[u8]) {
+    /// Begins a watch.
+    fn watch(&mut self, name: &[u8], target: &WatchTarget<'_>, line: &[u8]) {
         let before = self.output.len();
-        self.fail(line, CommandName::Watch, Error::Busy);
+        let target = match target {
+            WatchTarget::Client(client) => Target::Client((*client).into()),
+            WatchTarget::Area { center, radius } => Target::Area(Circle {
+                center: center.position,
+                radius_km: radius.to_f64(),
+            }),
+        };
+        let began = self.watching.watch(name, target, self.services, self.waker);
+        let error = match began {
+            Ok(()) => {
+                self.write_name(b"WATCHING ", name);
+                return self.done(CommandName::Watch, before);
+            }
+            Err(WatchError::NameInUse) => Error::NameInUse(name),
+            Err(WatchError::Busy) => Error::Busy,
+        };
+        self.fail(line, CommandName::Watch, error);
         self.log_sent(before);
     }
 
-    /// Ends a watch. There are none yet.
+    /// Ends a watch.
     fn unwatch(&mut self, name: &[u8], line: &[u8]) {
         let before = self.output.len();
+        if self.watching.unwatch(name) {
+            self.write_name(b"UNWATCHED ", name);
+            return self.done(CommandName::Unwatch, before);
+        }
         self.fail(line, CommandName::Unwatch, Error::UnknownWatch(name));
         self.log_sent(before);
+    }
+
+    fn write_name(&mut self, word: &[u8], name: &[u8]) {
+        self.output.extend_from_slice(word);
+        self.output.extend_from_slice(name);
+        self.output.push(b'\n');
     }
 
     /// Counts and logs the reply to a line that was carried out, which begins at `before`.
@@ -310,6 +338,7 @@ impl<'a> Turn<'a> {
             Error::Unwritable => Refusal::Unwritable,
             Error::Removed => Refusal::Removed,
             Error::NeighborTooOld(_) => Refusal::NeighborTooOld,
+            Error::NameInUse(_) => Refusal::Name,
             Error::Busy => Refusal::Busy,
         };
         self.note_refusal(line, command, reason);

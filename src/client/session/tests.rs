@@ -5,19 +5,21 @@ mod second;
 mod strangers;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 
 use crossbeam_channel::Receiver;
 
 use super::input::LINE_TIMEOUT;
 use super::output::{MAX_UNSENT_BYTES, REPLY_TIMEOUT};
+use super::pushes::WakeSession;
 use super::*;
 use crate::model::time::CoarseClock;
 use crate::places::Places;
 use crate::places::atlas::Atlas;
 use crate::replica::Replica;
 use crate::replica::stall::{OnResponsive, Stall};
+use crate::watch::Watches;
 
 /// A client that sends the given segments and takes a limited number of bytes.
 #[derive(Debug, Default)]
@@ -29,6 +31,7 @@ struct ScriptedStream {
     capacity: usize,
     writes: usize,
     shut: bool,
+    kept_alive: Option<Duration>,
 }
 
 impl ScriptedStream {
@@ -92,6 +95,19 @@ impl Stream for ScriptedStream {
     fn limit_unsent(&mut self, _: Duration) -> io::Result<()> {
         Ok(())
     }
+
+    fn keep_alive(&mut self, time: Duration) -> io::Result<()> {
+        self.kept_alive = Some(time);
+        Ok(())
+    }
+}
+
+/// Turns of these sessions run when a test wants them to.
+#[derive(Debug)]
+struct NoPool;
+
+impl WakeSession for NoPool {
+    fn wake(&self, _: u64) {}
 }
 
 struct Fixture {
@@ -108,10 +124,12 @@ impl Fixture {
         clock.set(Duration::from_secs(1_000));
         let (stall, stalled) = Stall::new();
         let counts = Arc::<ClientCounts>::default();
+        let replica = Arc::new(Replica::new("Ball", 1, 100));
         Fixture {
             session: Session::new(([127, 0, 0, 1], 1).into(), clock.now()),
             services: Services {
-                replica: Arc::new(Replica::new("Ball", 1, 100)),
+                watches: Arc::new(Watches::new(&replica)),
+                replica,
                 places: Places::Atlas(Atlas),
                 durability: None,
                 stall,
@@ -122,7 +140,7 @@ impl Fixture {
                 counts: Arc::clone(&counts),
             },
             stalled,
-            scratch: Scratch::new(&counts),
+            scratch: Scratch::new(&counts, SessionWaker::new(Weak::<NoPool>::new())),
         }
     }
 

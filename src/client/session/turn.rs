@@ -1,6 +1,7 @@
 //! Execution of the lines of one turn: each is parsed, carried out, and answered in order.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use log::{Level, debug, log_enabled};
@@ -8,6 +9,7 @@ use log::{Level, debug, log_enabled};
 use super::TURN_REQUESTS;
 use super::errors::Error;
 use super::pending::{PlacesCall, end_places};
+use super::pushes::{SessionWaker, Watching};
 use crate::client::counts::{LateRequest, WorkerCounts};
 use crate::client::refused_lines::Refusal;
 use crate::client::requests::{CommandName, RequestOutcome};
@@ -24,6 +26,9 @@ use crate::replica::Outcome;
 use crate::replica::stall::STALL_LIMIT;
 use crate::store::journal::SyncPosition;
 
+/// Time by which the clock of deadlines may be behind a turn's own: a bit more than its step.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
 /// The lines of one turn: reports in a row are applied as one group, and every reply is written in
 /// the order of its line. A line is logged when it is answered, before its reply.
 pub(super) struct Turn<'a> {
@@ -34,6 +39,10 @@ pub(super) struct Turn<'a> {
     pub(super) began: Timestamp,
     /// Set once the lines so far have taken so long that other connections are to be served first.
     pub(super) is_used_up: bool,
+    /// The session's watches.
+    pub(super) watching: &'a mut Watching,
+    /// The way in which they wake the session.
+    pub(super) waker: &'a SessionWaker,
     /// The call that answers the last line, if a provider on the network has to.
     pub(super) places_call: Option<Box<PlacesCall>>,
     /// The position up to which the journal must be on disk before replies are sent.
@@ -275,4 +284,12 @@ fn echo(line: &[u8], output: &mut Vec<u8>) {
     output.extend_from_slice(b"? ");
     output.extend_from_slice(line);
     output.push(b'\n');
+}
+
+/// Returns the nanoseconds since a turn began, by the wall clock, which was read then anyway. Where
+/// that clock was set meanwhile, the clock of deadlines limits the error.
+pub(super) fn turn_nanos(began: Timestamp, by_deadlines: Duration) -> u64 {
+    let nanos = Timestamp::now().as_nanos().saturating_sub(began.as_nanos());
+    let limit = (by_deadlines + CLOCK_SLACK).as_nanos();
+    nanos.min(u64::try_from(limit).unwrap_or(u64::MAX))
 }

@@ -132,16 +132,6 @@ fn a_time_in_form_is_ahead_or_in_another_unit() {
     }
 }
 
-#[test]
-fn only_one_line_asks_for_the_dialect() {
-    for line in ["HELLO 2", " HELLO\t2 ", "HELLO\x0b2\r"] {
-        assert!(is_hello(line.as_bytes()), "{line}");
-    }
-    for line in ["", "HELLO", "HELLO 1", "HELLO 2 2", "HELLO 02", "hello 2"] {
-        assert!(!is_hello(line.as_bytes()), "{line}");
-    }
-}
-
 /// Fields of any bytes that are not white space.
 fn word(max_bytes: usize) -> impl Strategy<Value = Vec<u8>> {
     let byte = any::<u8>().prop_map(|byte| if is_white_space(byte) { b'_' } else { byte });

@@ -95,11 +95,15 @@ impl Grid {
         number
     }
 
-    /// Removes a client.
+    /// Removes a client. Where it was is forgotten.
     pub(super) fn remove(&mut self, number: u32) {
         self.unlink(number);
         let free = self.free;
         let entry = self.entry_mut(number);
+        entry.point = Point {
+            latitude: 0,
+            longitude: 0,
+        };
         entry.offset = NONE;
         entry.next = free;
         self.free = number;

@@ -131,7 +131,20 @@ impl Locations {
     /// Stores a record if it is greater than the client's stored one in the order between
     /// servers, or the client's first. `key` must be the client's.
     pub(crate) fn store(&self, key: ClientHash, record: &RecordView<'_>) -> Stored {
-        let stored = self.shard(key).write().store(key.tag(), record);
+        self.store_noting(key, record, |_| None)
+    }
+
+    /// Does the same. If the record is stored, `note` is shown the one before it, under the shard's write
+    /// lock, and returns the number of the change if somebody is to be told of it.
+    pub(crate) fn store_noting(
+        &self,
+        key: ClientHash,
+        record: &RecordView<'_>,
+        note: impl FnOnce(Option<&RecordView<'_>>) -> Option<u64>,
+    ) -> Stored {
+        let mut table = self.shard(key).write();
+        let stored = table.store_noting(key.tag(), record, note);
+        drop(table);
         let was_tombstone = match stored {
             Stored::New => {
                 self.len.fetch_add(1, Ordering::Relaxed);
@@ -187,21 +200,23 @@ impl Locations {
     }
 
     /// Removes the records of that time or before from a piece of a table: the one place where records
-    /// leave the cache. Each is shown to `gone`, under the table's write lock; returns their number.
+    /// leave the cache. Each is shown to `gone`, under the table's write lock, which returns the number of
+    /// the change if somebody is to be told of it. Returns how many were removed.
     pub(crate) fn remove(
         &self,
         piece: &Piece,
         until: Timestamp,
-        mut gone: impl FnMut(&RecordView<'_>),
+        mut gone: impl FnMut(&RecordView<'_>) -> Option<u64>,
     ) -> usize {
-        let (mut removed, mut tombstones) = (0, 0);
+        let (mut removed, mut tombstones, mut last_change) = (0, 0, None);
         let mut table = self.shards[piece.shard].write();
         let buckets = piece.buckets.start..piece.buckets.end.min(table.buckets());
         table.remove_until(until, buckets, |record| {
             removed += 1;
             tombstones += usize::from(record.is_tombstone());
-            gone(record);
+            last_change = gone(record).or(last_change);
         });
+        table.note_change(last_change);
         drop(table);
         self.len.fetch_sub(removed, Ordering::Relaxed);
         self.tombstones.fetch_sub(tombstones, Ordering::Relaxed);
@@ -252,16 +267,106 @@ impl Locations {
         had_pieces
     }
 
+    /// Shows the records of one piece of the cache, which begins at `from` and has about `records` of
+    /// them, to `show`, under one read lock: it may copy. With a `cover`, only those in its cells have to
+    /// be shown.
+    pub(crate) fn piece(
+        &self,
+        from: HashPosition,
+        records: usize,
+        cover: Option<&Cover>,
+        mut show: impl FnMut(&RecordView<'_>),
+    ) -> PieceRead {
+        let shard = (from.0 >> 32) as usize;
+        let first_tag = from.0 & u64::from(u32::MAX);
+        let table = self.shards[shard].read();
+        let in_cells = cover.filter(|cover| {
+            let is_small = cover.len() < table.len();
+            first_tag == 0 && is_small && table.in_cells(cover).take(records).count() < records
+        });
+        let mut looked = 0;
+        let mut look = |record: &RecordView<'_>| {
+            looked += 1;
+            show(record);
+        };
+        let end = match in_cells {
+            Some(cover) => {
+                table.in_cells(cover).for_each(|record| look(&record));
+                1 << 32
+            }
+            None => {
+                let pieces = table.len().div_ceil(records).max(1) as u64;
+                let end = first_tag + (1_u64 << 32).div_ceil(pieces);
+                table
+                    .iter_tags(first_tag..end)
+                    .for_each(|record| look(&record));
+                end.min(1 << 32)
+            }
+        };
+        PieceRead {
+            end: HashPosition(((shard as u64) << 32) + end),
+            last_change: table.last_change(),
+            looked,
+        }
+    }
+
+    /// Shows a client's record, or that there is none, to `look`, as [`with`](Self::with) does. Returns
+    /// the number of the last change that it may show.
+    pub(crate) fn with_last_change(
+        &self,
+        key: ClientHash,
+        client: &[u8],
+        look: impl FnOnce(Option<RecordView<'_>>),
+    ) -> u64 {
+        let table = self.shard(key).read();
+        look(table.find(key.tag(), client));
+        table.last_change()
+    }
+
     fn shard(&self, key: ClientHash) -> &RwLock<Shard> {
-        // Within a shard the low half distinguishes clients.
-        &self.shards[(key.0 >> 48) as usize % SHARDS]
+        &self.shards[key.shard()]
     }
 }
 
 impl ClientHash {
+    fn shard(self) -> usize {
+        // Within a shard the low half distinguishes clients.
+        (self.0 >> 48) as usize % SHARDS
+    }
+
     fn tag(self) -> u32 {
         self.0 as u32
     }
+
+    /// Returns the hash itself.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Returns where the client is in the order of the pieces of the cache.
+    pub(crate) fn position(self) -> HashPosition {
+        HashPosition((self.shard() as u64) << 32 | u64::from(self.tag()))
+    }
+}
+
+/// A place in the order in which the cache is read in pieces: by shard, within it by tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HashPosition(u64);
+
+impl HashPosition {
+    /// The end of the cache: all clients are before it.
+    pub(crate) const END: HashPosition = HashPosition((SHARDS as u64) << 32);
+}
+
+/// A part of the cache that was read under one lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PieceRead {
+    /// Where it ends, and the next begins.
+    pub(crate) end: HashPosition,
+    /// Number of the last change of its shard: none of the later ones was read.
+    pub(crate) last_change: u64,
+    /// Number of records that were looked at.
+    pub(crate) looked: usize,
 }
 
 #[cfg(test)]
@@ -334,7 +439,10 @@ mod tests {
         let until = Timestamp::from_nanos(14_999);
         let (mut gone, mut looks) = (Vec::new(), 0);
         let mut remove = |piece: &Piece| {
-            let show = |record: &RecordView<'_>| gone.push(record.client.to_vec());
+            let show = |record: &RecordView<'_>| {
+                gone.push(record.client.to_vec());
+                None
+            };
             assert!(cache.remove(piece, until, show) > 0);
         };
         cache.sweep(until, &mut remove, || {

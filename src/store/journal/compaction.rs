@@ -1,10 +1,10 @@
 //! Compaction: copies the live records to a new file, so that the older files can be retired.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::io_error;
-use super::files::{Closed, retire};
+use super::files::retire;
 use super::format::{HEADER_BYTES, Kind, MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES};
 use super::{Journal, JournalError};
 use crate::model::record::RecordView;
@@ -43,7 +43,7 @@ pub(crate) struct Compaction {
 }
 
 /// Runs on the locked journal.
-type Act<'a> = &'a mut dyn FnMut(&mut Journal) -> Result<(), JournalError>;
+pub(crate) type Act<'a> = &'a mut dyn FnMut(&mut Journal) -> Result<(), JournalError>;
 
 impl Journal {
     /// Begins a compaction. `vector` is the server's now, under the same lock as the appends, and
@@ -111,14 +111,15 @@ impl Compaction {
         Ok(())
     }
 
-    /// Writes the remaining records and the vector, brings everything to disk, and only then
-    /// retires the older files. Takes as long as the disk does, but holds the lock for moments.
+    /// Writes the remaining records and the vector, and brings everything to disk; only then the older
+    /// files are superfluous, and may be [retired](retire_superfluous). Takes as long as the disk does,
+    /// but holds the lock for moments.
     pub(crate) fn finish(
         mut self,
-        mut with: impl FnMut(Act<'_>) -> Result<(), JournalError>,
+        with: &mut impl FnMut(Act<'_>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         while !self.waiting.is_empty() {
-            self.write_piece(&mut with)?;
+            self.write_piece(with)?;
         }
         let mut syncer = None;
         with(&mut |journal| {
@@ -131,19 +132,20 @@ impl Compaction {
         // The mark is written only once everything before it is on disk, or a loss of power could
         // leave the mark without the records that it stands for.
         syncer.sync()?;
-        let mut superfluous: Vec<Closed> = Vec::new();
-        let mut damaged = false;
-        let mut directory = None;
+        let mut superfluous: Vec<(u64, bool)> = Vec::new();
         with(&mut |journal| {
             self.check(journal)?;
             let keep = u8::from(journal.files.older_damaged);
             journal.writer.put(Kind::Complete, &[keep]);
             journal.write_out()?;
             let files = &mut journal.files;
-            superfluous = std::mem::take(&mut files.older);
-            damaged = std::mem::take(&mut files.older_damaged);
+            let damaged = std::mem::take(&mut files.older_damaged);
+            let older = std::mem::take(&mut files.older);
+            superfluous = older
+                .iter()
+                .map(|closed| (closed.number, damaged))
+                .collect();
             files.older_layout = false;
-            directory = Some(files.directory.clone());
             journal.missing_own = 0;
             journal.compacted_bytes = self.written;
             journal.writer.thaw();
@@ -152,12 +154,10 @@ impl Compaction {
             Ok(())
         })?;
         syncer.sync()?;
-        for closed in superfluous {
-            if let Some(directory) = &directory {
-                retire(directory, closed.number, damaged)?;
-            }
-        }
-        Ok(())
+        with(&mut |journal| {
+            journal.files.superfluous.append(&mut superfluous);
+            Ok(())
+        })
     }
 
     fn write_piece(
@@ -182,6 +182,37 @@ impl Compaction {
         }
         Err(JournalError::Interrupted)
     }
+}
+
+/// Removes the files that are no longer needed, and keeps the damaged ones under another name; those
+/// that can't be are tried again by the next call. Removing a large file takes a while, so the lock is
+/// not held meanwhile.
+pub(crate) fn retire_superfluous(
+    with: &mut impl FnMut(Act<'_>) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    let mut superfluous = Vec::new();
+    let mut directory = PathBuf::new();
+    with(&mut |journal| {
+        superfluous = std::mem::take(&mut journal.files.superfluous);
+        directory.clone_from(&journal.files.directory);
+        Ok(())
+    })?;
+    let mut result = Ok(());
+    superfluous.retain(|&(number, damaged)| {
+        let retired = retire(&directory, number, damaged);
+        let is_left = retired.is_err();
+        if is_left && result.is_ok() {
+            result = retired;
+        }
+        is_left
+    });
+    if !superfluous.is_empty() {
+        with(&mut |journal| {
+            journal.files.superfluous.append(&mut superfluous);
+            Ok(())
+        })?;
+    }
+    result
 }
 
 #[cfg(unix)]

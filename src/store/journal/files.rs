@@ -35,6 +35,8 @@ pub(super) struct Files {
     pub older_damaged: bool,
     /// True if any of those files has an earlier layout.
     pub older_layout: bool,
+    /// Files that are no longer needed and have yet to be retired; true for those that were damaged.
+    pub superfluous: Vec<(u64, bool)>,
     /// Held for as long as the journal is open.
     pub lock: Lock,
 }

@@ -102,7 +102,7 @@ use crate::disk::Readers;
 use crate::model::record::RecordView;
 use crate::model::vector::Vector;
 
-pub(crate) use compaction::Compaction;
+pub(crate) use compaction::{Act, Compaction, retire_superfluous};
 pub(crate) use error::JournalError;
 pub(crate) use recovery::Recovered;
 pub(crate) use syncer::{SyncPosition, Syncer};

@@ -137,6 +137,7 @@ pub(super) fn open(
             older: tail.older,
             older_damaged: damaged,
             older_layout,
+            superfluous: Vec::new(),
             lock,
         },
         claimed: recovered.vector.clone(),

@@ -193,6 +193,12 @@ fn check_claims(recovered: &Recovered, ids: &BTreeSet<Id>, ever: &BTreeSet<Id>) 
     }
 }
 
+/// Finishes a compaction, and removes the older files.
+fn finish(compaction: Compaction, journal: &mut Journal) -> Result<(), JournalError> {
+    compaction.finish(&mut |act| act(journal))?;
+    retire_superfluous(&mut |act| act(journal))
+}
+
 /// Compacts in one go.
 fn compact(journal: &mut Journal, live: &BTreeSet<Id>, claims: &Vector) {
     let mut compaction = journal.begin_compaction(claims, live.len()).unwrap();
@@ -200,7 +206,7 @@ fn compact(journal: &mut Journal, live: &BTreeSet<Id>, claims: &Vector) {
         id.with(|view| compaction.push(view));
         compaction.write(&mut |act| act(journal)).unwrap();
     }
-    compaction.finish(|act| act(journal)).unwrap();
+    finish(compaction, journal).unwrap();
 }
 
 /// Writes a small journal with some of everything, and returns its records.

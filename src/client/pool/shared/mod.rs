@@ -25,7 +25,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,11 +41,12 @@ use crate::client::connection::Connection;
 use crate::client::services::Services;
 use crate::client::session::end::EndReason;
 use crate::client::session::pending::{Pending, Released};
+use crate::client::session::pushes::{SessionWaker, WakeSession};
 use crate::client::session::{Scratch, TurnResult};
 use crate::logging::throttle::LogThrottle;
 use crate::model::time::Tick;
 use crate::thread::{next_piece, waiting};
-use state::{Slot, SlotState, State, event_data};
+use state::{Slot, SlotState, State, event_data, event_key};
 
 /// Events taken from the kernel by one poll; the next poll takes the rest.
 const EVENTS: usize = 256;
@@ -134,6 +135,7 @@ impl Shared {
         }
         let slot = &mut state.slots[key];
         slot.state = SlotState::Running;
+        scratch.waker.key = event_key(key, slot.generation);
         let end_reported = slot.end_reported;
         let urgent_reported = std::mem::take(&mut slot.urgent_reported);
         let is_excess = std::mem::take(&mut slot.is_excess);
@@ -358,6 +360,21 @@ impl Shared {
     }
 }
 
+impl WakeSession for Shared {
+    /// A queue that has something in it has a worker, or somebody who wakes one.
+    fn wake(&self, key: u64) {
+        let mut state = self.state.lock();
+        let was_empty = state.queue.is_empty();
+        state.note_event(key, EventFlags::empty());
+        if was_empty && !state.queue.is_empty() {
+            self.wake_for_queue(&mut state);
+            if std::mem::take(&mut state.watch_sleeps) {
+                self.watch.notify_one();
+            }
+        }
+    }
+}
+
 impl Dispatch for Shared {
     fn enter(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
         if let Err(error) = connection.stream.set_nonblocking(true) {
@@ -452,7 +469,8 @@ impl Dispatch for Shared {
 
     /// Runs the turns in the queue; polls when it is empty; sleeps when there are pollers enough.
     fn work(self: Arc<Shared>, _: usize) {
-        let mut scratch = Scratch::new(&self.services.counts);
+        let pool: Weak<dyn WakeSession> = Arc::<Shared>::downgrade(&self);
+        let mut scratch = Scratch::new(&self.services.counts, SessionWaker::new(pool));
         let mut events = vec![MaybeUninit::uninit(); EVENTS];
         let mut meter = CostMeter::new();
         let mut state = self.state.lock();

@@ -193,7 +193,7 @@ impl State {
         taken
     }
 
-    /// Notes an event on a socket. It may come late, for a connection that was removed.
+    /// Notes an event on a socket, or with no flags a wake-up. It may come late, for a connection that was removed.
     pub(super) fn note_event(&mut self, data: u64, flags: EventFlags) {
         let (key, generation) = (data as u32 as usize, (data >> 32) as u32);
         let Some(slot) = self.slot(key, generation) else {
@@ -220,8 +220,13 @@ impl State {
 
 /// Returns the data of a connection's events: its slot and its generation.
 pub(super) fn event_data(key: usize, generation: u32) -> EventData {
+    EventData::new_u64(event_key(key, generation))
+}
+
+/// Returns the same as a number.
+pub(super) fn event_key(key: usize, generation: u32) -> u64 {
     // There are never more slots than descriptors, whose numbers fit.
-    EventData::new_u64(u64::from(generation) << 32 | key as u64)
+    u64::from(generation) << 32 | key as u64
 }
 
 #[cfg(test)]

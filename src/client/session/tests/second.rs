@@ -124,7 +124,7 @@ fn clients_are_found_by_point_by_client_and_in_a_box() {
     );
     fixture.ask(
         "FORGET far\nWITHIN -50+170 +0-170 10\nNEARBY 0+0 1 1\nNEARBY far 1 1\n",
-        "FORGOT Ball far T\n\nERR UNKNOWN no client 0+0; as a location it lacks a sign: +0+0\n\
+        "FORGOT Ball far T\n\nERR UNKNOWN no client 0+0; if it is a location, write +0+0\n\
          ERR UNKNOWN no client far\n",
     );
     assert_eq!(fixture.count(RequestOutcome::Done(CommandName::Nearby)), 4);

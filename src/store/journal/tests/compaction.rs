@@ -50,7 +50,10 @@ fn a_crash_at_any_step_of_a_compaction_costs_nothing() {
                 drop(journal);
                 (journal, ..) = open(&folder);
             }
-            _ => compaction.finish(with).unwrap(),
+            _ => {
+                compaction.finish(&mut with).unwrap();
+                retire_superfluous(&mut with).unwrap();
+            }
         }
     }
     check(&folder, &ever, &claims, 1);
@@ -87,7 +90,7 @@ fn an_append_that_fails_meanwhile_interrupts_a_compaction() {
     journal.writer.room = Some(3);
     assert!(journal.own(&[own(2)]).is_err());
     journal.writer.room = None;
-    let error = compaction.finish(|act| act(&mut journal));
+    let error = finish(compaction, &mut journal);
     assert!(matches!(error, Err(JournalError::Interrupted)));
     assert!(journal.is_frozen());
     compact(&mut journal, &BTreeSet::from([own(1)]), &claims);
@@ -158,7 +161,7 @@ fn the_size_is_known_without_the_journal_whatever_becomes_of_its_files() {
     for id in &live {
         id.with(|view| compaction.push(view));
     }
-    compaction.finish(|act| act(&mut journal)).unwrap();
+    finish(compaction, &mut journal).unwrap();
     check(&journal);
     assert!(journal.syncer().appended_bytes() > appended);
     assert_eq!(
@@ -171,4 +174,35 @@ fn the_size_is_known_without_the_journal_whatever_becomes_of_its_files() {
     drop(journal);
     let (journal, ..) = open(&folder);
     assert_eq!(journal.syncer().size(), journal.bytes());
+}
+
+/// It may hold what is to be forgotten.
+#[test]
+fn a_file_that_cannot_be_removed_is_removed_later() {
+    let folder = Folder::new();
+    let (mut journal, ..) = open(&folder);
+    let live = BTreeSet::from([own(1), own(2)]);
+    journal.own(&[own(1), own(2)]).unwrap();
+    let (first, aside) = (path(&folder.0, 1), folder.0.join("aside"));
+    // A folder in its place can't be unlinked, by root neither.
+    fs::rename(&first, &aside).unwrap();
+    fs::create_dir(&first).unwrap();
+    let claims = vector(&[own(2)]);
+    let mut compaction = journal.begin_compaction(&claims, live.len()).unwrap();
+    for id in &live {
+        id.with(|view| compaction.push(view));
+    }
+    compaction.finish(&mut |act| act(&mut journal)).unwrap();
+    assert!(!journal.wants_compaction(live.len()));
+    for _ in 0..2 {
+        let error = retire_superfluous(&mut |act| act(&mut journal));
+        assert!(matches!(error, Err(JournalError::Io { .. })), "{error:?}");
+    }
+    fs::remove_dir(&first).unwrap();
+    fs::rename(&aside, &first).unwrap();
+    retire_superfluous(&mut |act| act(&mut journal)).unwrap();
+    assert_eq!(folder.names(), BTreeSet::from(["journal-2.log".to_owned()]));
+    drop(journal);
+    let (_journal, recovered, found) = open(&folder);
+    assert_eq!((found, recovered.vector), (live, claims));
 }

@@ -128,7 +128,7 @@ fn a_folder_of_layout_1_is_read_and_compacted_into_2() {
         let (mut journal, ..) = read(&folder);
         let mut compaction = journal.begin_compaction(&claims, 1).unwrap();
         compaction.push(&tombstone);
-        compaction.finish(|act| act(&mut journal)).unwrap();
+        finish(compaction, &mut journal).unwrap();
         assert!(!journal.wants_compaction(1));
         assert_eq!(folder.names(), BTreeSet::from(["journal-2.log".to_owned()]));
         drop(journal);
@@ -146,7 +146,7 @@ fn damage_in_a_folder_of_layout_1_is_told_and_costs_the_claims_only() {
     let folder = layout_1(0);
     let path = path(&folder.0, 1);
     let mut bytes = fs::read(&path).unwrap();
-    bytes[200] ^= 1;
+    bytes[300] ^= 1;
     fs::write(&path, bytes).unwrap();
     for _ in 0..2 {
         let (journal, recovered, records) = read(&folder);
