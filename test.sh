@@ -25,8 +25,8 @@ Usage: ./test.sh [--yes] [PART] [-- FLAG...]
 
 Parts:
   all        format, lints, unit, property and integration tests, transcripts, faults in their short
-             form, 200 seeds of the simulation, a story of the page in a browser, docs, and the scripts
-             (the default)
+             form, 200 seeds of the simulation, a story of the page in a browser, docs, the scripts, and the
+             libraries for applications (the default)
   quick      all without the scripts
   scenario   only the scripts: run.sh called in unusual ways, and the scenario, a herd started with
              run.sh and driven by real telnet clients
@@ -39,7 +39,7 @@ Parts:
              minute each; and all stories of the page in a browser, of which the others run one
 
 Options:
-  --yes       install missing tools (telnet, strace, faketime, nftables, iproute2, Chromium with its
+  --yes       install missing tools (telnet, strace, faketime, nftables, iproute2, Node, Chromium with its
               driver, promtool in target/tools, Rust's tools) without asking; CI=true does the same
   -h, --help  print this text
   -- FLAG...  flags for every `herd serve` of the scenario, such as -- --pool dedicated
@@ -279,6 +279,16 @@ scenario() {
     fi
 }
 
+# The libraries of clients/.
+libraries() {
+    if ! have python3; then
+        skip 'libraries' 'python3 is missing'
+        return
+    fi
+    need_package node 'node is missing; the tests of the JavaScript library need it and are skipped' || true
+    part tests/libraries.sh
+}
+
 # part SCRIPT [FLAG...]: runs checks that print and count themselves.
 part() {
     local counts=$work/counts more_passed more_failed more_skipped since
@@ -331,6 +341,7 @@ run_checks() {
             all)
                 quick
                 scenario
+                libraries
                 step 'recipes of docs/recipes.md, with clients that report meanwhile' tests/recipes.sh
                 ;;
         esac

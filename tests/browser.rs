@@ -16,5 +16,6 @@ mod browser {
     mod page;
     mod speed;
     mod stories;
+    mod watches;
     mod webdriver;
 }

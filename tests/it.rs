@@ -35,5 +35,7 @@ mod it {
     mod server;
     mod status;
     mod transcripts;
+    #[cfg(target_os = "linux")]
+    mod v1;
     mod watches;
 }

@@ -107,6 +107,7 @@ package_name() {
         dnf*' ip') echo iproute ;;
         *' ip') echo iproute2 ;;
         *' nft') echo nftables ;;
+        *' node') echo nodejs ;;
         *) echo "$1" ;;
     esac
 }

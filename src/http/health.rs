@@ -3,6 +3,9 @@
 use super::response::Response;
 use crate::health::{Problem, State};
 
+/// The reason before the server's parts are there.
+pub(super) const STARTING: &str = "the journal is being read";
+
 /// Returns the answer of `/livez`: whether each of the server's own threads goes on with its work.
 pub(super) fn live(problem: Option<String>) -> Response {
     match problem {
@@ -118,7 +121,7 @@ mod tests {
 
     fn text(response: &Response) -> &str {
         match &response.body {
-            Body::Owned(text) => text,
+            Body::Owned(text) => std::str::from_utf8(text).unwrap(),
             other => panic!("{other:?}"),
         }
     }

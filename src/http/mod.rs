@@ -8,6 +8,7 @@
 //! - [`door`] holds the connections; [`pool`] computes answers.
 //! - [`health`] has the texts of `/livez` and `/readyz`, [`herd`] asks all servers, [`places`] the atlas.
 //! - [`events`] publishes what the page shows.
+//! - [`v1`] answers where clients are, for applications.
 //! - [`page`] is the page, with its files in the program.
 //! - [`metrics`] writes what is counted, [`counts`] has the port's connections.
 
@@ -17,12 +18,15 @@ mod events;
 pub mod head;
 mod health;
 mod herd;
+mod json;
 pub(crate) mod metrics;
 mod page;
 mod places;
 mod pool;
 mod response;
 mod routes;
+mod v1;
+mod viewer;
 
 #[cfg(test)]
 pub(crate) use events::Totals;
@@ -47,12 +51,14 @@ use head::{Hosts, Request};
 use herd::{Desk, HerdAsker};
 use pool::{Jobs, Pool};
 use response::Response;
+use v1::watch::{self, Streams};
 
-/// Threads of the port: listeners, the door, the pool, those that ask the herd and publish.
-pub(crate) const THREADS: usize = 4 + pool::THREADS + 2;
+/// Threads of the port: listeners, the door, the pool, those that ask the herd, publish, and write the
+/// streams of watches.
+pub(crate) const THREADS: usize = 4 + pool::THREADS + 3;
 
 /// Descriptors of the port, but for those of its listener and of asking the servers.
-pub(crate) const DESCRIPTORS: usize = door::DESCRIPTORS + events::DESCRIPTORS;
+pub(crate) const DESCRIPTORS: usize = door::DESCRIPTORS + events::DESCRIPTORS + watch::DESCRIPTORS;
 
 /// Added to the nice value of the port's threads: the clients' workers come first.
 #[cfg(target_os = "linux")]
@@ -116,6 +122,7 @@ struct App {
     sources: Sources,
     desk: Desk,
     entrance: Entrance,
+    streams: watch::Entrance,
 }
 
 impl Port {
@@ -142,15 +149,26 @@ impl Handler for ToPool {
     fn view(
         &mut self,
         stream: TcpStream,
-        head: Vec<u8>,
-        seat: Seat,
+        request: &Request,
+        seat: Option<Seat>,
     ) -> Result<(), (TcpStream, Response)> {
-        match self.port.app.get() {
-            Some(app) => {
+        let Some(app) = self.port.app.get() else {
+            return Err((stream, routes::starting(request)));
+        };
+        if request.path == door::WATCH_PATH {
+            let query = request.query.as_deref().unwrap_or_default();
+            return app.streams.open(stream, query, seat);
+        }
+        match seat {
+            Some(seat) => {
+                let head = response::stream_head();
                 app.entrance.enter(stream, head, Box::new(seat));
                 Ok(())
             }
-            None => Err((stream, Response::unavailable(routes::STARTING))),
+            None => {
+                let text = format!("{} pages are open already", door::MAX_VIEWERS);
+                Err((stream, Response::unavailable(text)))
+            }
         }
     }
 }
@@ -198,6 +216,7 @@ pub(crate) struct HttpPort {
 struct Opened {
     asker: HerdAsker,
     publisher: Publisher,
+    streams: Streams,
 }
 
 impl HttpPort {
@@ -234,12 +253,18 @@ impl HttpPort {
             move || -> (Arc<Topology>, Arc<KeyFile>) { (topology.get(), keys.current()) };
         let asker = HerdAsker::start(Box::new(in_force))?;
         let publisher = Publisher::start(feed(&sources, asker.desk()))?;
+        let streams = Streams::start(&sources.metrics.services.watches)?;
         let app = App {
             desk: asker.desk(),
             entrance: publisher.entrance(),
+            streams: streams.entrance(),
             sources,
         };
-        self.opened = Some(Opened { asker, publisher });
+        self.opened = Some(Opened {
+            asker,
+            publisher,
+            streams,
+        });
         // It is opened once.
         let _ = self.port.app.set(app);
         Ok(())
@@ -267,6 +292,7 @@ impl HttpPort {
         self.listener.stop();
         if let Some(opened) = self.opened {
             opened.publisher.stop();
+            opened.streams.stop();
             opened.asker.stop();
         }
         self.door.stop();

@@ -27,8 +27,6 @@ pub(super) fn answer(query: Option<&str>) -> Response {
         Some(center) => Atlas.nearby(&center, search.radius_km, search.limit, &mut json),
         None => return Response::text(400, "lat and lon are not a position"),
     }
-    // Names in the atlas are UTF-8.
-    let json = String::from_utf8_lossy(&json).into_owned();
     Response::new(200, JSON, Body::Owned(json))
 }
 
@@ -98,7 +96,7 @@ mod tests {
         let Body::Owned(json) = &response.body else {
             panic!("{response:?}");
         };
-        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(json).unwrap();
         assert_eq!(json["status"], "OK");
         assert_eq!(json["results"].as_array().unwrap().len(), 2);
         assert_eq!(answer(Some("lat=x")).status, 400);

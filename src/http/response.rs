@@ -36,8 +36,8 @@ pub(super) enum Body {
     Static(&'static [u8]),
     /// A text that several answers have.
     Shared(Arc<str>),
-    /// A text of this answer.
-    Owned(String),
+    /// Those of this answer.
+    Owned(Vec<u8>),
 }
 
 impl Body {
@@ -45,7 +45,7 @@ impl Body {
         match self {
             Body::Static(bytes) => bytes,
             Body::Shared(text) => text.as_bytes(),
-            Body::Owned(text) => text.as_bytes(),
+            Body::Owned(bytes) => bytes,
         }
     }
 }
@@ -66,7 +66,7 @@ pub(super) struct Response {
 impl Response {
     /// Returns an answer with a text, which ends with a line feed.
     pub(super) fn text(status: u16, text: impl Into<String>) -> Response {
-        Response::new(status, TEXT, Body::Owned(text.into() + "\n"))
+        Response::new(status, TEXT, Body::Owned((text.into() + "\n").into_bytes()))
     }
 
     /// Returns an answer that nobody may keep.

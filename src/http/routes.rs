@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::door::Reply;
 use super::head::Request;
-use super::health::{self, Readiness};
+use super::health::{self, Readiness, STARTING};
 use super::page::{self, Asset};
 use super::response::{Body, EVENTS, JSON, Response, TEXT};
-use super::{App, Port, metrics, places};
+use super::{App, Port, metrics, places, v1};
 use crate::health::{Problem, State};
 use crate::link::status::ServerStatus;
 use crate::model::time::Timestamp;
@@ -26,7 +26,7 @@ pub(super) fn answer(port: &Arc<Port>, request: &Request, reply: Reply) {
         ("/metrics", Some(app)) => Response::new(
             200,
             metrics::CONTENT_TYPE,
-            Body::Owned(app.sources.metrics.render(&port.counts)),
+            Body::Owned(app.sources.metrics.render(&port.counts).into_bytes()),
         ),
         ("/status", Some(app)) => status(app),
         ("/herd", Some(app)) => return app.desk.send(reply),
@@ -35,6 +35,9 @@ pub(super) fn answer(port: &Arc<Port>, request: &Request, reply: Reply) {
             Response::unavailable(STARTING)
         }
         ("/events", Some(_)) => stream_head(),
+        (path, app) if path.starts_with(v1::PREFIX) => {
+            v1::answer(app, path, request.query.as_deref())
+        }
         (path, _) => match page::find(path) {
             Some(asset) => file(asset, request),
             None => not_found(),
@@ -43,8 +46,13 @@ pub(super) fn answer(port: &Arc<Port>, request: &Request, reply: Reply) {
     reply.send(&response);
 }
 
-/// The reason before the server's parts are there.
-pub(super) const STARTING: &str = "the journal is being read";
+/// Returns the answer to a request before the server's parts are there.
+pub(super) fn starting(request: &Request) -> Response {
+    if request.path.starts_with(v1::PREFIX) {
+        return v1::answer(None, &request.path, None);
+    }
+    Response::unavailable(STARTING)
+}
 
 fn is_verbose(request: &Request) -> bool {
     let query = request.query.as_deref().unwrap_or_default();
@@ -92,7 +100,7 @@ fn status(app: &App) -> Response {
     };
     // A map whose keys are no strings is the only thing that can't be written.
     let json = serde_json::to_string(&status).unwrap_or_default();
-    Response::new(200, JSON, Body::Owned(json))
+    Response::new(200, JSON, Body::Owned(json.into_bytes()))
 }
 
 /// Returns a file of the page, or that the client has it already.
@@ -125,6 +133,6 @@ fn stream_head() -> Response {
 
 /// Returns the answer to a request for a path that there is not.
 fn not_found() -> Response {
-    let text = "there is no such page here; the paths are / (the live page), /events, /herd, /livez, /metrics, /places, /readyz and /status\n";
+    let text = "there is no such page here; the paths are / (the live page), /events, /herd, /livez, /metrics, /places, /readyz, /status and those below /v1/\n";
     Response::new(404, TEXT, Body::Static(text.as_bytes()))
 }

@@ -122,6 +122,15 @@ impl Site {
         assert!(reply.starts_with("AT "), "{reply}");
     }
 
+    /// Has a client forgotten.
+    #[track_caller]
+    pub(super) fn forget(&self, server: usize, client: &str) {
+        let mut connection = self.fleet.client(server);
+        assert!(connection.ask("HELLO 2").starts_with("HELLO 2 "));
+        let reply = connection.ask(&format!("FORGET {client}"));
+        assert!(reply.starts_with("FORGOT "), "{reply}");
+    }
+
     /// Reports clients to the servers in turn.
     #[track_caller]
     pub(super) fn report_all(&self, clients: &[(String, Position)]) {

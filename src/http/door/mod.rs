@@ -4,8 +4,8 @@
 //! non-blocking, so that a client that sends or takes bytes slowly holds no thread. There are at most
 //! [`MAX_CONNECTIONS`]; past that a newcomer, whose bytes are looked at first, closes the one that is
 //! worth least: an answered one that the client has not closed, then the unfinished head that has been
-//! silent longest, then an answer that is not taken. A request for the stream of events leaves with
-//! its socket for the [publisher](super::events).
+//! silent longest, then an answer that is not taken. A request for a stream of events leaves with
+//! its socket for the thread that writes it.
 
 mod connection;
 
@@ -22,7 +22,7 @@ use log::debug;
 
 use super::counts::{Counts, Outcome};
 use super::head::{Hosts, Method, Parsed, Refusal, Request};
-use super::response::{self, Response};
+use super::response::Response;
 use crate::listener::{Accept, Accepted};
 use crate::poller::{Interest, Poller, Waker};
 use crate::thread;
@@ -31,7 +31,16 @@ use connection::{Connection, Sent, Stage};
 /// Maximum number of connections, those of viewers included.
 pub(super) const MAX_CONNECTIONS: usize = 64;
 
-/// Maximum number of viewers.
+/// Paths of streams of events.
+const STREAMS: [&str; 2] = [EVENTS_PATH, WATCH_PATH];
+
+/// Path of the stream that the page shows.
+pub(super) const EVENTS_PATH: &str = "/events";
+
+/// Path of the streams of watches.
+pub(super) const WATCH_PATH: &str = "/v1/watch";
+
+/// Maximum number of viewers of each kind of stream: applications that watch leave the pages theirs.
 pub(super) const MAX_VIEWERS: usize = 16;
 
 /// Connections on their way from the listener; past this it waits, and they do in its backlog.
@@ -45,13 +54,13 @@ pub(super) trait Handler: Send + 'static {
     /// Takes a request, which is answered through `reply`; or returns the answer.
     fn handle(&mut self, request: Request, reply: Reply) -> Result<(), Response>;
 
-    /// Takes the connection of a viewer, to which `head` is to be sent first and which gives its
-    /// seat back when it ends; or returns it with the answer.
+    /// Takes the connection of a viewer, which asks for a stream and gives its seat back when it ends;
+    /// or returns it with the answer, as it must if there is no seat.
     fn view(
         &mut self,
         stream: TcpStream,
-        head: Vec<u8>,
-        seat: Seat,
+        request: &Request,
+        seat: Option<Seat>,
     ) -> Result<(), (TcpStream, Response)>;
 }
 
@@ -80,6 +89,18 @@ impl Reply {
 /// The place of a viewer, free again once this is dropped.
 #[derive(Debug)]
 pub(super) struct Seat(Arc<AtomicUsize>);
+
+impl Seat {
+    /// Returns a seat if fewer than [`MAX_VIEWERS`] are taken of those that `taken` counts.
+    pub(super) fn take(taken: &Arc<AtomicUsize>) -> Option<Seat> {
+        // Only the door's thread takes seats.
+        let is_free = taken.load(Ordering::Relaxed) < MAX_VIEWERS;
+        is_free.then(|| {
+            taken.fetch_add(1, Ordering::Relaxed);
+            Seat(Arc::clone(taken))
+        })
+    }
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
@@ -135,7 +156,7 @@ impl Door {
             poller,
             connections: BTreeMap::new(),
             last_id: 0,
-            viewers: Arc::default(),
+            viewers: Default::default(),
             answers,
         };
         let thread = thread::spawn("http-door", move || {
@@ -168,8 +189,8 @@ struct DoorThread<H> {
     poller: Poller,
     connections: BTreeMap<u64, Connection>,
     last_id: u64,
-    /// Number of viewers.
-    viewers: Arc<AtomicUsize>,
+    /// Number of viewers of each kind of stream.
+    viewers: [Arc<AtomicUsize>; STREAMS.len()],
     /// The end of the channel that replies get a clone of.
     answers: Sender<(u64, Vec<u8>)>,
 }
@@ -214,7 +235,7 @@ impl<H: Handler> DoorThread<H> {
         let Ok(connection) = Connection::new(stream, now) else {
             return;
         };
-        while self.connections.len() + self.viewers.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+        while self.connections.len() + self.viewers() >= MAX_CONNECTIONS {
             let worth = |(id, one): (&u64, &Connection)| (one.worth(), *id);
             let Some((_, id)) = self.connections.iter().map(worth).min() else {
                 break;
@@ -235,6 +256,12 @@ impl<H: Handler> DoorThread<H> {
             self.connections.insert(id, connection);
             self.go_on(id, now);
         }
+    }
+
+    /// Returns the number of viewers.
+    fn viewers(&self) -> usize {
+        let viewers = self.viewers.iter();
+        viewers.map(|taken| taken.load(Ordering::Relaxed)).sum()
     }
 
     /// Does what a connection is ready for.
@@ -264,8 +291,9 @@ impl<H: Handler> DoorThread<H> {
 
     /// Hands a request on.
     fn dispatch(&mut self, id: u64, request: Request, now: Instant) {
-        if request.path == "/events" && request.method == Method::Get {
-            return self.seat(id, now);
+        let stream = STREAMS.iter().position(|path| *path == request.path);
+        if let Some(stream) = stream.filter(|_| request.method == Method::Get) {
+            return self.seat(id, stream, &request, now);
         }
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
@@ -286,23 +314,17 @@ impl<H: Handler> DoorThread<H> {
     }
 
     /// Gives a viewer a seat, if there is one.
-    fn seat(&mut self, id: u64, now: Instant) {
+    fn seat(&mut self, id: u64, stream: usize, request: &Request, now: Instant) {
         let Some(mut connection) = self.connections.remove(&id) else {
             return;
         };
         self.poller.remove(&connection.stream);
-        let response = if self.viewers.load(Ordering::Relaxed) >= MAX_VIEWERS {
-            Response::unavailable(format!("{MAX_VIEWERS} pages are open already"))
-        } else {
-            self.viewers.fetch_add(1, Ordering::Relaxed);
-            let seat = Seat(Arc::clone(&self.viewers));
-            let head = response::stream_head();
-            match self.handler.view(connection.stream, head, seat) {
-                Ok(()) => return self.counts.count(Outcome::Viewer),
-                Err((stream, response)) => {
-                    connection.stream = stream;
-                    response
-                }
+        let seat = Seat::take(&self.viewers[stream]);
+        let response = match self.handler.view(connection.stream, request, seat) {
+            Ok(()) => return self.counts.count(Outcome::Viewer),
+            Err((stream, response)) => {
+                connection.stream = stream;
+                response
             }
         };
         self.connections.insert(id, connection);

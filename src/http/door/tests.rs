@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::http::response::{Body, TEXT};
+use crate::http::response::{self, Body, TEXT};
 use crate::listener::{self, Listener};
 
 /// Bytes of a large answer: more than the kernel holds for a client that does not read.
@@ -21,7 +21,7 @@ impl Handler for Fake {
     fn handle(&mut self, request: Request, reply: Reply) -> Result<(), Response> {
         match request.path.as_str() {
             "/large" => {
-                let body = Body::Owned("x".repeat(LARGE));
+                let body = Body::Owned(vec![b'x'; LARGE]);
                 reply.send(&Response::new(200, TEXT, body));
             }
             "/never" => self.kept.push(reply),
@@ -34,10 +34,14 @@ impl Handler for Fake {
     fn view(
         &mut self,
         mut stream: TcpStream,
-        head: Vec<u8>,
-        seat: Seat,
+        request: &Request,
+        seat: Option<Seat>,
     ) -> Result<(), (TcpStream, Response)> {
-        stream.write_all(&head).unwrap();
+        let Some(seat) = seat else {
+            let text = format!("no seat at {}", request.path);
+            return Err((stream, Response::unavailable(text)));
+        };
+        stream.write_all(&response::stream_head()).unwrap();
         self.viewers.push((stream, seat));
         Ok(())
     }
@@ -237,10 +241,12 @@ fn an_answer_that_does_not_come_is_excused_after_its_time() {
 #[test]
 fn viewers_have_seats_of_their_own() {
     let port = Port::start();
-    let mut viewers: Vec<_> = (0..MAX_VIEWERS)
-        .map(|_| {
+    // Each kind of stream has its own.
+    let mut viewers: Vec<_> = (0..2 * MAX_VIEWERS)
+        .map(|number| {
             let mut stream = port.connect();
-            stream.write_all(get("/events").as_bytes()).unwrap();
+            let path = ["/events", "/v1/watch"][number % 2];
+            stream.write_all(get(path).as_bytes()).unwrap();
             let mut first = [0; 15];
             stream.read_exact(&mut first).unwrap();
             assert_eq!(&first, b"HTTP/1.1 200 OK");
@@ -249,9 +255,10 @@ fn viewers_have_seats_of_their_own() {
         .collect();
     let full = port.get("/events");
     assert!(full.starts_with("HTTP/1.1 503 "), "{full}");
+    assert!(full.ends_with("no seat at /events\n"), "{full}");
     let heads: Vec<_> = (0..2 * MAX_CONNECTIONS).map(|_| port.connect()).collect();
     assert!(port.get("/a").ends_with("/a\n"));
-    assert_eq!(port.counted(Outcome::Viewer), MAX_VIEWERS as u64);
+    assert_eq!(port.counted(Outcome::Viewer), 2 * MAX_VIEWERS as u64);
     drop(heads);
     // None of them was closed for a newcomer.
     for viewer in &mut viewers {

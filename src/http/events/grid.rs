@@ -1,7 +1,7 @@
 //! Number of clients in each cell of one degree, while there are many clients.
 
 use super::frame::{Frame, Lists, Mode};
-use super::text::write_name;
+use crate::http::json::write_name;
 use crate::model::geo::split;
 use crate::model::record::RecordView;
 use crate::model::time::{Timestamp, write_u64};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::clients::Clients;
 use super::frame::Mode;
 use super::grid::Grid;
+use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::Replica;
@@ -48,11 +49,13 @@ pub(super) struct Frames {
     pub(super) whole: Option<Vec<u8>>,
 }
 
-/// The clients as they were sent last.
+/// The clients as they were sent last: those that are alive, and were not forgotten.
 #[derive(Debug)]
 pub(super) struct Map {
     thresholds: Thresholds,
     state: State,
+    /// Earliest time of a record that the last scan has shown as alive.
+    oldest: Option<Timestamp>,
 }
 
 impl Map {
@@ -61,7 +64,14 @@ impl Map {
         Map {
             thresholds,
             state: State::Unknown,
+            oldest: None,
         }
+    }
+
+    /// Returns whether a client that was sent has expired since, which is no change to the replica.
+    pub(super) fn has_expired(&self, replica: &Replica, at: Timestamp) -> bool {
+        let horizon = replica.horizon(at);
+        self.oldest.is_some_and(|oldest| horizon.is_dead(oldest))
     }
 
     /// Compares the replica's records with those sent last, which they then are. The whole frame is
@@ -75,6 +85,15 @@ impl Map {
         mut go_on: impl FnMut() -> bool,
     ) -> Frames {
         let is_new = self.change_mode(replica.len());
+        let horizon = replica.horizon(at);
+        let mut oldest: Option<Timestamp> = None;
+        let mut is_alive = |record: &RecordView<'_>| {
+            let is_alive = !record.is_tombstone() && !horizon.is_dead(record.time);
+            if is_alive {
+                oldest = Some(oldest.map_or(record.time, |oldest| oldest.min(record.time)));
+            }
+            is_alive
+        };
         let mut ended = false;
         let between = |ended: &mut bool| {
             *ended = !go_on();
@@ -84,19 +103,30 @@ impl Map {
             State::Unknown => Frames::default(),
             State::Clients(clients) => {
                 clients.begin(wants_whole || is_new);
-                replica.scan(&mut ended, |_, record| clients.see(record), between);
+                let see = |_: &mut bool, record: &RecordView<'_>| {
+                    if is_alive(record) {
+                        clients.see(record);
+                    }
+                };
+                replica.scan(&mut ended, see, between);
                 let (changes, whole) = clients.end(at);
                 let changes = if is_new { whole.clone() } else { changes };
                 Frames { changes, whole }
             }
             State::Grid(grid) => {
                 grid.begin();
-                replica.scan(&mut ended, |_, record| grid.see(record), between);
+                let see = |_: &mut bool, record: &RecordView<'_>| {
+                    if is_alive(record) {
+                        grid.see(record);
+                    }
+                };
+                replica.scan(&mut ended, see, between);
                 let changes = grid.end(at, vector(replica));
                 let whole = wants_whole.then(|| grid.whole(at)).flatten();
                 Frames { changes, whole }
             }
         };
+        self.oldest = oldest;
         if ended {
             self.state = State::Unknown;
             return Frames::default();

@@ -2,7 +2,7 @@
 //! events (`text/event-stream`) for every page that is open.
 //!
 //! One thread renders each event once, for all viewers, and is the only one that writes to their
-//! connections. It waits for none of them: see `viewers`. A viewer that comes gets `hello`, a whole
+//! connections. It waits for none of them: see [`viewer`](super::viewer). A viewer that comes gets `hello`, a whole
 //! `frame` and the last `herd`, and from then on the same bytes as all others.
 //!
 //! Changes are found by comparing the cache with what was sent last, at most four times a second,
@@ -28,7 +28,6 @@ mod map;
 mod origins;
 mod publisher;
 mod text;
-mod viewers;
 
 use std::fmt;
 use std::io;

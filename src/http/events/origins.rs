@@ -4,7 +4,7 @@ use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
-use super::text::write_name;
+use crate::http::json::write_name;
 use crate::model::time::write_u64;
 
 /// Names of servers in the order in which they were first seen.

@@ -8,9 +8,9 @@ use log::debug;
 
 use super::figures::History;
 use super::map::{Frames, Map, Thresholds};
-use super::text::{write_event, write_string};
-use super::viewers::{Closed, Viewer};
 use super::{Herd, Newcomer, Servers, Sources};
+use crate::http::json::{write_event, write_string};
+use crate::http::viewer::{Closed, Viewer};
 use crate::model::time::{Timestamp, write_u64};
 use crate::poller::{Interest, Poller};
 use crate::thread::Stop;
@@ -20,6 +20,9 @@ const VERSION: u64 = 1;
 
 /// Interval of frames, and at which the herd is looked at.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Time within which a viewer must have taken an event.
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Interval of the figures.
 const SECOND: Duration = Duration::from_secs(1);
@@ -170,7 +173,7 @@ impl Run {
     /// Sends their heads to the connections that have come.
     fn take_newcomers(&mut self, now: Instant) {
         while let Ok(newcomer) = self.newcomers.try_recv() {
-            let mut viewer = Viewer::new(newcomer.stream, newcomer.seat);
+            let mut viewer = Viewer::new(newcomer.stream, TAKEN_WITHIN, newcomer.seat);
             self.last_id += 1;
             let id = self.last_id;
             if self.poller.add(viewer.stream(), id).is_ok()
@@ -268,7 +271,9 @@ impl Run {
         let replica = &self.sources.replica;
         let commits = replica.commits();
         let whole = has_newcomers.then(|| self.map.whole(at)).flatten();
-        let is_of_use = self.scanned != Some(commits) || has_newcomers && whole.is_none();
+        let is_of_use = self.scanned != Some(commits)
+            || self.map.has_expired(replica, at)
+            || has_newcomers && whole.is_none();
         if now < self.next_scan || !is_of_use {
             return Frames {
                 changes: self.map.reports(replica, at),

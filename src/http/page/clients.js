@@ -29,6 +29,13 @@ export function shownId(key) {
   return Array.from(atob(key.slice(BYTES.length)), shown).join('');
 }
 
+/** Returns the percent-encoded bytes of an id. */
+export function encodedId(key) {
+  if (!key.startsWith(BYTES)) return encodeURIComponent(key);
+  const encoded = (byte) => `%${byte.charCodeAt(0).toString(16).padStart(2, '0')}`;
+  return Array.from(atob(key.slice(BYTES.length)), encoded).join('');
+}
+
 export class Clients {
   #slots = new Map();
   #free = [];
@@ -85,6 +92,14 @@ export class Clients {
     for (const entry of frame.gone ?? []) this.#remove(keyOf(entry));
   }
 
+  /** Takes all clients that there are: those that have changed, and the end of those that are missing. */
+  show(entries, isFirst, now) {
+    const named = new Set(entries.map(keyOf));
+    const gone = [...this.#slots.keys()].filter((key) => !named.has(key));
+    this.apply({ reset: isFirst, clients: entries }, now);
+    for (const key of gone) this.#remove(key);
+  }
+
   clear() {
     for (const key of [...this.#slots.keys()]) this.#remove(key);
   }
@@ -126,6 +141,9 @@ export class Clients {
     this.#slots.delete(key);
     this.isUsed[slot] = 0;
     this.keys[slot] = undefined;
+    // Nothing that it has reported is kept.
+    for (const past of [this.pastLat, this.pastLon, this.pastTime]) past.fill(0, slot * KEPT, (slot + 1) * KEPT);
+    if (this.#watched?.key === key) this.#watched = null;
     this.#free.push(slot);
   }
 

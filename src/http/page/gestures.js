@@ -5,9 +5,14 @@ const CLICK = 6;
 const STEP = 0.15;
 const ZOOM = 1.6;
 
-/** Sets up `canvas` for a projection: `onMove` after each change, `onAsk` with a pixel. */
-export function attach(canvas, projection, { onMove, onAsk, onEscape }) {
+/**
+ * Sets up `canvas` for a projection: `onMove` after each change, `onAsk` with a pixel, `onWatch` for the
+ * center. While `draft` is on, a stroke draws on the map instead of moving it.
+ */
+export function attach(canvas, projection, { onMove, onAsk, onEscape, onWatch, draft }) {
   const pointers = new Map();
+  /** Pointer that draws. */
+  let pen = null;
   let traveled = 0;
 
   const placeOf = (event) => {
@@ -23,12 +28,19 @@ export function attach(canvas, projection, { onMove, onAsk, onEscape }) {
   };
 
   canvas.addEventListener('pointerdown', (event) => {
-    if (event.button !== 0 || pointers.size === 2) return;
+    if (event.button !== 0 || pointers.size === 2 || pen !== null) return;
+    if (draft.isOn && pointers.size === 0) {
+      pen = event.pointerId;
+      canvas.setPointerCapture(pen);
+      draft.begin(placeOf(event));
+      return;
+    }
     canvas.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, placeOf(event));
     traveled = pointers.size === 1 ? 0 : Infinity;
   });
   canvas.addEventListener('pointermove', (event) => {
+    if (event.pointerId === pen) draft.move(placeOf(event));
     if (!pointers.has(event.pointerId)) return;
     const before = grip();
     pointers.set(event.pointerId, placeOf(event));
@@ -41,6 +53,11 @@ export function attach(canvas, projection, { onMove, onAsk, onEscape }) {
     onMove();
   });
   const release = (event) => {
+    if (event.pointerId === pen) {
+      pen = null;
+      if (event.type === 'pointerup') draft.end(placeOf(event));
+      else draft.cancel();
+    }
     if (!pointers.delete(event.pointerId) || pointers.size > 0) return;
     canvas.classList.remove('dragging');
     if (event.type === 'pointerup' && traveled <= CLICK) onAsk(placeOf(event));
@@ -61,6 +78,7 @@ export function attach(canvas, projection, { onMove, onAsk, onEscape }) {
     { passive: false },
   );
 
+  const center = () => ({ x: projection.width / 2, y: projection.height / 2 });
   const keys = {
     ArrowLeft: () => projection.pan(projection.width * STEP, 0),
     ArrowRight: () => projection.pan(-projection.width * STEP, 0),
@@ -70,8 +88,10 @@ export function attach(canvas, projection, { onMove, onAsk, onEscape }) {
     '=': () => projection.zoom(ZOOM),
     '-': () => projection.zoom(1 / ZOOM),
     0: () => projection.showAll(),
-    Enter: () => onAsk({ x: projection.width / 2, y: projection.height / 2 }),
-    Escape: onEscape,
+    Enter: () => (draft.isOn ? onWatch() : onAsk(center())),
+    w: onWatch,
+    W: onWatch,
+    Escape: () => (draft.isOn ? draft.set(false) : onEscape()),
   };
   canvas.addEventListener('keydown', (event) => {
     const action = Object.hasOwn(keys, event.key) ? keys[event.key] : null;

@@ -1,5 +1,7 @@
 // The clients of a herd that has too many for points: counts by cells of one degree, shaded.
 
+import { wrap } from './geo.js';
+
 const COLUMNS = 360;
 const ROWS = 180;
 
@@ -39,6 +41,20 @@ export class Grid {
 
   countAt(lat, lon) {
     return this.#counts[within(Math.floor(lat) + 90, ROWS) * COLUMNS + within(Math.floor(lon) + 180, COLUMNS)];
+  }
+
+  /** Returns about how many clients are in a box: of a cell that is partly in it, that part. */
+  estimate({ south, west, north, east }) {
+    const width = (east - west + 360) % 360 || 360;
+    let sum = 0;
+    for (let row = Math.floor(south); row < north; row++) {
+      const high = Math.min(north, row + 1) - Math.max(south, row);
+      for (let column = Math.floor(west); column < west + width; column++) {
+        const wide = Math.min(west + width, column + 1) - Math.max(west, column);
+        sum += this.countAt(row, wrap(column)) * high * wide;
+      }
+    }
+    return sum;
   }
 
   /** Returns the picture, a pixel for each cell, in shades of a color given as [red, green, blue]. */

@@ -1,8 +1,10 @@
 // Brings the parts together: events in, and what of the page shows them.
 
 import { Banner } from './banner.js';
-import { Clients } from './clients.js';
+import { Clients, keyOf } from './clients.js';
 import { Connection } from './connection.js';
+import { Detail } from './detail.js';
+import { Draft } from './draft.js';
 import { Figures } from './figures.js';
 import { Flood } from './flood.js';
 import { attach } from './gestures.js';
@@ -16,7 +18,8 @@ import { Search } from './search.js';
 import { follow } from './stream.js';
 import { Summary } from './summary.js';
 import { Tables } from './tables.js';
-import { byId, compact, plural, setText } from './text.js';
+import { byId, compact, number, plural, setText } from './text.js';
+import { Watches } from './watches.js';
 import { loadWorld } from './world.js';
 
 const herd = new Herd();
@@ -31,8 +34,14 @@ const banner = new Banner(herd);
 const figures = new Figures();
 const summary = new Summary(herd);
 const connection = new Connection();
-const search = new Search(map, clients);
+const watches = new Watches(map, (key) => search.select(key));
+const search = new Search(map, clients, (key) => watches.addClient(key));
 const near = new Near(map, (key) => search.select(key));
+const draft = new Draft(map, (circle) => watches.addCircle(circle));
+const detail = new Detail(map, () => {
+  caption();
+  map.invalidate();
+});
 
 let isLost = false;
 let records = null;
@@ -42,7 +51,14 @@ const buttons = attach(map.canvas, projection, {
   onMove: () => map.moved(),
   onAsk: ({ x, y }) => near.show(projection.unproject(x, y)),
   onEscape: () => near.close(),
+  onWatch() {
+    draft.set(false);
+    watches.addCenter();
+  },
+  draft,
 });
+map.detail = detail;
+map.onMoved = () => detail.look();
 byId('zoom-in').addEventListener('click', buttons.zoomIn);
 byId('zoom-out').addEventListener('click', buttons.zoomOut);
 byId('zoom-all').addEventListener('click', buttons.showAll);
@@ -70,8 +86,15 @@ const on = {
     records = frame.records ?? records;
     // All reports of a whole frame came before it.
     if (frame.reports && !frame.reset) flood.light(frame.reports, herd, ring);
-    caption();
+    if (frame.gone) {
+      const gone = frame.gone.map(keyOf);
+      search.drop(gone);
+      watches.drop(gone);
+    }
     search.update();
+    detail.look();
+    near.update();
+    caption();
     map.invalidate();
     if (!isReady) map.onDrawn = markFirst;
   },
@@ -97,9 +120,12 @@ function markFirst() {
 }
 
 function caption() {
-  const text = map.isGrid
-    ? `${plural(grid.total, 'client')}, counted by cells of one degree; the darkest has ${compact(grid.max)}.`
-    : `${plural(clients.size, 'client')}, each a point; in another color where one has just reported.`;
+  let text = `${plural(clients.size, 'client')}, each a point; in another color where one has just reported.`;
+  if (map.isGrid) {
+    text = `${plural(grid.total, 'client')}, counted by cells of one degree; the darkest has ${compact(grid.max)}.`;
+    if (detail.isShown) text = `${plural(grid.total, 'client')}; the ${number(detail.clients.size)} in view are points.`;
+    else if (detail.hasMore) text += ' There are too many in view to show each: zoom in.';
+  }
   setText(byId('map-caption'), text);
 }
 
@@ -120,6 +146,7 @@ globalThis.herd = Object.freeze({
     mode: map.isGrid ? 'grid' : 'clients',
     clients: map.isGrid ? grid.total : clients.size,
     records,
+    shown: map.shown?.size ?? null,
     servers: herd.servers.length,
     up: herd.upCount,
   }),
@@ -132,6 +159,7 @@ setInterval(() => {
   tell();
   // Says how long ago the last report was.
   search.update();
+  near.update();
 }, 1000);
 follow(
   '/events',

@@ -19,11 +19,18 @@ export class MapView {
   #calm = matchMedia('(prefers-reduced-motion: reduce)');
   world = null;
   isGrid = false;
-  /** Key of the client that is marked. */
+  /** The clients in view while the stream has counts only. */
+  detail = null;
+  /** The client that is marked, as { clients, key }. */
   marked = null;
+  /** A circle that is being drawn. */
+  draft = null;
+  /** Returns the watches. */
+  watches = () => [];
   /** Point that was asked about. */
   point = null;
   onDrawn = () => {};
+  onMoved = () => {};
 
   constructor(canvas, base, projection, clients, grid) {
     this.canvas = canvas;
@@ -32,7 +39,7 @@ export class MapView {
     this.grid = grid;
     this.#upper = canvas.getContext('2d');
     this.#lower = base.getContext('2d', { alpha: false });
-    this.#points = new Points(this.#upper, clients);
+    this.#points = new Points(this.#upper);
     this.#takeColors();
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.#takeColors());
     this.#calm.addEventListener('change', () => this.invalidate());
@@ -44,7 +51,7 @@ export class MapView {
 
   #takeColors() {
     const style = getComputedStyle(document.documentElement);
-    const names = ['sea', 'land', 'border', 'point', 'fresh', 'mark', 'surface', 'text'];
+    const names = ['sea', 'land', 'border', 'point', 'fresh', 'mark', 'surface', 'text', 'watch'];
     this.#colors = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     this.moved();
   }
@@ -66,6 +73,13 @@ export class MapView {
   moved() {
     this.#isLowerStale = true;
     this.invalidate();
+    this.onMoved();
+  }
+
+  /** The clients that are shown each by itself; null where only their counts are. */
+  get shown() {
+    if (!this.isGrid) return this.clients;
+    return this.detail?.isShown ? this.detail.clients : null;
   }
 
   /** Draws the clients at the next frame. */
@@ -121,23 +135,28 @@ export class MapView {
     const context = this.#upper;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, context.canvas.width, context.canvas.height);
-    if (this.isGrid) {
+    const { shown } = this;
+    if (shown) {
+      this.moving = this.#points.draw(shown, this.projection, this.#colors, this.#calm.matches ? 0 : GLIDE_MS, now);
+    } else {
       this.moving = 0;
       this.#drawGrid(context);
-    } else {
-      this.moving = this.#points.draw(this.projection, this.#colors, this.#calm.matches ? 0 : GLIDE_MS, now);
     }
+    for (const { circle } of this.watches()) if (circle) this.#outline(context, circle.path, []);
+    if (this.draft) this.#outline(context, this.draft.path, [6, 4]);
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    for (const watch of this.watches()) this.#name(context, watch);
+    if (this.draft) this.#text(context, this.draft.text, this.projection.project(this.draft.lat, this.draft.lon));
     if (this.point) this.#cross(context, this.projection.project(this.point.lat, this.point.lon), this.#colors.mark);
-    const slot = this.isGrid || this.marked === null ? undefined : this.clients.slotOf(this.marked);
-    if (slot !== undefined) this.#mark(context, this.#where(slot, now), shownId(this.marked));
+    const slot = this.marked?.clients.slotOf(this.marked.key);
+    if (slot !== undefined) this.#mark(context, this.#where(this.marked.clients, slot, now), shownId(this.marked.key));
     if (this.canvas.matches(':focus-visible')) {
       this.#cross(context, { x: this.projection.width / 2, y: this.projection.height / 2 }, this.#colors.text);
     }
   }
 
-  #where(slot, now) {
-    const { lat, lon } = this.clients.at(slot, this.#calm.matches ? Infinity : now);
+  #where(clients, slot, now) {
+    const { lat, lon } = clients.at(slot, this.#calm.matches ? Infinity : now);
     return this.projection.project(lat, lon);
   }
 
@@ -149,6 +168,40 @@ export class MapView {
       context.scale(1, -1);
       context.drawImage(picture, -180, -90, 360, 180);
     });
+  }
+
+  /** Draws the edge of a circle, whose path is in degrees. */
+  #outline(context, path, dashes) {
+    context.strokeStyle = this.#colors.watch;
+    context.lineWidth = 2 / this.projection.scale;
+    context.setLineDash(dashes.map((length) => length / this.projection.scale));
+    this.#eachCopy(context, () => context.stroke(path));
+    context.setLineDash([]);
+  }
+
+  /** Draws the name of a watch at its center, and a ring around a client that is watched. */
+  #name(context, { name, circle, key, inside }) {
+    const place = circle ?? inside.get(key);
+    if (!place) return;
+    const { x, y } = this.projection.project(place.lat, place.lon);
+    if (!circle) {
+      context.strokeStyle = this.#colors.watch;
+      context.lineWidth = 2;
+      context.beginPath();
+      context.arc(x, y, 7, 0, 2 * Math.PI);
+      context.stroke();
+    }
+    this.#text(context, name, circle ? { x, y } : { x: x + 9, y: y - 9 });
+  }
+
+  #text(context, text, { x, y }) {
+    context.font = '600 13px system-ui, sans-serif';
+    context.lineWidth = 4;
+    context.lineJoin = 'round';
+    context.strokeStyle = this.#colors.surface;
+    context.strokeText(text, x, y);
+    context.fillStyle = this.#colors.text;
+    context.fillText(text, x, y);
   }
 
   #cross(context, { x, y }, color) {
@@ -171,11 +224,6 @@ export class MapView {
     context.font = '600 13px system-ui, sans-serif';
     const label = placeLabel(text, { x, y }, this.projection, (part) => context.measureText(part).width);
     if (!label) return;
-    context.lineWidth = 4;
-    context.lineJoin = 'round';
-    context.strokeStyle = this.#colors.surface;
-    context.strokeText(label.text, label.left, label.line);
-    context.fillStyle = this.#colors.text;
-    context.fillText(label.text, label.left, label.line);
+    this.#text(context, label.text, { x: label.left, y: label.line });
   }
 }

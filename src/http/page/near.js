@@ -1,6 +1,6 @@
 // The panel about a point of the map: which clients are near, and which places.
 
-import { shownId } from './clients.js';
+import { keyOf, shownId } from './clients.js';
 import { kilometers, KM_PER_DEGREE } from './geo.js';
 import { request } from './request.js';
 import { byId, distance, element, number, plural, position, setText } from './text.js';
@@ -10,11 +10,17 @@ const MAX_PLACES = 10;
 /** Radius in kilometers, as the atlas takes it; on a small map the reach of a fingertip is more. */
 const RADIUS_KM = 50;
 const FINGERTIP = 16;
+/** Time after which the server is asked again for the clients that the page does not have. */
+const AGAIN_MS = 3000;
 
 export class Near {
   #map;
   #onSelect;
   #asked = 0;
+  /** Keys of the clients that are listed. */
+  #keys = [];
+  /** Time from which on the server is asked for them again; null where the page has them. */
+  #again = null;
 
   constructor(map, onSelect) {
     this.#map = map;
@@ -30,6 +36,17 @@ export class Near {
     this.#map.point = null;
     this.#map.invalidate();
     byId('near').hidden = true;
+    byId('near-clients').replaceChildren();
+    this.#keys = [];
+    this.#again = null;
+  }
+
+  /** Lists the clients again if one of them is gone, or may be. */
+  update() {
+    const { shown, point } = this.#map;
+    if (!point) return;
+    const isDue = this.#again === null ? this.#keys.some((key) => shown?.slotOf(key) === undefined) : Date.now() >= this.#again;
+    if (isDue && !document.hidden) this.#showClients(point.lat, point.lon);
   }
 
   async show({ lat, lon }) {
@@ -42,15 +59,13 @@ export class Near {
   }
 
   #showClients(lat, lon) {
-    const { clients, grid, isGrid, projection } = this.#map;
-    const list = byId('near-clients');
-    if (isGrid) {
-      list.replaceChildren();
-      const count = plural(grid.countAt(lat, lon), 'client');
-      setText(byId('near-text'), `${count} in this cell of one degree. There are too many clients to tell them apart here.`);
+    const { shown: clients, projection } = this.#map;
+    const radius = Math.max(RADIUS_KM, (FINGERTIP / projection.scale) * KM_PER_DEGREE);
+    if (!clients) {
+      this.#askForClients(lat, lon, radius);
       return;
     }
-    const radius = Math.max(RADIUS_KM, (FINGERTIP / projection.scale) * KM_PER_DEGREE);
+    this.#again = null;
     const nearest = clients.nearest(lat, lon, MAX_CLIENTS);
     const found = nearest.filter(({ km }) => km <= radius);
     const within = distance(radius);
@@ -60,9 +75,36 @@ export class Near {
     else if (nearest.length > 0) text += ` The nearest is ${distance(nearest[0].km)} away:`;
     setText(byId('near-text'), text);
     const shown = found.length > 0 ? found : nearest.slice(0, 1);
-    list.replaceChildren(
-      ...shown.map(({ slot, km }) => {
-        const key = clients.keys[slot];
+    this.#list(shown.map(({ slot, km }) => ({ key: clients.keys[slot], km })));
+  }
+
+  /** Lists the clients that the server names, where the page has their counts only. */
+  async #askForClients(lat, lon, radius) {
+    const { point, grid } = this.#map;
+    this.#again = Infinity;
+    const question = `lat=${lat.toFixed(6)}&lon=${lon.toFixed(6)}&radius=${radius.toFixed(3)}&limit=${MAX_CLIENTS}`;
+    let answer = null;
+    try {
+      const response = await request(`/v1/nearby?${question}`);
+      if (response.ok) answer = await response.json();
+    } catch {
+      // The stream of events says that the server does not answer.
+    }
+    // Another point was asked about meanwhile, or the page has the clients now.
+    if (this.#map.point !== point || this.#map.shown) return;
+    this.#again = Date.now() + AGAIN_MS;
+    const clients = answer?.clients ?? [];
+    const within = `within ${distance(radius)}`;
+    const found = answer?.more ? `The nearest ${clients.length} ${within}:` : `${plural(clients.length, 'client')} ${within}.`;
+    const count = `${plural(grid.countAt(lat, lon), 'client')} in this cell of one degree.`;
+    setText(byId('near-text'), answer ? `${count} ${found}` : count);
+    this.#list(clients.map((client) => ({ key: keyOf(client), km: client.km })));
+  }
+
+  #list(clients) {
+    this.#keys = clients.map(({ key }) => key);
+    byId('near-clients').replaceChildren(
+      ...clients.map(({ key, km }) => {
         const button = element('button', { type: 'button' }, shownId(key));
         button.addEventListener('click', () => this.#onSelect(key));
         return element('li', { 'data-km': km.toFixed(3) }, button, ` ${distance(km)}`);

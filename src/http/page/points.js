@@ -12,35 +12,33 @@ const OPACITY = 0xd0;
 
 export class Points {
   #context;
-  #clients;
   #image = null;
   #pixels;
   #dots = new Map();
 
-  constructor(context, clients) {
+  constructor(context) {
     this.#context = context;
-    this.#clients = clients;
   }
 
   /**
-   * Draws all clients, those at rest first and those that have just reported over them. Returns the
+   * Draws clients, those at rest first and those that have just reported over them. Returns the
    * number of the latter.
    */
-  draw(view, colors, glide, now) {
+  draw(clients, view, colors, glide, now) {
     const { width, height } = this.#context.canvas;
     const ratio = width / view.width;
-    if (this.#clients.size <= MANY) {
+    if (clients.size <= MANY) {
       const size = Math.max(2, Math.round(ROUND * ratio));
-      return this.#place(view, ratio, size, glide, now, (isFresh) => {
+      return this.#place(clients, view, ratio, size, glide, now, (isFresh) => {
         const dot = this.#dot(size, isFresh ? colors.fresh : colors.point);
         return (x, y) => this.#context.drawImage(dot, x - 1, y - 1);
       });
     }
     this.#prepare(width, height);
     // On a small map many points would hide it, and each other.
-    const room = Math.sqrt((view.width * view.height) / this.#clients.size);
+    const room = Math.sqrt((view.width * view.height) / clients.size);
     const size = Math.max(1, Math.round(Math.min(SQUARE, room / 2) * ratio));
-    const fresh = this.#place(view, ratio, size, glide, now, (isFresh) => {
+    const fresh = this.#place(clients, view, ratio, size, glide, now, (isFresh) => {
       const color = packed(isFresh ? colors.fresh : colors.point);
       return (x, y) => this.#square(x, y, size, color);
     });
@@ -49,8 +47,8 @@ export class Points {
   }
 
   /** Calls `painter` for either color, and what it returns with the corner of each point in view. */
-  #place(view, ratio, size, glide, now, painter) {
-    const { lat, lon, fromLat, fromLon, changed, isUsed, used } = this.#clients;
+  #place(clients, view, ratio, size, glide, now, painter) {
+    const { lat, lon, fromLat, fromLon, changed, isUsed, used } = clients;
     const scale = view.scale * ratio;
     const [width, height] = [view.width * ratio, view.height * ratio];
     const half = size / 2;

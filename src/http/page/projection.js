@@ -50,6 +50,18 @@ export class Projection {
     };
   }
 
+  /** Returns the box in view, in degrees: its west is greater than its east across the date line. */
+  box() {
+    const [half, high] = [this.width / 2 / this.scale, this.height / 2 / this.scale];
+    const isAll = half >= 180;
+    return {
+      south: Math.max(-90, this.lat - high),
+      west: isAll ? -180 : wrap(this.lon - half),
+      north: Math.min(90, this.lat + high),
+      east: isAll ? 180 : wrap(this.lon + half),
+    };
+  }
+
   /** Moves the map by pixels. */
   pan(x, y) {
     this.lon -= x / this.scale;

@@ -3,7 +3,7 @@
 
 import { request } from './request.js';
 
-/** Time without data after which the server counts as not answering: it sends something each second. */
+/** Time without data after which the server counts as not answering: of events it sends some each second. */
 const SILENCE_MS = 3000;
 const PAUSE_MS = 1000;
 
@@ -50,20 +50,23 @@ export class EventReader {
 }
 
 /**
- * Follows the events for as long as the page is open. `onState` gets 'live', 'lost' with the reason in
- * words, or 'refused' with the words of the server.
+ * Follows the events for as long as the page is open, or until `signal`. `onState` gets 'live', 'lost'
+ * with the reason in words, or 'refused' with the words of the server. `silence` is the time in
+ * milliseconds after which the server counts as not answering.
  */
-export async function follow(path, onEvent, onState) {
-  for (;;) {
-    const { isRefused = false, reason } = await readToEnd(path, onEvent, onState);
+export async function follow(path, onEvent, onState, { silence = SILENCE_MS, signal = null } = {}) {
+  while (!signal?.aborted) {
+    const { isRefused = false, reason } = await readToEnd(path, onEvent, onState, silence, signal);
     onState(isRefused ? 'refused' : 'lost', reason);
     await new Promise((done) => setTimeout(done, PAUSE_MS));
   }
 }
 
 /** Reads one connection, and returns why it has ended. */
-async function readToEnd(path, onEvent, onState) {
+async function readToEnd(path, onEvent, onState, silence, signal) {
   const abort = new AbortController();
+  const end = () => abort.abort();
+  signal?.addEventListener('abort', end);
   let isSilent = false;
   let timer;
   const heard = () => {
@@ -71,7 +74,7 @@ async function readToEnd(path, onEvent, onState) {
     timer = setTimeout(() => {
       isSilent = true;
       abort.abort();
-    }, SILENCE_MS);
+    }, silence);
   };
   heard();
   try {
@@ -82,24 +85,28 @@ async function readToEnd(path, onEvent, onState) {
     const reader = response.body.getReader();
     for (;;) {
       const { done, value } = await reader.read();
+      if (signal?.aborted) return { reason: 'it is over' };
       if (done) return { reason: 'it closed the connection' };
       heard();
       onState('live');
       events.push(decoder.decode(value, { stream: true }));
     }
   } catch (error) {
-    if (isSilent) return { reason: `no data for ${SILENCE_MS / 1000} s` };
+    if (isSilent) return { reason: `no data for ${silence / 1000} s` };
     return { reason: error instanceof SyntaxError ? `an event can't be read: ${error.message}` : 'no connection' };
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener('abort', end);
     abort.abort();
   }
 }
 
 /** Returns the first line of an answer that is not a stream, or its status if it has no such text. */
 async function refusal(response) {
-  const isText = response.headers.get('Content-Type')?.startsWith('text/plain');
-  const line = isText ? (await response.text()).trim().split('\n', 1)[0].trim() : '';
+  const type = response.headers.get('Content-Type') ?? '';
+  let line = '';
+  if (type.startsWith('text/plain')) line = (await response.text()).trim().split('\n', 1)[0].trim();
+  if (type === 'application/json') line = (await response.json()).error?.text ?? '';
   if (line === '') return `status ${response.status}`;
   return line.length > MAX_REASON ? `${line.slice(0, MAX_REASON - 1)}…` : line;
 }

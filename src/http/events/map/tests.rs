@@ -5,6 +5,7 @@ use crate::model::command::Command;
 use crate::model::geo::Position;
 use crate::model::record::RecordView;
 use crate::replica::outbox::{LinkId, NeighborStart};
+use crate::replica::{ForgetOutcome, Outcome};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
@@ -337,4 +338,53 @@ fn a_scan_that_is_ended_has_no_frames() {
     assert!(frames.changes.is_none() && frames.whole.is_none());
     let frames = map.scan(&replica(&model), AT, true, || true);
     assert!(frames.changes.is_some() && frames.whole.is_some());
+}
+
+#[test]
+fn clients_that_are_forgotten_or_expire_are_gone_in_both_modes() {
+    const AGE: Duration = Duration::from_secs(3_600);
+    let all_as_cells = Thresholds {
+        grid: 0,
+        clients: 0,
+    };
+    for thresholds in [THRESHOLDS, all_as_cells] {
+        let replica = Replica::new("Ball", 1, 1_000);
+        replica.set_forget_after(Some(AGE));
+        let seconds = AT.as_nanos() / 1_000_000_000 - AGE.as_secs();
+        // The first is too old within a second, the others a second later.
+        for (client, after) in [("old", 1), ("kiwi", 2), ("moa", 2)] {
+            let line = format!("IAMAT {client} +1.5+1.5 {}", seconds + after);
+            let Ok(Command::Iamat(report)) = Command::parse(line.as_bytes()) else {
+                panic!("{line}")
+            };
+            let mut outcomes = Vec::new();
+            replica.report(&[report], AT, &mut outcomes);
+            assert_eq!(outcomes, [Outcome::Stored]);
+        }
+        let mut map = Map::new(thresholds);
+        let mut page = Page::default();
+        // Whether a scan is due, and the clients that the page has then.
+        let mut shown = |after: Duration| {
+            let now = Timestamp::from_nanos(AT.as_nanos() + after.as_nanos() as u64);
+            let has_expired = map.has_expired(&replica, now);
+            if let Some(frame) = map.scan(&replica, now, false, || true).changes {
+                let mut frame: Value = serde_json::from_slice(&frame).unwrap();
+                frame["at"] = 1_700_000_000_123_u64.into();
+                page.apply(frame.to_string().as_bytes());
+            }
+            let in_cells = page.cells.values().sum::<u64>() as usize;
+            (has_expired, page.records, page.clients.len() + in_cells)
+        };
+        let millis = Duration::from_millis;
+        assert_eq!(shown(millis(0)), (false, 3, 3));
+        assert_eq!(shown(millis(800)), (false, 3, 3));
+        // The replica has not changed.
+        assert_eq!(shown(millis(1_000)), (true, 2, 2));
+        assert_eq!(shown(millis(1_500)), (false, 2, 2));
+        let (outcome, _) = replica.forget(b"kiwi", AT);
+        assert!(matches!(outcome, ForgetOutcome::Forgotten(_)));
+        assert_eq!(shown(millis(1_600)), (false, 1, 1));
+        assert_eq!(shown(millis(2_000)), (true, 0, 0));
+        assert_eq!(shown(millis(9_000)), (false, 0, 0));
+    }
 }

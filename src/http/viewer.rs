@@ -1,6 +1,7 @@
-//! The viewers' connections: what each of them has still to be sent, and when it is closed.
+//! The connection of a viewer, of any stream of events: what it has still to be sent, and when it is
+//! closed.
 //!
-//! All viewers share the bytes of an event. No write waits: a viewer that does not take its bytes
+//! Viewers can share the bytes of an event. No write waits: a viewer that does not take its bytes
 //! keeps its own place in them, and is closed once it is too far behind. Its browser connects again
 //! and then has the newest state at once.
 
@@ -14,9 +15,6 @@ use std::time::{Duration, Instant};
 /// Bytes besides those of its beginning that a viewer may have still to take when more are to come.
 const MAX_UNSENT: usize = 4 << 20;
 
-/// Time within which bytes must have been taken.
-const LIMIT: Duration = Duration::from_secs(5);
-
 /// The same for the beginning, which is many times as large as what follows it.
 const BEGINNING_LIMIT: Duration = Duration::from_secs(30);
 
@@ -24,7 +22,7 @@ const BEGINNING_LIMIT: Duration = Duration::from_secs(30);
 const MAX_RECEIVED: usize = 16 << 10;
 
 /// Kept for a viewer, and dropped once its connection is closed.
-pub(super) type Seat = Box<dyn Send>;
+type Seat = Box<dyn Send>;
 
 /// Reason for which a viewer is closed.
 #[derive(Debug)]
@@ -68,12 +66,15 @@ pub(super) struct Viewer {
     /// Bytes of all unsent entries but those of the beginning.
     behind: usize,
     received: usize,
+    /// Time within which the bytes of an event must have been taken.
+    limit: Duration,
     _seat: Seat,
 }
 
 impl Viewer {
-    /// Makes a viewer of a connection that does not block.
-    pub(super) fn new(stream: TcpStream, seat: Seat) -> Viewer {
+    /// Makes a viewer of a connection that does not block. It must take the bytes of an event within
+    /// `limit`.
+    pub(super) fn new(stream: TcpStream, limit: Duration, seat: Seat) -> Viewer {
         // It only delays the ends of events.
         let _ = stream.set_nodelay(true);
         Viewer {
@@ -82,6 +83,7 @@ impl Viewer {
             taken: 0,
             behind: 0,
             received: 0,
+            limit,
             _seat: seat,
         }
     }
@@ -123,7 +125,7 @@ impl Viewer {
         self.behind += bytes.len();
         self.unsent.push_back(Unsent {
             bytes,
-            deadline: now + LIMIT,
+            deadline: now + self.limit,
             is_beginning: false,
         });
         self.write(now)
@@ -158,7 +160,7 @@ impl Viewer {
         }
         // Events that have had to wait for the beginning have a time of their own from now on.
         for unsent in self.unsent.iter_mut().filter(|next| !next.is_beginning) {
-            unsent.deadline = now + LIMIT;
+            unsent.deadline = now + self.limit;
         }
     }
 
@@ -203,8 +205,10 @@ mod tests {
         let other_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        (Viewer::new(stream, seat), other_end)
+        (Viewer::new(stream, LIMIT, seat), other_end)
     }
+
+    const LIMIT: Duration = Duration::from_secs(5);
 
     /// More than the kernel takes for a connection that is not read.
     const LARGE: usize = 32 << 20;
