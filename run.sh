@@ -55,7 +55,8 @@ Options:
 Each server has an HTTP port on 127.0.0.1 with a live page of the herd: its client port + 2,000, or a free
 port. -- --http 0 gives each a free one; another address is for a single server: start NAME -- --http ADDRESS.
 
-`start NAME` and `restart` use the files and flags of the last start, unless they are given again.
+`start NAME` and `restart` use the files and flags of the last start, unless they are given again;
+-- --lengthen-forget-after alone comes on top of them, and is for that start only.
 `start` stops the servers too if its terminal or the reader of its output goes away. NAME.pid in the
 state directory has a server's process id, while it runs.
 

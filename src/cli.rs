@@ -94,6 +94,12 @@ pub(crate) struct ServeArguments {
     #[argh(option, arg_name = "memory|journal|disk", default = "Ack::Journal")]
     ack: Ack,
 
+    /// take a forget-after from the servers file that is longer than the last one, which could bring
+    /// back what was forgotten: for one start of each server, with all of them up and equal by herd
+    /// status
+    #[argh(switch)]
+    lengthen_forget_after: bool,
+
     /// time within which the location of a client that was forgotten is gone from the journal, which is
     /// compacted for that: digits and s, m, h or d, such as 90m (default: 24h)
     #[argh(
@@ -417,6 +423,7 @@ impl ServeArguments {
             idle_timeout: self.idle_timeout,
             data_dir: Some(self.data_dir.clone()),
             ack: self.ack,
+            may_lengthen_forget_after: self.lengthen_forget_after,
             compact_within: self.compact_within,
             readers: self.readers(),
             digest_interval: DEFAULT_DIGEST_INTERVAL,

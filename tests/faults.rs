@@ -20,6 +20,7 @@ mod faults {
     mod disk;
     mod flood;
     mod forget;
+    mod forgetting;
     mod form;
     mod http;
     mod journal;

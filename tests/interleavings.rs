@@ -495,7 +495,7 @@ fn a_sweep_takes_the_dead_only() {
     send_report(&*server, "a", 1);
     send_report(&*server, "b", 1);
     server.set_forget_after(Some(Duration::from_secs(100)));
-    server.trust_clock(true);
+    server.trust_clock(NOW);
     let reporters = reporter(&server, vec![("a", 999)]);
     let sweeper = Arc::clone(&server);
     let sweeper = threads::spawn(move || sweeper.drop_dead(NOW, || true));

@@ -78,13 +78,25 @@ load_settings() {
     : "${servers:=${saved[1]:-$root/servers.txt}}"
     : "${log_dir:=${saved[2]:-$root/logs}}"
     : "${data_dir:=${saved[3]:-$root/data}}"
-    $flags_given || flags=("${saved[@]:4}")
+    if ! $flags_given; then
+        flags=("${saved[@]:4}")
+    elif [[ ${flags[*]} == "$once" ]]; then
+        # It comes on top of the others.
+        flags=("${saved[@]:4}" "$once")
+    fi
 }
+
+# The flag of `herd serve` that is for one start and not for later ones.
+once=--lengthen-forget-after
 
 # Keeps the settings for later commands, unless they are those of some servers only.
 save_settings() {
+    local flag kept=()
     if $whole || [[ ! -e $state_dir/settings ]]; then
-        printf '%s\0' "$herd" "$servers" "$log_dir" "$data_dir" "${flags[@]}" 2>/dev/null >"$state_dir/settings" ||
+        for flag in "${flags[@]}"; do
+            [[ $flag == "$once" ]] || kept+=("$flag")
+        done
+        printf '%s\0' "$herd" "$servers" "$log_dir" "$data_dir" "${kept[@]}" 2>/dev/null >"$state_dir/settings" ||
             die 1 "cannot write in $state_dir (is the disk full?)"
     fi
 }

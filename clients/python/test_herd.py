@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 import unittest
+import unittest.mock
 from pathlib import Path
 from typing import Callable
 
@@ -342,6 +343,14 @@ class FailOver(Case):
             time.sleep(0.001)
         connected.ping()
         self.assertEqual((2, 0), (first.connections, second.connections))
+
+    def test_a_forked_process_makes_a_connection_of_its_own(self) -> None:
+        fake = Fake(self, answers((b"PING", b"PONG\n")))
+        connected = self.herd(fake.address)
+        connected.ping()
+        with unittest.mock.patch("os.getpid", return_value=os.getpid() + 1):
+            connected.ping()
+            self.assertEqual(2, fake.connections)
 
     def test_an_interrupt_leaves_no_reply_to_the_next_command(self) -> None:
         def late(talk: Talk) -> None:

@@ -15,6 +15,7 @@ use argh::{FromArgValue, FromArgs};
 use crossbeam_channel::{bounded, unbounded};
 use herd::config::keys::{KeyError, KeyErrorKind, KeyFile};
 use herd::config::topology::{Address, ServerEntry, Topology, Warning, WarningKind};
+use herd::model::age;
 use serde::Serialize;
 
 /// Maximum time for all host names to be looked up; those without an answer by then are warned of.
@@ -32,13 +33,15 @@ const LOOKUP_THREADS: usize = 32;
     note = "Faults are printed to standard error, all at once, each with its line; no server starts with such a file.
 Warnings are about servers that are not connected to all others, servers without which others are cut
 off, addresses that others can't dial (0.0.0.0, or loopback beside a network), host names that can't be
-resolved here within 3 s, two addresses that are one, and a key file that is missing or can't be used.
+resolved here within 3 s, two addresses that are one, records that are forgotten in under an hour, and a
+key file that is missing or can't be used.
 
 Formats: text, for people; tsv, for scripts, fields separated by tabs:
-  server   NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBORS   (neighbors separated by spaces)
-  warning  KIND LINE TEXT                               (line 0: the file as a whole)
-json has the same in one object, {{\"servers\":[...],\"warnings\":[...]}}. KIND is partition, single-point,
-wildcard, loopback, unresolved, same-address or key.
+  server        NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBORS   (neighbors separated by spaces)
+  forget-after  SECONDS                                      (if it is set)
+  warning       KIND LINE TEXT                               (line 0: the file as a whole)
+json has the same in one object, {{\"servers\":[...],\"forget_after_s\":...,\"warnings\":[...]}}. KIND is
+partition, single-point, wildcard, loopback, unresolved, same-address, key or forget-after.
 
 Exit codes: 0 no faults, with or without warnings; 2 bad usage, or a file with faults."
 )]
@@ -72,6 +75,8 @@ enum Format {
 #[derive(Serialize)]
 struct Report<'a> {
     servers: Vec<ReportedServer<'a>>,
+    /// `None` for never.
+    forget_after_s: Option<u64>,
     warnings: Vec<ReportedWarning<'a>>,
 }
 
@@ -101,17 +106,17 @@ impl CheckArguments {
         }
         let key = super::key_file(self.key_file.as_deref(), &self.servers);
         warnings.extend(key_warning(&key, topology.is_on_one_machine()));
-        let servers = topology.servers();
         Ok(match self.format {
-            Format::Text => text(&self.servers, servers, &warnings),
-            Format::Tsv => tsv(servers, &warnings),
-            Format::Json => json(servers, &warnings)?,
+            Format::Text => text(&self.servers, &topology, &warnings),
+            Format::Tsv => tsv(&topology, &warnings),
+            Format::Json => json(&topology, &warnings)?,
         })
     }
 }
 
-fn text(file: &Path, servers: &[ServerEntry], warnings: &[Warning]) -> String {
+fn text(file: &Path, topology: &Topology, warnings: &[Warning]) -> String {
     let (file, mut text) = (file.display(), String::new());
+    let servers = topology.servers();
     for server in servers {
         let neighbors = match server.neighbors.len() {
             0 => "no neighbors".to_owned(),
@@ -119,6 +124,13 @@ fn text(file: &Path, servers: &[ServerEntry], warnings: &[Warning]) -> String {
         };
         let (name, client, peer) = (&server.name, &server.client, &server.peer);
         let _ = writeln!(text, "{name}: clients {client}, peers {peer}, {neighbors}");
+    }
+    if let Some(age) = topology.forget_after() {
+        let _ = writeln!(
+            text,
+            "records are forgotten after {}",
+            age::in_words(Some(age))
+        );
     }
     for Warning { line, message, .. } in warnings {
         let _ = match line {
@@ -133,12 +145,15 @@ fn text(file: &Path, servers: &[ServerEntry], warnings: &[Warning]) -> String {
     text + "\n"
 }
 
-fn tsv(servers: &[ServerEntry], warnings: &[Warning]) -> String {
+fn tsv(topology: &Topology, warnings: &[Warning]) -> String {
     let mut text = String::new();
-    for server in servers {
+    for server in topology.servers() {
         let (name, client, peer) = (&server.name, &server.client, &server.peer);
         let neighbors = server.neighbors.join(" ");
         let _ = writeln!(text, "server\t{name}\t{client}\t{peer}\t{neighbors}");
+    }
+    if let Some(age) = topology.forget_after() {
+        let _ = writeln!(text, "forget-after\t{}", age.as_secs());
     }
     for warning in warnings {
         // A path may contain anything.
@@ -152,8 +167,8 @@ fn tsv(servers: &[ServerEntry], warnings: &[Warning]) -> String {
     text
 }
 
-fn json(servers: &[ServerEntry], warnings: &[Warning]) -> serde_json::Result<String> {
-    let servers = servers.iter().map(|server| ReportedServer {
+fn json(topology: &Topology, warnings: &[Warning]) -> serde_json::Result<String> {
+    let servers = topology.servers().iter().map(|server| ReportedServer {
         name: &server.name,
         clients: server.client.to_string(),
         peers: server.peer.to_string(),
@@ -167,6 +182,7 @@ fn json(servers: &[ServerEntry], warnings: &[Warning]) -> serde_json::Result<Str
     });
     let report = Report {
         servers: servers.collect(),
+        forget_after_s: topology.forget_after().map(|age| age.as_secs()),
         warnings: warnings.collect(),
     };
     Ok(serde_json::to_string_pretty(&report)? + "\n")
@@ -383,30 +399,33 @@ mod tests {
     #[test]
     fn every_format_has_the_servers_and_the_warnings() {
         let topology =
-            Topology::parse(b"A h:1 [::1]:2 B\nB h:3 h:4 A\nC h:5 h:6\n").expect("a good file");
+            Topology::parse(b"A h:1 [::1]:2 B\nB h:3 h:4 A\nC h:5 h:6\nforget-after 30d\n")
+                .expect("a good file");
         let warnings = topology.warnings();
-        let servers = topology.servers();
         assert_eq!(
-            text(Path::new("s.txt"), servers, &warnings),
+            text(Path::new("s.txt"), &topology, &warnings),
             "A: clients h:1, peers [::1]:2, neighbors B\n\
              B: clients h:3, peers h:4, neighbors A\n\
              C: clients h:5, peers h:6, no neighbors\n\
+             records are forgotten after 30 days\n\
              warning: s.txt:1: A's peer address [::1]:2 can be dialed on its own machine only, and its neighbors on others (B) have addresses of a network\n\
              warning: servers unreachable from A: C (the topology is partitioned)\n\
              s.txt: good, servers: 3, warnings: 2\n"
         );
         assert_eq!(
-            tsv(servers, &warnings),
+            tsv(&topology, &warnings),
             "server\tA\th:1\t[::1]:2\tB\n\
              server\tB\th:3\th:4\tA\n\
              server\tC\th:5\th:6\t\n\
+             forget-after\t2592000\n\
              warning\tloopback\t1\tA's peer address [::1]:2 can be dialed on its own machine only, and its neighbors on others (B) have addresses of a network\n\
              warning\tpartition\t0\tservers unreachable from A: C (the topology is partitioned)\n"
         );
-        let json = json(servers, &warnings).expect("JSON");
+        let json = json(&topology, &warnings).expect("JSON");
         let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(json["servers"][0]["peers"], "[::1]:2");
         assert_eq!(json["servers"][1]["neighbors"][0], "A");
+        assert_eq!(json["forget_after_s"], 2_592_000);
         assert_eq!(json["warnings"][1]["kind"], "partition");
     }
 }

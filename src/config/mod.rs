@@ -48,6 +48,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// When a report is acknowledged.
     pub ack: Ack,
+    /// The age at which records are forgotten may be longer than the one that was last in force.
+    pub may_lengthen_forget_after: bool,
     /// Time within which the location of a client that was forgotten is gone from the journal.
     pub compact_within: Duration,
     /// The users that may read the files in that directory.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::State;
+use crate::model::age;
 
 /// Time without any link after which a server counts as alone: a link that was lost is dialed again
 /// at once.
@@ -38,6 +39,10 @@ pub struct NeighborFacts {
     pub refusal: Option<Refusal>,
     /// Two servers have one name, as this neighbor or its records show it.
     pub twin: Option<String>,
+    /// It speaks a version of the link protocol that knows no tombstones, or has never spoken.
+    pub is_old: bool,
+    /// Age at which it forgets records.
+    pub forget_after: Option<Duration>,
 }
 
 /// Everything that a server's state depends on, at one moment.
@@ -51,6 +56,10 @@ pub struct Facts {
     pub unlinked: Duration,
     /// Time for which the disk has not answered.
     pub stalled: Duration,
+    /// Age at which this server is to forget records.
+    pub forget_after: Option<Duration>,
+    /// Why the clock is not certain enough to drop records by it.
+    pub clock_doubt: Option<String>,
     /// Why the journal can't be written, or how others changed its files.
     pub journal: Option<String>,
     /// Description of the wait before clients are served; `None` once it is over.
@@ -89,6 +98,7 @@ pub fn judge(facts: &Facts) -> Vec<(State, String)> {
         (State::Starting, facts.starting.clone()),
         (State::Full, full),
         (State::Alone, alone),
+        (State::ForgetAfter, forget_after(facts)),
         (State::RefusingClients, facts.clients.clone()),
         (State::PlacesFailing, facts.places.clone()),
         (State::LogFailing, facts.log.clone()),
@@ -143,10 +153,50 @@ fn clock(facts: &Facts) -> Option<String> {
         .neighbors
         .iter()
         .all(|one| one.refusal == Some(Refusal::Skew));
-    (differs && !facts.neighbors.is_empty()).then(|| {
+    if differs && !facts.neighbors.is_empty() {
         let errors = errors(facts);
-        format!("this server's clock differs from that of every neighbor ({errors})")
-    })
+        return Some(format!(
+            "this server's clock differs from that of every neighbor ({errors})"
+        ));
+    }
+    // Where nothing expires, nothing is dropped either.
+    facts
+        .clock_doubt
+        .clone()
+        .filter(|_| facts.forget_after.is_some())
+}
+
+/// Returns the name of a linked neighbor that knows no tombstones, if there is one: while it is linked,
+/// nothing is forgotten.
+pub fn old_neighbor(facts: &Facts) -> Option<&str> {
+    let is_old = |one: &&NeighborFacts| one.is_linked && one.is_old;
+    facts.neighbors.iter().find(is_old).map(|one| &*one.name)
+}
+
+/// Returns why the age at which records are to be forgotten is not in force in the whole herd.
+fn forget_after(facts: &Facts) -> Option<String> {
+    let own = facts.forget_after;
+    let shown = age::in_words(own);
+    if let Some(old) = old_neighbor(facts) {
+        return own.map(|_| {
+            format!("forget-after {shown} is not in force: {old} runs an older program, upgrade it")
+        });
+    }
+    let differs = |one: &&NeighborFacts| one.is_linked && one.forget_after != own;
+    let differing: Vec<_> = facts.neighbors.iter().filter(differs).collect();
+    let first = differing.first()?;
+    let each =
+        |one: &&NeighborFacts| format!("{} at {}", age::in_words(one.forget_after), one.name);
+    let others: Vec<_> = differing.iter().map(each).collect();
+    let others = others.join(", ");
+    let lost = match age::is_longer(own, first.forget_after) {
+        true => "what it has is not taken for complete",
+        false => "what this server has is not taken for complete there",
+    };
+    Some(format!(
+        "forget-after is {shown} here and {others}: records are not compared, and {lost}; give all servers one \
+         servers.txt"
+    ))
 }
 
 /// Returns why none of the neighbors is linked, of each.
@@ -326,6 +376,70 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_forget_at_another_age_say_so() {
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+        let (state, end) = (State::ForgetAfter, "; give all servers one servers.txt");
+        let forgets = |facts: &mut Facts, own, ball, welsh| {
+            facts.forget_after = own;
+            facts.neighbors[0].forget_after = ball;
+            facts.neighbors[1].forget_after = welsh;
+        };
+        check(|facts| forgets(facts, days(1), days(1), days(1)), &[]);
+        check(
+            |facts| forgets(facts, None, days(1), None),
+            &[(
+                state,
+                &format!(
+                    "forget-after is never here and 1 day at Ball: records are not compared, and what it has is not taken for complete{end}"
+                ),
+            )],
+        );
+        check(
+            |facts| forgets(facts, days(2), days(30), None),
+            &[(
+                state,
+                &format!(
+                    "forget-after is 2 days here and 30 days at Ball, never at Welsh: records are not compared, and what this server has is not taken for complete there{end}"
+                ),
+            )],
+        );
+        // One that is not linked has only said so before.
+        check(
+            |facts| {
+                forgets(facts, None, days(1), None);
+                facts.neighbors[0].is_linked = false;
+            },
+            &[],
+        );
+        // An older program is no problem where nothing is to be forgotten.
+        check(|facts| facts.neighbors[1].is_old = true, &[]);
+        let old = "forget-after 1 day is not in force: Welsh runs an older program, upgrade it";
+        check(
+            |facts| {
+                forgets(facts, days(1), days(1), None);
+                facts.neighbors[1].is_old = true;
+            },
+            &[(state, old)],
+        );
+    }
+
+    #[test]
+    fn an_uncertain_clock_matters_where_records_expire() {
+        let doubt = |facts: &mut Facts| facts.clock_doubt = Some("set".to_owned());
+        check(doubt, &[]);
+        let expires = |facts: &mut Facts| {
+            doubt(facts);
+            let day = Some(Duration::from_secs(86_400));
+            facts.forget_after = day;
+            facts
+                .neighbors
+                .iter_mut()
+                .for_each(|one| one.forget_after = day);
+        };
+        check(expires, &[(State::Clock, "set")]);
+    }
+
+    #[test]
     fn the_worst_comes_first_and_all_that_hold_are_named() {
         let text = || Some("why".to_owned());
         let mut facts = Facts {
@@ -343,7 +457,10 @@ mod tests {
             log: text(),
             ..Facts::default()
         };
-        let all = &State::ALL[..State::ALL.len() - 1];
+
+        // Only a neighbor that is linked can tell of another age.
+        let is_possible = |state: &State| !matches!(state, State::Ok | State::ForgetAfter);
+        let all: Vec<_> = State::ALL.into_iter().filter(is_possible).collect();
         assert_eq!(states(&facts), all[1..]);
         // A server that was removed is not called alone besides.
         facts.neighbors[0].refusal = Some(Refusal::NotANeighbor);

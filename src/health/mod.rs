@@ -45,6 +45,9 @@ pub enum State {
     /// No neighbor is linked.
     #[serde(rename = "alone")]
     Alone,
+    /// A linked neighbor forgets records at another age, or can't.
+    #[serde(rename = "forget-after")]
+    ForgetAfter,
     /// Clients are refused for lack of room or of descriptors.
     #[serde(rename = "refusing clients")]
     RefusingClients,
@@ -62,7 +65,7 @@ pub enum State {
 
 impl State {
     /// All states, the worst first.
-    pub const ALL: [State; 11] = [
+    pub const ALL: [State; 12] = [
         State::Removed,
         State::Twin,
         State::Clock,
@@ -70,6 +73,7 @@ impl State {
         State::Starting,
         State::Full,
         State::Alone,
+        State::ForgetAfter,
         State::RefusingClients,
         State::PlacesFailing,
         State::LogFailing,
@@ -86,6 +90,7 @@ impl State {
             State::Starting => "starting",
             State::Full => "full",
             State::Alone => "alone",
+            State::ForgetAfter => "forget-after",
             State::RefusingClients => "refusing clients",
             State::PlacesFailing => "places failing",
             State::LogFailing => "log failing",

@@ -93,6 +93,7 @@ fn check(state: State) -> Option<&'static str> {
         State::Starting => "catch-up",
         State::Full => "records",
         State::Alone => "links",
+        State::ForgetAfter => "forget-after",
         State::RefusingClients => "clients",
         State::PlacesFailing => "places",
         State::LogFailing => "log",
@@ -153,7 +154,7 @@ mod tests {
             text(&shown),
             "[+]membership ok\n[+]name ok\n[+]clock ok\n[+]journal ok\n\
              [-]catch-up starting: since it is starting\n[+]records ok\n\
-             [-]links alone: since it is alone\n[+]clients ok\n[+]places ok\n[+]log ok\n\
+             [-]links alone: since it is alone\n[+]forget-after ok\n[+]clients ok\n[+]places ok\n[+]log ok\n\
              [+]process ok\nnot ready\n"
         );
         let removed = readiness(&[State::Removed]).response(true);

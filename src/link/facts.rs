@@ -8,6 +8,7 @@ use super::keyring::Keyring;
 use super::linked::LinkedKey;
 use super::neighbor::Neighbors;
 use crate::health::judge::NeighborFacts;
+use crate::model::time::Timestamp;
 
 /// Looks at the links from another thread.
 #[derive(Clone, Debug)]
@@ -23,6 +24,14 @@ impl LinkFacts {
     pub(crate) fn neighbors(&self, now: Instant) -> Vec<NeighborFacts> {
         let neighbors = self.neighbors.all();
         neighbors.iter().map(|one| one.facts(now)).collect()
+    }
+
+    /// Returns when a linked neighbor's clock agreed with this server's last, by both of this server's
+    /// clocks; `None` if none has in the last seconds.
+    pub(crate) fn clock_agreed(&self, now: Instant) -> Option<(Instant, Timestamp)> {
+        let neighbors = self.neighbors.all();
+        let agreed = neighbors.iter().filter_map(|one| one.clock_agreed(now));
+        agreed.max_by_key(|(then, _)| *then)
     }
 
     /// Returns whether there has never been a link with the key in force.

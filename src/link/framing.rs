@@ -17,6 +17,7 @@ use socket2::SockRef;
 
 use super::noise::Ciphers;
 use crate::model::printable::Printable;
+use crate::model::time::Timestamp;
 use crate::model::{digest, record, vector};
 use crate::thread::waiting;
 
@@ -75,6 +76,9 @@ pub(super) trait Transport {
 
     /// Returns the time.
     fn now(&self) -> Instant;
+
+    /// Returns the time by this server's clock.
+    fn clock(&self) -> Timestamp;
 }
 
 /// Decrypted text, taken in whole lines.

@@ -57,12 +57,18 @@ impl Keyring {
         Arc::clone(&self.0.read())
     }
 
+    /// Checks that keys are of this herd, whose id never changes.
+    pub(crate) fn check(&self, keys: &KeyFile) -> Result<(), AnotherHerd> {
+        match keys.herd() == self.current().herd() {
+            true => Ok(()),
+            false => Err(AnotherHerd),
+        }
+    }
+
     /// Replaces the keys. Returns whether they are different; an error leaves them as they were.
     pub(crate) fn replace(&self, keys: KeyFile) -> Result<bool, AnotherHerd> {
+        self.check(&keys)?;
         let mut current = self.0.write();
-        if keys.herd() != current.herd() {
-            return Err(AnotherHerd);
-        }
         let changed = keys != **current;
         *current = Arc::new(keys);
         Ok(changed)

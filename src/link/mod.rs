@@ -263,6 +263,11 @@ impl Links {
         Ok(())
     }
 
+    /// Checks that keys are of this herd.
+    pub fn check_keys(&self, keys: &KeyFile) -> Result<(), AnotherHerd> {
+        self.shared.keys.check(keys)
+    }
+
     /// Uses these keys for connections from now on. Returns whether they are different.
     pub fn replace_keys(&self, keys: KeyFile) -> Result<bool, AnotherHerd> {
         self.shared.keys.replace(keys)

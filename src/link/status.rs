@@ -84,6 +84,9 @@ pub struct ServerStatus {
     /// accepts too during a rotation.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// Age in seconds at which it forgets records; `None` for never, as for a server of before.
+    #[serde(default)]
+    pub forget_after_s: Option<u64>,
     /// Number of clients whose location it knows.
     pub records: u64,
     /// Number of clients that were forgotten.
@@ -195,6 +198,10 @@ impl StatusSource {
             problems,
             release: env!("CARGO_PKG_VERSION").to_owned(),
             keys: self.keys.fingerprints(),
+            forget_after_s: self
+                .replica
+                .forget_after_in_force()
+                .map(|age| age.as_secs()),
             records: self.replica.clients() as u64,
             tombstones: self.replica.tombstones() as u64,
             epoch: self.replica.epoch(),
@@ -356,6 +363,7 @@ mod tests {
             problems: Vec::new(),
             release: "0.1.0".to_owned(),
             keys: vec!["0badcafe".to_owned()],
+            forget_after_s: Some(86_400),
             records: 1,
             tombstones: 8,
             epoch: 2,
@@ -416,7 +424,7 @@ mod tests {
         let line = line(&status);
         assert_eq!(
             line,
-            r#"{"state":"journal failing","problems":[{"state":"journal failing","since":8,"for_ms":6,"reason":"the disk"}],"release":"0.1.0","keys":["0badcafe"],"records":1,"tombstones":8,"epoch":2,"uptime_ms":3,"clients":4,"connections_ended":{"idle for too long":6},"lines_refused":{"bad time":7},"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"lag_ms":null,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"ago_ms":9,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"lag_ms":30,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}}}"#
+            r#"{"state":"journal failing","problems":[{"state":"journal failing","since":8,"for_ms":6,"reason":"the disk"}],"release":"0.1.0","keys":["0badcafe"],"forget_after_s":86400,"records":1,"tombstones":8,"epoch":2,"uptime_ms":3,"clients":4,"connections_ended":{"idle for too long":6},"lines_refused":{"bad time":7},"refused":5,"links":{"Ball":{"phase":"down","written":0,"acknowledged":0,"lag_ms":null,"queue":{"batches":0,"bytes":0,"records":0,"overflowed":false},"resyncs":0,"diverged":0,"error":{"at":7,"ago_ms":9,"reason":"gone"}},"Welsh":{"phase":"live","written":10,"acknowledged":9,"lag_ms":30,"queue":{"batches":1,"bytes":200,"records":2,"overflowed":true},"resyncs":3,"diverged":4,"error":null}}}"#
                 .to_owned()
                 + "\n"
         );
@@ -430,6 +438,7 @@ mod tests {
         let read = ServerStatus::parse_line(line).unwrap();
         assert_eq!((read.state, read.records), (State::Alone, 1));
         assert_eq!((read.release.as_str(), read.keys.len()), ("", 0));
+        assert_eq!(read.forget_after_s, None);
         let link = &read.links["Ball"];
         assert_eq!(
             (link.lag_ms, link.error.as_ref().unwrap().ago_ms),

@@ -1,7 +1,7 @@
 //! The grid that divides the earth into cells: positions in fixed point, the cell of each, and the cells
 //! that cover an area.
 //!
-//! A cell is a tenth of a degree high, and as wide at the equator. Towards the poles cells are joined in
+//! A cell is a twentieth of a degree high, and as wide at the equator. Towards the poles cells are joined in
 //! twos, fours and so on, so that a cell is nowhere less than half as wide as it is high, and an area near
 //! a pole has no more cells than one elsewhere. Each pole is surrounded by eight cells.
 //!
@@ -22,7 +22,7 @@ const FRACTION_DIGITS: usize = 7;
 pub(crate) const ERROR_UNITS: u32 = 1;
 
 /// Height of a cell in units.
-const CELL_UNITS: u32 = UNITS / 10;
+const CELL_UNITS: u32 = UNITS / 20;
 
 /// Units from pole to pole.
 const HEIGHT: u32 = 180 * UNITS;
@@ -34,20 +34,21 @@ pub(crate) const AROUND: u32 = 360 * UNITS;
 const ROWS: u32 = HEIGHT / CELL_UNITS;
 
 /// Bits of a cell's number for its column.
-const COLUMN_BITS: u32 = 12;
+const COLUMN_BITS: u32 = 13;
 
 /// Latitudes, in units from the equator, from which rows have half the cells of the row before: where
 /// meridians are 1/2, 1/4, … as far apart as at the equator.
-const HALVINGS: [u32; 9] = [
+const HALVINGS: [u32; 10] = [
     600_000_000,
     755_224_878,
     828_192_442,
     864_166_783,
-    882_089_949,
-    891_047_766,
-    895_523_941,
-    897_761_979,
-    898_880_991,
+    882_092_153,
+    891_047_170,
+    895_523_722,
+    897_761_878,
+    898_880_941,
+    899_440_471,
 ];
 
 /// Extra meters by which a circle's cover is larger, in radians: more than the error of a position and

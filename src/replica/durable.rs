@@ -29,6 +29,8 @@ pub(super) struct Durable {
     compact_within: Duration,
     /// Since when the journal's files may hold what is to be forgotten.
     forgotten: Option<Timestamp>,
+    /// A compaction is due now.
+    is_demanded: bool,
 }
 
 /// The journal's problems, as an operator should see them.
@@ -69,6 +71,7 @@ impl Durable {
             failing,
             compact_within,
             forgotten: None,
+            is_demanded: false,
         }
     }
 
@@ -84,7 +87,14 @@ impl Durable {
             let age = now.as_nanos().checked_sub(since.as_nanos());
             age.is_some_and(|age| u128::from(age) >= self.compact_within.as_nanos())
         };
-        self.journal.wants_compaction(clients) || self.forgotten.is_some_and(is_late)
+        self.journal.wants_compaction(clients)
+            || self.is_demanded
+            || self.forgotten.is_some_and(is_late)
+    }
+
+    /// Has the journal compacted at the next opportunity, whatever it holds.
+    pub(super) fn demand_compaction(&mut self) {
+        self.is_demanded = true;
     }
 
     /// Takes back all claims of the journal; they are gone once the handle that is returned has synced.
@@ -342,6 +352,7 @@ impl Replica {
                 // the next compaction is in a new one.
                 let is_clean = compaction.is_clean();
                 let forgotten = durable.forgotten.take_if(|_| is_clean);
+                durable.is_demanded &= !is_clean;
                 Ok(Some((compaction, forgotten)))
             }
             _ => Ok(None),

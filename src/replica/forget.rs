@@ -13,9 +13,10 @@ use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::model::vector::Vector;
 use crate::replica::Apply;
+use crate::replica::cache::Until;
 use crate::replica::durable::{Change, Durable};
 use crate::store::journal::{JournalError, SyncPosition};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// Time before its death from which a record is not in digests: clocks differ, so servers may not
 /// agree yet that it lives.
@@ -24,6 +25,10 @@ const DIGEST_EDGE_NANOS: u64 = 360_000_000_000;
 /// Time for which a record has been dead when it is dropped. Clocks differ by up to 60 s, so it is dead
 /// at every server by then.
 const DROP_NANOS: u64 = 120_000_000_000;
+
+/// Compactions after which nothing that was forgotten is in the journal: the first may end in the file of
+/// an earlier one that was broken off.
+const COMPACTIONS: usize = 2;
 
 /// The moment up to which records are dead; `None` if none ever is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,8 +47,8 @@ pub(super) struct Forgetting {
     /// Age at which records die, in nanoseconds; 0 if they never do. It follows from `settings`.
     age: AtomicU64,
     settings: Mutex<Settings>,
-    /// This server's clock is right, as far as that can be told.
-    is_clock_trusted: AtomicBool,
+    /// The latest time that is certain, in nanoseconds; 0 before any is.
+    certain: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -91,12 +96,12 @@ impl Replica {
             .change(|settings| settings.old_neighbor = name);
     }
 
-    /// Sets whether this server's clock is trusted; at first it is not. Only while it is do dead
-    /// records leave memory and journal.
-    pub fn trust_clock(&self, is_trusted: bool) {
+    /// Notes that it is certainly that time, or later. Dead records leave memory and journal only by a
+    /// time that is certain, whatever the clock says: one that leaps ahead drops nothing.
+    pub fn trust_clock(&self, time: Timestamp) {
         self.forgetting
-            .is_clock_trusted
-            .store(is_trusted, Ordering::Relaxed);
+            .certain
+            .fetch_max(time.as_nanos(), Ordering::Relaxed);
     }
 
     /// Returns up to when records are dead.
@@ -104,6 +109,17 @@ impl Replica {
         Horizon(match self.forgetting.age.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(now.as_nanos().saturating_sub(nanos)),
+        })
+    }
+
+    /// Returns up to when records are not adopted: those that are dead by a time that is certain, once one
+    /// is. By a clock that leaps ahead this server would refuse what lives, and claim it by the next
+    /// marker; what is dead and adopted all the same is neither shown nor sent.
+    pub(super) fn adoption_horizon(&self, now: Timestamp) -> Horizon {
+        let certain = self.forgetting.certain.load(Ordering::Relaxed);
+        self.horizon(match certain {
+            0 => now,
+            certain => now.min(Timestamp::from_nanos(certain)),
         })
     }
 
@@ -115,29 +131,29 @@ impl Replica {
 
     /// Returns up to when records are to be dropped: `None` if none is, or none may be.
     pub(super) fn drop_horizon(&self, now: Timestamp) -> Horizon {
-        let Horizon(horizon) = self.horizon(now);
-        let is_trusted = self.forgetting.is_clock_trusted.load(Ordering::Relaxed);
-        Horizon(
-            horizon
-                .filter(|_| is_trusted)
-                .and_then(|horizon| horizon.checked_sub(DROP_NANOS)),
-        )
+        let certain = self.forgetting.certain.load(Ordering::Relaxed);
+        let Horizon(horizon) = self.horizon(now.min(Timestamp::from_nanos(certain)));
+        Horizon(horizon.and_then(|horizon| horizon.checked_sub(DROP_NANOS)))
     }
 
-    /// Drops the records that have been dead for a while, if the clock is trusted: a small piece at a
+    /// Drops the records that have been dead for a while, by a time that is certain: a small piece at a
     /// time, after each of which `go_on` runs with no lock held, and ends it by returning `false`.
     /// Returns the number of records dropped.
     pub fn drop_dead(&self, now: Timestamp, go_on: impl FnMut() -> bool) -> usize {
         let Horizon(Some(until)) = self.drop_horizon(now) else {
             return 0;
         };
-        let until = Timestamp::from_nanos(until);
+        self.drop_until(Timestamp::from_nanos(until).into(), go_on)
+    }
+
+    /// Drops all records of these times or before; of the two, that of reports is not the earlier.
+    fn drop_until(&self, until: Until, go_on: impl FnMut() -> bool) -> usize {
         let mut dropped = 0;
         self.locations.sweep(
-            until,
+            until.reports,
             |piece| {
                 let mut apply = self.apply.lock();
-                let mut first = until;
+                let mut first = until.reports;
                 let mut is_watched = false;
                 let removed = self.locations.remove(piece, until, |record| {
                     first = first.min(record.time);
@@ -195,6 +211,43 @@ impl Replica {
             syncer
         };
         syncer.map_or(Ok(()), |syncer| syncer.sync().map(drop))
+    }
+
+    /// Prepares for a longer age than `age`, which was in force in earlier starts, at `now`: takes back
+    /// all claims, as [`void_vector`](Self::void_vector) does, since they include what was dropped. With
+    /// `drops`, what is dead by that age leaves memory and journal before this returns: a server that was
+    /// away may hold a report whose tombstone has expired at all others. Clocks differ, so reports leave
+    /// that would have died within two minutes, and of tombstones only what has been dead for as long.
+    /// Returns the number of records dropped.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the journal. To be called again then, in a later start.
+    pub fn lose_claims(
+        &self,
+        age: Duration,
+        drops: bool,
+        now: Timestamp,
+    ) -> Result<usize, JournalError> {
+        self.void_vector()?;
+        if !drops {
+            return Ok(0);
+        }
+        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let edge = now.as_nanos().saturating_sub(age);
+        let until = Until {
+            reports: Timestamp::from_nanos(edge.saturating_add(DROP_NANOS)),
+            tombstones: Timestamp::from_nanos(edge.saturating_sub(DROP_NANOS)),
+        };
+        let dropped = self.drop_until(until, || true);
+        // What was dropped in an earlier start may be in the journal still.
+        if let Some(durable) = &mut self.apply.lock().durable {
+            durable.demand_compaction();
+        }
+        for _ in 0..COMPACTIONS {
+            self.compact_journal(now)?;
+        }
+        Ok(dropped)
     }
 
     /// Forgets a client: stores a tombstone, which is later than the client's record, and floods it.

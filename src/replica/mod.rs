@@ -6,8 +6,8 @@
 //! `open` and `upkeep`.
 //!
 //! `cache` has the records, `flood` and `outbox` the neighbors' queues, `durable` the journal under
-//! the apply lock, `forget` tombstones and expiry. `open` restores a replica from its journal, `upkeep` and `stall` have its threads,
-//! and `prune` forgets old epochs.
+//! the apply lock, `forget` tombstones and expiry. `open` restores a replica from its journal, `upkeep`
+//! and `stall` have its threads, and `prune` forgets old epochs.
 
 pub(crate) mod cache;
 mod digest;
@@ -17,6 +17,7 @@ pub(crate) mod flood;
 pub(crate) mod forget;
 mod open;
 pub mod outbox;
+mod outcome;
 mod prune;
 pub mod search;
 pub(crate) mod stall;
@@ -41,54 +42,8 @@ use crate::store::journal::SyncPosition;
 use crate::sync::{self as atomic, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use durable::{Change, Durable, JournalState};
 use forget::Forgetting;
+pub use outcome::{ForgetOutcome, Outcome};
 use winners::{SMALL_GROUP, Winners};
-
-/// Outcome of a client's report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Stored, and acknowledged with its `AT` line.
-    Stored,
-    /// Not newer than the stored report: acknowledged with its `AT` line all the same, and nothing
-    /// else.
-    NotNewer,
-    /// Not newer than the client's tombstone, which is of that time: as [`NotNewer`](Self::NotNewer).
-    Forgotten(Timestamp),
-    /// So old that it would have expired by now: as [`NotNewer`](Self::NotNewer).
-    Expired,
-    /// The time is more than 300 s ahead of this server's clock.
-    TooFarAhead,
-    /// The client is new, and the server is at capacity.
-    Full,
-    /// The journal can't be written.
-    Unwritable,
-    /// No neighbor would take it: the server was removed from the herd.
-    Removed,
-}
-
-impl Outcome {
-    /// Returns whether the client gets the `AT` line of its report.
-    pub fn is_acknowledged(self) -> bool {
-        matches!(
-            self,
-            Outcome::Stored | Outcome::NotNewer | Outcome::Forgotten(_) | Outcome::Expired
-        )
-    }
-}
-
-/// Outcome of the wish that a client be forgotten.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ForgetOutcome {
-    /// A tombstone of that time is stored.
-    Forgotten(Timestamp),
-    /// The client is not known here, and the server is at capacity.
-    Full,
-    /// The journal can't be written.
-    Unwritable,
-    /// No neighbor would take it: the server was removed from the herd.
-    Removed,
-    /// The neighbor of that name runs an older program, which knows no tombstones.
-    NeighborTooOld(Box<str>),
-}
 
 /// A server's records, and the queues to its neighbors.
 #[derive(Debug)]
@@ -340,7 +295,7 @@ impl Replica {
     ) -> usize {
         let mut apply = self.apply.lock();
         let mut winners = Winners::with_capacity(records.len());
-        let horizon = self.horizon(now);
+        let horizon = self.adoption_horizon(now);
         for record in records
             .iter()
             .filter(|record| !horizon.is_dead(record.time))

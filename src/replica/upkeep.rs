@@ -1,6 +1,6 @@
 //! The threads that look after a replica while others report to it: one brings the journal to disk,
 //! for all callers that wait for that at once; one watches the journal's files, compacts the journal
-//! when it has grown, and prunes the version vector, with or without a journal; one sends markers.
+//! when it has grown, drops dead records, and prunes the version vector, with or without a journal; one sends markers.
 //!
 //! With `--ack disk` a client's replies wait until its reports are on disk. No worker blocks for
 //! that: it leaves a callback with a position in the journal, and one sync serves all callers
@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use log::{Level, error, info};
+use log::{Level, debug, error, info};
 
 use super::Replica;
 use super::stall::Stall;
@@ -45,6 +45,9 @@ const ROOM_BYTES: u64 = 64 << 10;
 
 /// Interval at which epochs without a live record are pruned from the vector.
 const PRUNING_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
+
+/// Interval at which dead records are dropped.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Interval at which markers are sent: up to where this server holds everything. They also show
 /// the neighbors that this server is alive.
@@ -188,9 +191,9 @@ fn sync_for(replica: &Replica, syncer: &Syncer, waiters: &Receiver<Waiter>, stop
     }
 }
 
-/// Watches and compacts the journal, and prunes the vector when that is due.
+/// Watches and compacts the journal, drops dead records, and prunes the vector when that is due.
 fn keep_up(replica: &Replica, stop: &Stop) {
-    let mut pruned = Instant::now();
+    let (mut pruned, mut swept) = (Instant::now(), Instant::now());
     let mut logged = None;
     // Since when the journal has been whole again.
     let mut whole: Option<Instant> = None;
@@ -199,6 +202,13 @@ fn keep_up(replica: &Replica, stop: &Stop) {
         if pruned.elapsed() >= PRUNING_INTERVAL {
             replica.prune_vector();
             pruned = Instant::now();
+        }
+        if swept.elapsed() >= SWEEP_INTERVAL {
+            let dropped = replica.drop_dead(Timestamp::now(), || !stop.is_set());
+            if dropped > 0 {
+                debug!("dropped {dropped} records that had expired");
+            }
+            swept = Instant::now();
         }
         if replica.check_journal(&mut logged) {
             whole = None;

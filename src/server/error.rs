@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use super::forgetting::ForgetAfterError;
 use crate::config::limits::TooManyThreads;
 use crate::config::topology::Address;
 use crate::link::keyring::AnotherHerd;
@@ -18,6 +19,8 @@ pub enum StartError {
     Bind(&'static str, SocketAddr, io::Error),
     /// The limit of open files is too low.
     Descriptors(TooFewDescriptors),
+    /// The age at which records are forgotten is longer than before, or can't be kept.
+    ForgetAfter(ForgetAfterError),
     /// The journal cannot be opened.
     Journal(JournalError),
     /// A limit of the system on threads is too low.
@@ -46,6 +49,7 @@ impl fmt::Display for StartError {
                 })
             }
             StartError::Descriptors(error) => write!(f, "{error}"),
+            StartError::ForgetAfter(error) => write!(f, "{error}"),
             StartError::Journal(error) => write!(f, "{error}"),
             StartError::Threads(error) => write!(f, "{error}"),
             StartError::Resources(error) => write!(f, "insufficient system resources: {error}"),
@@ -102,6 +106,8 @@ pub enum ReloadError {
     /// The new `servers.txt` gives this server addresses other than those that it listens on: the
     /// old ones and the new, for clients and for peers.
     OwnAddress(Box<[[Address; 2]; 2]>),
+    /// The age at which records are forgotten is longer than before, or can't be kept.
+    ForgetAfter(ForgetAfterError),
     /// The key file belongs to another herd.
     AnotherHerd(AnotherHerd),
     /// The limit of open files is too low for so many neighbors.
@@ -128,6 +134,7 @@ impl fmt::Display for ReloadError {
                     "this server's own addresses are {old} now and would be {new}; changing them requires a restart"
                 )
             }
+            ReloadError::ForgetAfter(error) => write!(f, "{error}"),
             ReloadError::AnotherHerd(error) => write!(f, "{error}"),
             ReloadError::Descriptors(error) => write!(f, "{error}"),
             ReloadError::TooManyThreads(error) => write!(f, "{error}"),

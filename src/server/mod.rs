@@ -1,14 +1,17 @@
 //! Binds, wires and stops one server. Every thread belongs to an owner here, and is joined by it.
 //!
 //! `figures` has what the status says of clients, `error` the errors of starting and reloading;
-//! `reload` adopts a new configuration, `timer` runs the periodic jobs, `watch` gathers what the
-//! server's state depends on, `http` binds the HTTP port, `descriptors` divides the open files between
+//! `reload` adopts a new configuration, `forgetting` the age at which records are forgotten, `timer` runs
+//! the periodic jobs, `watch` gathers what the server's state depends on, `clock` judges whether the
+//! clock is to be believed, `http` binds the HTTP port, `descriptors` divides the open files between
 //! links and clients.
 //! Nothing of a protocol or of a record is decided here.
 
+mod clock;
 mod descriptors;
 mod error;
 mod figures;
+mod forgetting;
 mod http;
 mod reload;
 #[cfg(test)]
@@ -44,7 +47,7 @@ use crate::link::neighbor::LinkStatus;
 use crate::link::{self, Links};
 use crate::listener::{Bound, Listener};
 use crate::logging::EVENT;
-use crate::model::time::{COARSE_STEP, CoarseClock};
+use crate::model::time::{COARSE_STEP, CoarseClock, Timestamp};
 use crate::places::Places;
 use crate::replica::Replica;
 use crate::replica::upkeep::Upkeep;
@@ -53,10 +56,12 @@ use crate::watch::Watches;
 use crate::watch::publisher::Publisher;
 
 pub use error::{ReloadError, StartError, TooFewDescriptors};
+pub use forgetting::ForgetAfterError;
 
 use descriptors::Descriptors;
 use error::bind_reason;
 use figures::Figures;
+use forgetting::ForgetAfter;
 use timer::{Job, Timer};
 use watch::{Sources, Watch};
 
@@ -151,6 +156,7 @@ pub struct Server {
     limit: ConnectionLimit,
     group: Group,
     topology: CurrentTopology,
+    forget_after: ForgetAfter,
     http: Option<HttpPort>,
     stage: StopStage,
 }
@@ -200,8 +206,16 @@ impl Server {
         port: Option<&mut HttpPort>,
     ) -> Result<Server, StartError> {
         let neighbors = link::neighbors(&config.topology, &config.server.name);
-        let (replica, syncer) = Replica::open(config).map_err(StartError::Journal)?;
         let name = &config.server.name;
+        let folder = config.data_dir.as_ref().map(|folder| folder.join(name));
+        let age = config.topology.forget_after();
+        let may_lengthen = config.may_lengthen_forget_after;
+        let age = ForgetAfter::judge_start(folder.as_deref(), age, may_lengthen);
+        let age = age.map_err(StartError::ForgetAfter)?;
+        let (replica, syncer) = Replica::open(config).map_err(StartError::Journal)?;
+        // Before anything can be asked of the replica.
+        let forget_after = age.adopt(&replica, !neighbors.is_empty(), Timestamp::now());
+        let forget_after = forget_after.map_err(StartError::ForgetAfter)?;
         let (restored, journal) = (replica.len() as u64, syncer.clone());
         let upkeep = Upkeep::start(&replica, syncer)?;
         let clock = CoarseClock::default();
@@ -213,7 +227,6 @@ impl Server {
             counts: Arc::clone(&counts),
         };
         let interval = config.digest_interval;
-        let folder = config.data_dir.as_ref().map(|folder| folder.join(name));
         let linked = LinkedKey::open(folder.as_deref());
         let health = Arc::<Health>::default();
         let mut links = Links::start(
@@ -308,6 +321,7 @@ impl Server {
             limit,
             group,
             topology,
+            forget_after,
             http: None,
             stage: StopStage(Arc::new(Mutex::new("no part"))),
         })

@@ -6,6 +6,8 @@ use crate::config::keys::KeyFile;
 use crate::config::limits::check_threads;
 use crate::config::topology::{ServerEntry, Topology};
 use crate::link;
+use crate::model::age;
+use crate::model::time::Timestamp;
 
 impl Server {
     /// Adopts a `servers.txt` and a key file that were read again: neighbors are added, removed and
@@ -25,12 +27,20 @@ impl Server {
         if old != new {
             return Err(ReloadError::OwnAddress(Box::new([old, new])));
         }
+        let age = self.forget_after.judge_reload(topology.forget_after());
+        let age = age.map_err(ReloadError::ForgetAfter)?;
         let neighbors = link::neighbors(topology, name);
         let servers = topology.servers().len();
         let clients = self.descriptors.clients(neighbors.len(), servers);
         let clients = clients.map_err(ReloadError::Descriptors)?;
         let added = neighbors.len().saturating_sub(self.links.status().len());
         check_threads(THREADS_PER_NEIGHBOR * added).map_err(ReloadError::TooManyThreads)?;
+        let of_herd = self.links.check_keys(&keys);
+        of_herd.map_err(ReloadError::AnotherHerd)?;
+        // The last step that can fail without a change.
+        let before = self.services.replica.forget_after();
+        let adopted = age.adopt(&self.services.replica, true, Timestamp::now());
+        self.forget_after = adopted.map_err(ReloadError::ForgetAfter)?;
         let changed = self.links.replace_keys(keys);
         let keys = if changed.map_err(ReloadError::AnotherHerd)? {
             "changed"
@@ -41,6 +51,11 @@ impl Server {
         self.topology.replace(topology.clone());
         let changes = self.links.set_neighbors(&neighbors);
         let changes = changes.map_err(ReloadError::Threads)?;
-        Ok(format!("neighbors: {changes}; keys: {keys}"))
+        let mut summary = format!("neighbors: {changes}; keys: {keys}");
+        let after = topology.forget_after();
+        if after != before {
+            summary += &format!("; forget-after: {}", age::in_words(after));
+        }
+        Ok(summary)
     }
 }

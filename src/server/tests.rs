@@ -35,6 +35,7 @@ fn start_in_memory() -> Server {
         idle_timeout: Duration::from_secs(60),
         data_dir: None,
         ack: Ack::Memory,
+        may_lengthen_forget_after: false,
         readers: crate::disk::Readers::Owner,
         compact_within: DEFAULT_COMPACT_WITHIN,
         digest_interval: DEFAULT_DIGEST_INTERVAL,

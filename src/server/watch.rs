@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{never, select};
 use log::info;
 
+use super::clock::ClockTrust;
 use crate::client::limit::ConnectionLimit;
 use crate::client::rejections::ClientRejections;
 use crate::client::services::Services;
-use crate::health::judge::{Facts, NeighborFacts, judge};
+use crate::health::judge::{Facts, NeighborFacts, judge, old_neighbor};
 use crate::health::{Health, State};
 use crate::link::facts::LinkFacts;
 use crate::logging::{self, EVENT};
@@ -56,8 +57,9 @@ impl Watch {
     pub(super) fn start(sources: Sources) -> io::Result<Watch> {
         let (stopper, stop) = thread::stop_pair();
         let (announce, ready) = thread::stop_pair();
-        let mut watcher = Watcher::new(sources, announce, Instant::now());
-        watcher.look(Instant::now(), Timestamp::now());
+        let (now, wall) = (Instant::now(), Timestamp::now());
+        let mut watcher = Watcher::new(sources, announce, now, wall);
+        watcher.look(now, wall);
         let thread = thread::spawn("health", move || watcher.run(&stop))?;
         Ok(Watch {
             stopper,
@@ -90,10 +92,13 @@ struct Watcher {
     /// Dropped lines of the log, and when their number changed last.
     dropped: (u64, Option<Instant>),
     log_retried: Instant,
+    clock: ClockTrust,
+    /// The linked neighbor that knows no tombstones, as it was logged last.
+    old_neighbor: Option<String>,
 }
 
 impl Watcher {
-    fn new(sources: Sources, announce: Stopper, now: Instant) -> Watcher {
+    fn new(sources: Sources, announce: Stopper, now: Instant, wall: Timestamp) -> Watcher {
         Watcher {
             sources,
             announce,
@@ -101,6 +106,8 @@ impl Watcher {
             responsive: now,
             dropped: (logging::dropped_lines(), None),
             log_retried: now,
+            clock: ClockTrust::new(now, wall),
+            old_neighbor: None,
         }
     }
 
@@ -124,7 +131,9 @@ impl Watcher {
     }
 
     fn look(&mut self, now: Instant, wall: Timestamp) {
-        let found = judge(&self.gather(now));
+        let facts = self.gather(now, wall);
+        self.note_old_neighbor(old_neighbor(&facts));
+        let found = judge(&facts);
         let is_removed = found.iter().any(|(state, _)| *state == State::Removed);
         self.sources.services.replica.set_removed(is_removed);
         let is_starting = found.iter().any(|(state, _)| *state == State::Starting);
@@ -135,13 +144,33 @@ impl Watcher {
         }
     }
 
-    fn gather(&mut self, now: Instant) -> Facts {
+    /// Tells the replica of a linked neighbor that knows no tombstones, and logs it.
+    fn note_old_neighbor(&mut self, name: Option<&str>) {
+        if self.old_neighbor.as_deref() == name {
+            return;
+        }
+        if let Some(name) = name {
+            info!(
+                target: EVENT,
+                "neighbor {name} runs an older program: clients can't be forgotten until it is upgraded"
+            );
+        }
+        self.sources.services.replica.set_old_neighbor(name);
+        self.old_neighbor = name.map(str::to_owned);
+    }
+
+    fn gather(&mut self, now: Instant, wall: Timestamp) -> Facts {
         let neighbors = self.sources.links.neighbors(now);
         let is_linked = |one: &NeighborFacts| one.is_linked;
         if neighbors.is_empty() || neighbors.iter().any(is_linked) {
             self.linked = now;
         }
+        let agreed = self.sources.links.clock_agreed(now);
+        let certain = self.clock.look(now, wall, neighbors.len(), agreed);
         let replica = &self.sources.services.replica;
+        if let Ok(time) = certain {
+            replica.trust_clock(time);
+        }
         if replica.is_responsive(LOCK_WAIT) {
             self.responsive = now;
         }
@@ -159,6 +188,8 @@ impl Watcher {
             neighbors,
             is_new_key: links.is_new_key(),
             unlinked: now.saturating_duration_since(self.linked),
+            forget_after: services.replica.forget_after(),
+            clock_doubt: certain.err().flatten(),
             stalled: now.saturating_duration_since(self.responsive),
             journal: services.replica.journal_problem(),
             records: services.replica.len(),

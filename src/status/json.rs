@@ -87,7 +87,7 @@ mod tests {
         };
         assert_eq!(
             survey.to_json(),
-            r#"{"version":1,"at":5,"whole":false,"problems":["Welsh: no answer within 2 s"],"moving":0,"servers":[{"name":"Ball","up":true,"state":"ok","problems":[],"release":"","keys":[],"records":0,"tombstones":0,"epoch":0,"uptime_ms":0,"clients":0,"connections_ended":{},"lines_refused":{},"refused":0,"links":{}},{"name":"Welsh","up":false,"error":"no answer within 2 s"}]}"#
+            r#"{"version":1,"at":5,"whole":false,"problems":["Welsh: no answer within 2 s"],"moving":0,"servers":[{"name":"Ball","up":true,"state":"ok","problems":[],"release":"","keys":[],"forget_after_s":null,"records":0,"tombstones":0,"epoch":0,"uptime_ms":0,"clients":0,"connections_ended":{},"lines_refused":{},"refused":0,"links":{}},{"name":"Welsh","up":false,"error":"no answer within 2 s"}]}"#
         );
     }
 }

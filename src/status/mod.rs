@@ -26,6 +26,7 @@ use crate::link::audit::settled;
 use crate::link::handshake::HandshakeError;
 use crate::link::neighbor::LinkPhase;
 use crate::link::status::{self, NO_DIGEST, ServerStatus};
+use crate::model::age;
 use crate::model::digest::{BUCKETS, Digest};
 use crate::model::time::Timestamp;
 use crate::thread::{self, Stop};
@@ -332,7 +333,28 @@ fn problems(topology: &Topology, answers: &[Answer]) -> Vec<String> {
         }
     }
     problems.extend(differing_keys(answers));
+    problems.extend(differing_ages(answers));
     problems
+}
+
+/// Returns which servers forget records at another age than others, if any do.
+fn differing_ages(answers: &[Answer]) -> Option<String> {
+    let mut servers = BTreeMap::<Option<u64>, Vec<&str>>::new();
+    for Answer { name, result } in answers {
+        if let Ok(status) = result {
+            servers.entry(status.forget_after_s).or_default().push(name);
+        }
+    }
+    let shown = |(age, names): (&Option<u64>, &Vec<&str>)| {
+        format!("{} at {}", shown_age(*age), names.join(", "))
+    };
+    let parts: Vec<_> = servers.iter().map(shown).collect();
+    (parts.len() > 1).then(|| format!("forget-after differs: {}", parts.join("; ")))
+}
+
+/// Returns the age in seconds at which a server forgets records, in words.
+fn shown_age(seconds: Option<u64>) -> String {
+    age::in_words(seconds.map(Duration::from_secs))
 }
 
 /// Returns which servers have sent no digest, although they were asked for one.
@@ -431,6 +453,24 @@ mod tests {
             Some(
                 "keys differ: 0badcafe at A, C; 0badcafe+12345678 at B: give all servers one key file, and send them SIGHUP"
             )
+        );
+    }
+
+    #[test]
+    fn servers_that_forget_at_another_age_are_named() {
+        let with = |name: &str, seconds| Answer {
+            name: name.to_owned(),
+            result: Ok(ServerStatus {
+                forget_after_s: seconds,
+                ..ServerStatus::default()
+            }),
+        };
+        let day = Some(86_400);
+        assert_eq!(differing_ages(&[with("A", day), with("B", day)]), None);
+        let differing = differing_ages(&[with("A", day), with("B", None), with("C", day)]);
+        assert_eq!(
+            differing.as_deref(),
+            Some("forget-after differs: never at B; 1 day at A, C")
         );
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::{Answer, shown_keys};
+use super::{Answer, shown_age, shown_keys};
 use crate::health::Problem;
 use crate::link::neighbor::{LinkError, LinkStatus};
 
@@ -35,6 +35,12 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
         "KEYS",
         "UP FOR",
     ];
+    let forgets =
+        |answer: &Answer| matches!(&answer.result, Ok(status) if status.forget_after_s.is_some());
+    let any_forgets = answers.iter().any(forgets);
+    if any_forgets {
+        heads.insert(heads.len() - 1, "FORGET AFTER");
+    }
     // Where nobody was ever forgotten, there is no column for it.
     let is_forgotten = |answer: &Answer| matches!(&answer.result, Ok(s) if s.tombstones > 0);
     let forgotten = answers.iter().any(is_forgotten).then_some(3);
@@ -59,6 +65,9 @@ pub(super) fn servers(f: &mut fmt::Formatter<'_>, answers: &[Answer]) -> fmt::Re
                 known(shown_keys(status)),
                 span(Duration::from_millis(status.uptime_ms)),
             ];
+            if any_forgets {
+                cells.insert(cells.len() - 1, shown_age(status.forget_after_s));
+            }
             if let Some(column) = forgotten {
                 cells.insert(column, grouped(status.tombstones));
             }

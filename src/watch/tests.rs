@@ -408,7 +408,7 @@ fn records_that_expire_are_gone() {
     let age = NOW.as_nanos() - 150_000_000_000;
     let replica = &fixture.replica;
     replica.set_forget_after(Some(std::time::Duration::from_nanos(age)));
-    replica.trust_clock(true);
+    replica.trust_clock(NOW);
     assert_eq!(replica.drop_dead(NOW, || true), 1);
     fixture.publish();
     watcher.take_all();

@@ -10,11 +10,14 @@
 //! To show that the simulation can fail, each rule that it can check is left out in turn, and then
 //! runs do fail.
 
+mod forgetting;
+mod rules;
 mod simulation;
 
 use std::ops::Range;
 
-use simulation::{QUEUE, SECOND, SERVERS, Simulation, Without};
+use rules::Without;
+use simulation::{QUEUE, SECOND, SERVERS, Simulation};
 
 /// Steps of a run before everything heals.
 const STEPS: usize = 400;
@@ -59,6 +62,34 @@ fn runs_fail_without_any_one_rule() {
     // One run in 3,000 shows it: a neighbor must return without its data, and the way around the
     // ring must be cut and then believe the marker. The search begins shortly before such a run.
     check_that_it_is_needed(Without::StartOfSource, 3_000..3_100);
+}
+
+#[test]
+fn the_forgotten_stay_gone_and_the_living_stay() {
+    for seed in 0..seeds() {
+        let fault = forgetting::fault_of_run(seed, Without::Nothing);
+        assert_eq!(fault, None, "run {seed}");
+    }
+}
+
+#[track_caller]
+fn check_that_forgetting_needs_it(rule: Without, runs: Range<u64>) {
+    let mut seeds = runs.clone();
+    let found = seeds.find(|&seed| forgetting::fault_of_run(seed, rule).is_some());
+    assert!(found.is_some(), "runs {runs:?} without {rule:?} all pass");
+}
+
+#[test]
+fn runs_of_forgetting_fail_without_any_one_rule() {
+    check_that_forgetting_needs_it(Without::TombstonesUntilDeath, 0..300);
+    check_that_forgetting_needs_it(Without::TombstoneBehindRecord, 0..300);
+    check_that_forgetting_needs_it(Without::LengtheningTogether, 0..2_000);
+    check_that_forgetting_needs_it(Without::ConfirmedClock, 0..300);
+    check_that_forgetting_needs_it(Without::NoAdoptionOfTheDead, 0..300);
+    check_that_forgetting_needs_it(Without::Grace, 0..2_000);
+    check_that_forgetting_needs_it(Without::MarkersByAge, 0..2_000);
+    check_that_forgetting_needs_it(Without::ClaimsLostByLengthening, 0..2_000);
+    check_that_forgetting_needs_it(Without::ExpiredLostByLengthening, 0..2_000);
 }
 
 /// Checks the rule "No echo", and that only a greater record is forwarded, by the number of messages.

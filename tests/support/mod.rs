@@ -85,6 +85,7 @@ pub fn config(servers: &str, name: &str) -> Config {
         idle_timeout: Duration::from_secs(600),
         data_dir: None,
         ack: Ack::Journal,
+        may_lengthen_forget_after: false,
         readers: Readers::Owner,
         compact_within: DEFAULT_COMPACT_WITHIN,
         digest_interval: DEFAULT_DIGEST_INTERVAL,

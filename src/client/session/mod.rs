@@ -17,6 +17,7 @@ pub(crate) mod output;
 pub(crate) mod pending;
 pub(crate) mod pushes;
 mod second;
+mod sent_lines;
 mod turn;
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -40,7 +41,8 @@ use lines::{Next, next_line};
 use output::Output;
 use pending::{Pending, Released};
 use pushes::{SessionWaker, Watching};
-use turn::{Turn, log_sent, turn_nanos};
+use sent_lines::log_sent;
+use turn::{Turn, turn_nanos};
 
 /// Bytes read at once. A connection that has sent more goes to the back when others wait.
 const READ_BYTES: usize = 16 << 10;

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::turn::log_sent;
+use super::sent_lines::log_sent;
 use super::{Progress, Scratch, Session, Stream};
 use crate::client::services::Services;
 use crate::model::time::Timestamp;

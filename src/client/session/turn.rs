@@ -10,11 +10,12 @@ use super::TURN_REQUESTS;
 use super::errors::Error;
 use super::pending::{PlacesCall, end_places};
 use super::pushes::{SessionWaker, Watching};
+use super::sent_lines::log_replies;
 use crate::client::counts::{LateRequest, WorkerCounts};
 use crate::client::refused_lines::Refusal;
 use crate::client::requests::{CommandName, RequestOutcome};
 use crate::client::services::Services;
-use crate::logging::lines::{Extent, LineBatch, Peer};
+use crate::logging::lines::{Extent, LineBatch};
 use crate::logging::strangers;
 use crate::model::command::{Command, Inquiry, Report};
 use crate::model::decimal::MAX_FIELD_BYTES;
@@ -251,24 +252,6 @@ impl<'a> Turn<'a> {
         if let Some(log) = &mut self.log {
             log_replies(log, &self.output[before..]);
         }
-    }
-}
-
-/// Logs replies that are sent outside of a turn.
-pub(super) fn log_sent(client: SocketAddr, replies: &[u8]) {
-    if let Some(mut log) = LineBatch::begin(Peer::Client(client), Timestamp::now()) {
-        log_replies(&mut log, replies);
-    }
-}
-
-fn log_replies(log: &mut LineBatch<'_>, replies: &[u8]) {
-    let mut start = 0;
-    // Each ends with an LF.
-    for end in memchr::memchr_iter(b'\n', replies) {
-        if end > start {
-            log.sent(&replies[start..end], Extent::Whole);
-        }
-        start = end + 1;
     }
 }
 

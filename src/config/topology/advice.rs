@@ -3,8 +3,13 @@
 //! Nothing here looks a name up; `herd check` adds what only the resolver knows.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::{Address, ServerEntry, Topology};
+use crate::model::age;
+
+/// Age below which it is hardly intended that records are forgotten.
+const EARLY: Duration = Duration::from_secs(3_600);
 
 /// Maximum number of names that a warning lists.
 const MAX_NAMES: usize = 8;
@@ -37,6 +42,8 @@ pub enum WarningKind {
     SameAddress,
     /// The key file is missing or can't be used.
     Key,
+    /// Records are forgotten very early.
+    ForgetAfter,
 }
 
 impl WarningKind {
@@ -50,6 +57,7 @@ impl WarningKind {
             WarningKind::Unresolved => "unresolved",
             WarningKind::SameAddress => "same-address",
             WarningKind::Key => "key",
+            WarningKind::ForgetAfter => "forget-after",
         }
     }
 }
@@ -65,7 +73,10 @@ impl Topology {
     /// those of the whole.
     pub fn warnings(&self) -> Vec<Warning> {
         let lines = self.servers.iter().flat_map(|server| self.of_line(server));
-        lines.chain(self.of_graph()).collect()
+        let mut lines: Vec<_> = lines.chain(self.of_forget_after()).collect();
+        // Stable: those of one line are in the order in which they were found.
+        lines.sort_by_key(|warning| warning.line);
+        lines.into_iter().chain(self.of_graph()).collect()
     }
 
     /// Returns the warnings that matter to one server: those of the addresses that it and its
@@ -126,6 +137,20 @@ impl Topology {
             );
         }
         warnings
+    }
+
+    /// The warning of an age that hardly outlasts a restart.
+    fn of_forget_after(&self) -> Option<Warning> {
+        let (age, line) = self.forget_after?;
+        (age < EARLY).then(|| Warning {
+            kind: WarningKind::ForgetAfter,
+            line,
+            message: format!(
+                "records are forgotten after {}: a device that is silent for so long is not known any more, \
+                 and clocks of servers may differ by a minute",
+                age::in_words(Some(age))
+            ),
+        })
     }
 
     /// The warnings of the links as a whole. One server has none.

@@ -1,24 +1,28 @@
 //! `servers.txt`: the servers of a herd, their addresses and their neighbors.
 //!
 //! One line for each server: `NAME CLIENT_ADDRESS PEER_ADDRESS NEIGHBOR...`, separated by ASCII white
-//! space; `#` starts a comment that ends with the line. A file with a fault is refused as a whole,
-//! and all of its faults are reported at once.
+//! space; a line `forget-after AGE` sets the age at which records are forgotten; `#` starts a comment
+//! that ends with the line. A file with a fault is refused as a whole, and all of its faults are
+//! reported at once.
 //!
-//! `text` splits the file into fields, `address` reads addresses, and this file reads lines and
-//! compares them with each other. `advice` warns of what is allowed but hardly intended. This is the
+//! `text` splits the file into fields, `address` reads addresses, `setting` reads settings, and this
+//! file reads lines and compares them with each other. `advice` warns of what is allowed but hardly intended. This is the
 //! only reader of the file: scripts ask `herd check --format tsv`.
 
 mod address;
 mod advice;
+mod setting;
 mod text;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Fault;
 use crate::model::fields::MAX_NAME_BYTES;
+use setting::Settings;
 use text::{Field, Line, MAX_FILE_BYTES};
 
 pub use address::Address;
@@ -79,6 +83,8 @@ impl std::error::Error for TopologyError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     servers: Vec<ServerEntry>,
+    /// Age at which records are forgotten, and the number of its line.
+    forget_after: Option<(Duration, usize)>,
 }
 
 impl Topology {
@@ -97,9 +103,13 @@ impl Topology {
         let mut faults = Vec::new();
         let lines = text::read(text, &mut faults);
         let is_text = !lines.is_empty() || faults.is_empty();
+        let mut settings = Settings::default();
         let drafts: Vec<Draft> = lines
             .iter()
-            .map(|line| Draft::parse(line, &mut faults))
+            .filter_map(|line| {
+                let is_setting = settings.take(line, &mut faults);
+                (!is_setting).then(|| Draft::parse(line, &mut faults))
+            })
             .collect();
         if drafts.is_empty() && is_text {
             faults.push(Fault::new(0, "names no server"));
@@ -109,7 +119,10 @@ impl Topology {
         faults.sort_by_key(|fault| fault.line);
         let servers: Option<Vec<_>> = drafts.into_iter().map(Draft::complete).collect();
         match servers {
-            Some(servers) if faults.is_empty() => Ok(Topology { servers }),
+            Some(servers) if faults.is_empty() => Ok(Topology {
+                servers,
+                forget_after: settings.forget_after(),
+            }),
             _ => Err(faults),
         }
     }
@@ -122,6 +135,11 @@ impl Topology {
     /// Returns the server with that name, matched exactly.
     pub fn server(&self, name: &str) -> Option<&ServerEntry> {
         self.servers.iter().find(|server| server.name == name)
+    }
+
+    /// Returns the age at which records are forgotten; `None` for never.
+    pub fn forget_after(&self) -> Option<Duration> {
+        self.forget_after.map(|(age, _)| age)
     }
 
     /// Returns whether all servers are on this machine, by their addresses, and so use one key file.

@@ -379,3 +379,110 @@ fn a_file_that_is_no_list_of_servers_is_not_quoted_at_length() {
     std::fs::write(&path, "A h:1 h:2\n").expect("written");
     Topology::load(&path).expect("a good file");
 }
+
+#[test]
+fn the_age_at_which_records_are_forgotten_is_read_once() {
+    let age = |text: &str| {
+        let topology = Topology::parse(text.as_bytes()).expect("a good file");
+        topology.forget_after().map(|age| age.as_secs())
+    };
+    assert_eq!(age("A h:1 h:2"), None);
+    assert_eq!(
+        age("A h:1 h:2\n\tforget-after 30d # a month\r\n"),
+        Some(2_592_000)
+    );
+    assert_eq!(age("forget-after 90m\nA h:1 h:2"), Some(5_400));
+    // A server may still have a name that is close.
+    assert_eq!(age("forget_after h:1 h:2"), None);
+    check(
+        "A h:1 h:2\nforget-after 1d\nforget-after 2d",
+        &["3: forget-after is set by line 2 already"],
+    );
+    check("forget-after 1d", &["0: names no server"]);
+}
+
+#[test]
+fn near_misses_of_the_age_are_told_the_right_line() {
+    let cases = [
+        (
+            "forget-after",
+            "forget-after has no age; a line is forget-after AGE, such as forget-after 30d",
+        ),
+        (
+            "forget-after 0d",
+            "forget-after: \"0d\" would forget every report at once; leave the line out to forget nothing",
+        ),
+        (
+            "forget-after 1 d",
+            "forget-after: the age is written without a space: forget-after 1d",
+        ),
+        (
+            "forget-after 30 days",
+            "forget-after: \"30days\" is not an age, which is digits and s, m, h or d without a space: 30d",
+        ),
+        (
+            "forget-after 30days",
+            "forget-after: \"30days\" is not an age, which is digits and s, m, h or d without a space: 30d",
+        ),
+        (
+            "forget-after 1d 12h x",
+            "forget-after has more than an age; a line is forget-after AGE, such as forget-after 30d",
+        ),
+        (
+            "forget-after h:1 h:2 A",
+            "forget-after has more than an age; a line is forget-after AGE, such as forget-after 30d",
+        ),
+        (
+            "forget-after never",
+            "forget-after: \"never\" is not an age, which is digits and s, m, h or d without a space; leave the line out to forget nothing",
+        ),
+        (
+            "forget_after 30d",
+            "\"forget_after\" is not a setting; the line is: forget-after 30d",
+        ),
+        (
+            "Forget-After 30d",
+            "\"Forget-After\" is not a setting; the line is: forget-after 30d",
+        ),
+        (
+            "forget-after: 30d",
+            "\"forget-after:\" is not a setting; the line is: forget-after 30d",
+        ),
+        (
+            "forget-after=30d",
+            "\"forget-after=30d\" is not a setting; the line is: forget-after 30d",
+        ),
+        (
+            "forget-after = 30d",
+            "forget-after: \"=30d\" is not an age, which is digits and s, m, h or d without a space, such as 30d",
+        ),
+        (
+            "forget after 30 d",
+            "\"forget\" is not a setting; the line is: forget-after 30d",
+        ),
+        (
+            "forgetafter",
+            "\"forgetafter\" is not a setting; the line is: forget-after AGE, such as 30d",
+        ),
+    ];
+    for (line, expected) in cases {
+        check(&format!("A h:1 h:2\n{line}"), &[&format!("2: {expected}")]);
+    }
+}
+
+#[test]
+fn an_age_under_an_hour_is_warned_of() {
+    let warnings = |text: &str| {
+        let topology = Topology::parse(text.as_bytes()).expect("a good file");
+        let warnings = topology.warnings().into_iter();
+        let shown = warnings.map(|one| format!("{}: {}: {}", one.line, one.kind, one.message));
+        shown.collect::<Vec<_>>()
+    };
+    assert!(warnings("A h:1 h:2\nforget-after 1h").is_empty());
+    assert_eq!(
+        warnings("A h:1 h:2\nforget-after 59m"),
+        [
+            "2: forget-after: records are forgotten after 59 minutes: a device that is silent for so long is not known any more, and clocks of servers may differ by a minute"
+        ]
+    );
+}

@@ -370,7 +370,8 @@ impl<A: FnMut(IdentifiedPeer) -> Result<(), &'static str>> DoorThread<A> {
             ..
         } = &self.context;
         let herd = keys.current().herd();
-        let own = Hello::new(herd, replica.name(), replica.epoch(), Timestamp::now());
+        let own = Hello::new(herd, replica.name(), replica.epoch(), Timestamp::now())
+            .forgetting_after(replica.forget_after_in_force());
         let mut neighbor = None;
         let knows = |name: &str| {
             neighbor = neighbors.get(name);

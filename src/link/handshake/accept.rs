@@ -154,6 +154,7 @@ impl Claim {
         let hello = judged?;
         Ok(Peer {
             version: hello.common_version(own),
+            told: own.forget_after,
             hello,
             reader: self.reader,
             writer: self.writer,

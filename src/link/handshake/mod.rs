@@ -22,13 +22,17 @@ pub use error::HandshakeError;
 use error::no_cipher;
 pub(super) use error::{failed, is_skew};
 pub use hello::Hello;
-pub(super) use hello::{OBSERVER, skew};
+pub(super) use hello::{OBSERVER, parse_age, seconds, skew};
 
 /// Lowest and highest version of the link protocol that this server speaks.
-const VERSIONS: (u64, u64) = (1, 2);
+const VERSIONS: (u64, u64) = (1, 3);
 
 /// Version from which on a `PONG` carries the clock, and there is `TWIN`.
 pub(super) const CLOCK_VERSION: u64 = 2;
+
+/// Version from which on a `HELLO` carries the age at which records are forgotten, and there are
+/// `FORGET-AFTER` and `TOMBSTONE`.
+pub(super) const FORGET_VERSION: u64 = 3;
 
 /// Maximum time for a handshake at the accepting side.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,6 +50,8 @@ pub struct Peer {
     pub hello: Hello,
     /// Version of the link protocol that both sides speak.
     pub version: u64,
+    /// Age at which this server forgets records, as the other side was told it.
+    pub told: Option<Duration>,
     /// The receiving half.
     pub reader: Reader,
     /// The sending half.
@@ -112,6 +118,7 @@ pub fn dial_with(
     match judged {
         Ok(hello) => Ok(Peer {
             version: hello.common_version(own),
+            told: own.forget_after,
             hello,
             reader,
             writer,
@@ -232,8 +239,8 @@ mod tests {
         let mistaken = "it looks for Welsh at the address of Holiday";
         refuse(hello("Ball"), hello("Holiday"), mistaken);
         let mut newer = hello("Ball");
-        newer.hello.versions = (3, 4);
-        let version = "it speaks link versions 3 to 4, this server 1 to 2";
+        newer.hello.versions = (4, 5);
+        let version = "it speaks link versions 4 to 5, this server 1 to 3";
         refuse(newer, hello("Welsh"), version);
         let mut skewed = hello("Ball");
         skewed.hello.clock = Timestamp::from_nanos(NOW.as_nanos() + 3_600_000_000_000);

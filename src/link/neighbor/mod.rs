@@ -22,6 +22,8 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::health::judge::{NeighborFacts, Refusal};
+use crate::link::handshake::FORGET_VERSION;
+use crate::link::liveness::SILENCE_LIMIT;
 use crate::link::sender::orders::{CloseReason, Request};
 use crate::link::traffic::Traffic;
 use crate::model::digest::DigestDifference;
@@ -175,8 +177,22 @@ pub(super) struct Neighbor {
     twin: Mutex<Option<(Instant, String)>>,
     /// Epoch and address of the start that was dialed last. Writer: the sender thread.
     dialed: Mutex<Option<(u64, String)>>,
+    /// Writers: the sender thread and a receiver, each of which knows a connection.
+    terms: Mutex<Terms>,
+    /// When its clock agreed with this server's last, by both of this server's clocks. Writer: the
+    /// sender's reader thread.
+    clock_agreed: Mutex<Option<(Instant, Timestamp)>>,
     /// Writers: the threads that read and write its connections.
     traffic: Traffic,
+}
+
+/// What the neighbor has said of itself over its connections.
+#[derive(Clone, Copy, Debug, Default)]
+struct Terms {
+    /// Version of the link protocol that both sides speak; 0 before the first connection.
+    version: u64,
+    /// Age at which it forgets records.
+    forget_after: Option<Duration>,
 }
 
 /// The part of the state that changes seldom.
@@ -212,6 +228,8 @@ impl Neighbor {
             holdings: Mutex::default(),
             twin: Mutex::default(),
             dialed: Mutex::default(),
+            terms: Mutex::default(),
+            clock_agreed: Mutex::default(),
             traffic: Traffic::default(),
         }
     }
@@ -229,6 +247,33 @@ impl Neighbor {
     /// Returns the bytes that its connections have carried.
     pub(super) fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// Notes the version in which a connection speaks, and the age at which the neighbor forgets
+    /// records.
+    pub(super) fn speaks(&self, version: u64, forget_after: Option<Duration>) {
+        *self.terms.lock() = Terms {
+            version,
+            forget_after,
+        };
+    }
+
+    /// Notes that the neighbor forgets records at another age from now on.
+    pub(super) fn forgets_after(&self, age: Option<Duration>) {
+        self.terms.lock().forget_after = age;
+    }
+
+    /// Notes that its clock agrees with this server's.
+    pub(super) fn clock_agrees(&self, now: Instant, clock: Timestamp) {
+        *self.clock_agreed.lock() = Some((now, clock));
+    }
+
+    /// Returns when its clock agreed with this server's last, if it is linked and that is as recent as
+    /// its signs of life are.
+    pub(super) fn clock_agreed(&self, now: Instant) -> Option<(Instant, Timestamp)> {
+        let is_linked = self.connection.lock().phase.is_connected();
+        let agreed = self.clock_agreed.lock();
+        agreed.filter(|(then, _)| is_linked && now.saturating_duration_since(*then) < SILENCE_LIMIT)
     }
 
     /// Has the sender dial at once.
@@ -323,7 +368,7 @@ impl Neighbor {
 
     /// Returns what a server's state depends on.
     pub(super) fn facts(&self, now: Instant) -> NeighborFacts {
-        let twin = self.twin(now);
+        let (twin, terms) = (self.twin(now), *self.terms.lock());
         let connection = self.connection.lock();
         let error = connection.error.as_ref();
         NeighborFacts {
@@ -335,6 +380,8 @@ impl Neighbor {
             ),
             refusal: connection.refusal,
             twin,
+            is_old: terms.version < FORGET_VERSION,
+            forget_after: terms.forget_after,
         }
     }
 

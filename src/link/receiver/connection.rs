@@ -6,13 +6,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 
 use crate::link::audit::{PeerDigest, PeerDigests};
 use crate::link::framing::{Filled, Transport, unexpected_line};
-use crate::link::handshake::MAX_SKEW;
+use crate::link::handshake::{self, MAX_SKEW};
 use crate::link::liveness::Liveness;
 use crate::link::neighbor::{Neighbor, TwinEvidence};
 use crate::link::receiver::pulse::BackChannel;
@@ -20,6 +20,7 @@ use crate::link::sender::acks::TWINS;
 use crate::link::sender::orders::CloseReason;
 use crate::logging::lines::{Extent, LineBatch, Peer};
 use crate::metrics::{Histogram, HistogramSnapshot};
+use crate::model::age;
 use crate::model::digest::DigestReader;
 use crate::model::printable::Printable;
 use crate::model::record::{MAX_AHEAD_SECONDS, RecordView};
@@ -66,6 +67,8 @@ pub(in crate::link) struct Connection<T> {
     source: NeighborStart,
     replica: Arc<Replica>,
     peer_digests: PeerDigests,
+    /// Age at which the neighbor forgets records, as it has told over this connection.
+    forget_after: Option<Duration>,
     /// The lines of a marker that have come so far.
     marker: Vector,
     /// The lines of a digest that have come so far.
@@ -101,11 +104,11 @@ fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl<T: Transport> Connection<T> {
-    /// Begins after the handshake with the neighbor's start of that epoch: sends it this server's
-    /// vector.
+    /// Begins after the handshake with the neighbor's start of that epoch, which forgets records of that
+    /// age: sends it this server's vector.
     pub(in crate::link) fn start(
         neighbor: Arc<Neighbor>,
-        epoch: u64,
+        (epoch, forget_after): (u64, Option<Duration>),
         replica: Arc<Replica>,
         (peer_digests, delays): (PeerDigests, Arc<Histogram>),
         back: Arc<BackChannel<T>>,
@@ -120,6 +123,7 @@ impl<T: Transport> Connection<T> {
             neighbor,
             replica,
             peer_digests,
+            forget_after,
             marker: Vector::default(),
             digest: DigestReader::default(),
             // A long vector takes its time to be sent.
@@ -204,7 +208,7 @@ impl<T: Transport> Connection<T> {
                 records.push(record);
                 continue;
             }
-            self.adopt(&mut records);
+            self.adopt(&mut records, clock);
             if line.starts_with(b"MARKER") {
                 let whole = self.marker.read_line("MARKER", line);
                 if whole.ok_or_else(unexpected)? {
@@ -212,18 +216,28 @@ impl<T: Transport> Connection<T> {
                     // first second, in which a server without records ends its resync with one.
                     let marker = std::mem::take(&mut self.marker);
                     let name = self.neighbor.name().as_bytes();
+                    // That of a neighbor which forgets earlier than this server claims what is dead
+                    // there and not here. The neighbor has sent what it has, but others may have more.
+                    let own = self.replica.forget_after_in_force();
+                    let is_taken = !age::is_longer(own, self.forget_after);
                     self.received.is_resynced = true;
-                    self.received.is_ready |= marker.has_epoch(name, self.source.epoch);
-                    if !marker.is_empty() {
+                    self.received.is_ready |= is_taken && marker.has_epoch(name, self.source.epoch);
+                    if is_taken && !marker.is_empty() {
                         self.replica.advance(&marker);
                     }
                 }
             } else if line.starts_with(b"DIGEST") {
                 let whole = self.digest.read_line(line);
-                if let Some(digest) = whole.map_err(|_| unexpected())? {
+                // Servers that forget at another age hold other records.
+                if let Some(digest) = whole.map_err(|_| unexpected())?
+                    && self.forget_after == self.replica.forget_after_in_force()
+                {
                     let neighbor = Arc::clone(&self.neighbor);
                     self.peer_digests.offer(PeerDigest { neighbor, digest });
                 }
+            } else if let Some(age) = line.strip_prefix(b"FORGET-AFTER ") {
+                self.forget_after = handshake::parse_age(age).ok_or_else(unexpected)?;
+                self.neighbor.forgets_after(self.forget_after);
             } else if line == b"RESYNC" {
                 send_vector(&self.replica, &self.back)?;
             } else if let Some(reason) = line.strip_prefix(b"BYE ") {
@@ -234,7 +248,7 @@ impl<T: Transport> Connection<T> {
                 return Err(unexpected().into());
             }
         }
-        self.adopt(&mut records);
+        self.adopt(&mut records, clock);
         Ok(())
     }
 
@@ -263,7 +277,7 @@ impl<T: Transport> Connection<T> {
         }
     }
 
-    fn adopt(&mut self, records: &mut Vec<RecordView<'_>>) {
+    fn adopt(&mut self, records: &mut Vec<RecordView<'_>>, clock: Timestamp) {
         if !records.is_empty() {
             let Connection {
                 replica,
@@ -272,7 +286,7 @@ impl<T: Transport> Connection<T> {
                 ..
             } = self;
             let show = |record: &RecordView<'_>| received.push(record.received);
-            let adopted = replica.adopt_with(records, *source, Timestamp::now(), show);
+            let adopted = replica.adopt_with(records, *source, clock, show);
             self.back.applied(records.len());
             self.received.records += records.len() as u64;
             debug!(
@@ -308,6 +322,10 @@ mod tests {
         fn now(&self) -> Instant {
             Instant::now()
         }
+
+        fn clock(&self) -> Timestamp {
+            Timestamp::now()
+        }
     }
 
     #[test]
@@ -323,7 +341,8 @@ mod tests {
         let delays = Arc::<Histogram>::default();
         let now = Instant::now();
         let parts = (digests, Arc::clone(&delays));
-        let mut connection = Connection::start(neighbor, 1, replica, parts, back, || now).unwrap();
+        let mut connection =
+            Connection::start(neighbor, (1, None), replica, parts, back, || now).unwrap();
         let clock = Timestamp::from_nanos(100 * second);
         let records = [("kiwi", 99), ("kiwi", 98), ("moa", 101), ("emu", 0)];
         for (number, (client, received)) in records.into_iter().enumerate() {
@@ -338,6 +357,59 @@ mod tests {
         // The second record of kiwi is older, and moa's comes from a clock that is ahead.
         assert_eq!(measured.count(), 3);
         assert_eq!(measured.sum().as_secs(), 1 + 100);
+    }
+
+    #[test]
+    fn markers_and_digests_are_taken_by_the_age_of_both_servers() {
+        let age = |seconds| Some(Duration::from_secs(seconds));
+        let digest: String = (0..256)
+            .step_by(64)
+            .map(|first| format!("DIGEST 5 {first}{}\n", " 0".repeat(64)))
+            .collect();
+        // Own age, the neighbor's, the age that it tells then; whether markers and digests are taken.
+        for (own, peer, told, markers, digests) in [
+            (None, None, None, true, true),
+            (age(60), age(60), None, true, true),
+            (age(60), age(61), None, true, false),
+            (age(61), age(60), None, false, false),
+            (None, age(60), None, false, false),
+            (age(60), None, None, true, false),
+            (age(60), age(90), Some("60"), true, true),
+            (age(60), None, Some("59"), false, false),
+            (age(60), age(50), Some("0"), true, false),
+        ] {
+            let (_outbox, queue) = outbox(1);
+            let (requests, _) = crossbeam_channel::bounded(1);
+            let replica = Arc::new(Replica::new("Ball", 1, 10));
+            replica.set_forget_after(own);
+            let (link, _) = replica.add_link();
+            let neighbor = Arc::new(Neighbor::new("Welsh", link, queue.gauge(), requests));
+            let back = Arc::new(BackChannel::new(Nowhere, 3));
+            let (offered, received) = PeerDigests::new();
+            let (now, kept) = (Instant::now(), Arc::clone(&replica));
+            let parts = (offered, Arc::default());
+            let mut connection =
+                Connection::start(neighbor, (7, peer), kept, parts, back, || now).unwrap();
+            let told = told.map_or(String::new(), |age| format!("FORGET-AFTER {age}\n"));
+            let lines = format!("{told}{digest}MARKER 0 Welsh 7 0 Zed 1 5\n");
+            let clock = Timestamp::from_nanos(100);
+            connection.apply(lines.as_bytes(), now, clock).unwrap();
+            assert_eq!(
+                replica.vector().covers(b"Zed", 1, 5),
+                markers,
+                "{own:?} {peer:?}"
+            );
+            assert_eq!(
+                received.try_iter().count() == 1,
+                digests,
+                "{own:?} {peer:?}"
+            );
+            // One that is not taken ends the resync all the same, but not the wait for all records.
+            assert!(connection.received().is_resynced);
+            assert_eq!(connection.received().is_ready, markers);
+            let broken = connection.apply(b"FORGET-AFTER x\n", now, clock);
+            assert!(matches!(broken, Err(End::Failed(_))));
+        }
     }
 
     #[test]
@@ -361,9 +433,15 @@ mod tests {
             let (digests, _received) = PeerDigests::new();
             let now = Instant::now();
             let kept = Arc::clone(&neighbor);
-            let mut connection =
-                Connection::start(kept, 1, replica, (digests, Arc::default()), back, || now)
-                    .unwrap();
+            let mut connection = Connection::start(
+                kept,
+                (1, None),
+                replica,
+                (digests, Arc::default()),
+                back,
+                || now,
+            )
+            .unwrap();
             let line = format!("RECORD Ball {epoch} 1 {received} kiwi +1+1 1\n");
             let clock = Timestamp::from_nanos(STARTED);
             connection.apply(line.as_bytes(), now, clock).unwrap();

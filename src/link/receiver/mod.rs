@@ -280,6 +280,10 @@ impl Transport for Outgoing {
     fn now(&self) -> Instant {
         Instant::now()
     }
+
+    fn clock(&self) -> Timestamp {
+        Timestamp::now()
+    }
 }
 
 impl Shared {
@@ -356,9 +360,10 @@ impl Shared {
             .add(&back)
             .map_err(End::from)
             .and_then(|()| {
+                neighbor.speaks(peer.version, peer.hello.forget_after);
                 Connection::start(
                     Arc::clone(&neighbor),
-                    epoch,
+                    (epoch, peer.hello.forget_after),
                     Arc::clone(&self.replica),
                     (self.peer_digests.clone(), Arc::clone(&self.delays)),
                     back,

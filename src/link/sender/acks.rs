@@ -77,6 +77,9 @@ impl Acks {
                 return Err(unexpected());
             }
             let skew = peer_clock.and_then(|peer_clock| handshake::skew(peer_clock, clock));
+            if peer_clock.is_some() && skew.is_none() && !self.is_late {
+                self.neighbor.clock_agrees(now, clock);
+            }
             if let Some(skew) = skew
                 && !self.is_refused
                 && !self.is_late

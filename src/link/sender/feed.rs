@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::link::framing::Transport;
-use crate::link::handshake::HandshakeError;
+use crate::link::handshake::{self, FORGET_VERSION, HandshakeError, Peer as Connected};
 use crate::link::neighbor::Neighbor;
+use crate::link::sender::block::Block;
 use crate::link::sender::orders::{Order, Request};
 use crate::logging::RECOVERY;
 use crate::logging::lines::{Extent, LineBatch, Peer};
@@ -47,6 +48,10 @@ pub(in crate::link) struct Feed {
     outbox: OutboxReceiver,
     /// Epoch of the neighbor's start that is connected, or was last.
     epoch: u64,
+    /// Version of the link protocol that both sides speak.
+    version: u64,
+    /// Age at which this server forgets records, as the neighbor was told it last over this connection.
+    told: Option<Duration>,
     /// The neighbor's vector, while a resync from it is due.
     resync_from: Option<Vector>,
     /// When the cache may be scanned for this neighbor again.
@@ -74,6 +79,8 @@ impl Feed {
             neighbor,
             outbox,
             epoch: 0,
+            version: 0,
+            told: None,
             resync_from: None,
             resync_allowed: now,
             is_quiet: false,
@@ -88,10 +95,11 @@ impl Feed {
         &self.outbox
     }
 
-    /// Begins with a new connection to the neighbor's start of that epoch, before anything is
-    /// written or read.
-    pub(in crate::link) fn connected(&mut self, epoch: u64, now: Instant) {
-        (self.epoch, self.is_quiet) = (epoch, false);
+    /// Begins with a new connection to the neighbor, before anything is written or read.
+    pub(in crate::link) fn connected(&mut self, peer: &Connected, now: Instant) {
+        (self.epoch, self.is_quiet) = (peer.hello.epoch, false);
+        (self.version, self.told) = (peer.version, peer.told);
+        self.neighbor.speaks(peer.version, peer.hello.forget_after);
         (self.resync_from, self.behind) = (None, None);
         self.neighbor.connected(now);
     }
@@ -132,9 +140,15 @@ impl Feed {
         // A scan that breaks off counts too: a link that flaps would scan the cache all the time.
         self.resync_allowed = to.now() + RESYNC_INTERVAL;
         let records = self.send_from_cache(&held, |_| true, since, to)?;
-        let mut marker = Vec::new();
-        captured.write_lines("MARKER", &mut marker);
-        self.neighbor.marked(Arc::new(captured));
+        // Behind the scan, which has left out what is dead by an age that was in force by now.
+        let mut marker = self.change_of_age();
+        if self.withholds_tombstones() {
+            // It ends the resync, and claims nothing.
+            Vector::default().write_lines("MARKER", &mut marker);
+        } else {
+            captured.write_lines("MARKER", &mut marker);
+            self.neighbor.marked(Arc::new(captured));
+        }
         to.write(&marker)?;
         self.is_quiet = false;
         self.note_behind(began);
@@ -173,6 +187,24 @@ impl Feed {
             to.write(b"MARKER 0\n")?;
         }
         Ok(())
+    }
+
+    /// Returns whether the neighbor knows no tombstones, and there are some. It is sent none, and so
+    /// neither a marker, which would have it claim them for the time after its upgrade, nor a digest.
+    fn withholds_tombstones(&self) -> bool {
+        self.version < FORGET_VERSION && self.replica.tombstones() > 0
+    }
+
+    /// Returns the line that tells the neighbor the age at which this server forgets records, if that
+    /// has changed. It goes before every marker that was made since: what such a marker claims leaves
+    /// out what is dead here.
+    fn change_of_age(&mut self) -> Vec<u8> {
+        let age = self.replica.forget_after_in_force();
+        if self.version < FORGET_VERSION || age == self.told {
+            return Vec::new();
+        }
+        self.told = age;
+        format!("FORGET-AFTER {}\n", handshake::seconds(age)).into_bytes()
     }
 
     /// Sends all records of these buckets, among the records that are sent anyway.
@@ -220,6 +252,7 @@ impl Feed {
         since: Instant,
         to: &mut impl Transport,
     ) -> io::Result<usize> {
+        let clock = to.clock();
         let mut scan = Scan {
             lines: Vec::with_capacity(WRITE_BYTES),
             gathered: 0,
@@ -231,10 +264,11 @@ impl Feed {
         };
         self.replica.records_above(
             held,
-            Timestamp::now(),
+            clock,
             &mut scan,
             |scan, record| {
-                if is_wanted(record) {
+                let is_known = self.version >= FORGET_VERSION || !record.is_tombstone();
+                if is_known && is_wanted(record) {
                     record.write_line(&mut scan.lines);
                     scan.gathered += 1;
                 }
@@ -258,44 +292,43 @@ impl Feed {
         let Queued::Lines(lines) = first else {
             return self.ask_for_vector(since, to);
         };
-        let mut gathered = Vec::new();
-        let mut records = lines.records();
-        let mut marker = lines.marked().cloned();
-        while gathered.len() + lines.len() < WRITE_BYTES {
+        let mut block = Block::new(self.change_of_age());
+        let mut next = Some(lines);
+        while let Some(lines) = next.take() {
+            if self.version < FORGET_VERSION {
+                block.push_for_old(lines, self.replica.tombstones() > 0);
+            } else {
+                block.push(lines);
+            }
+            if block.lines().len() >= WRITE_BYTES {
+                break;
+            }
             match self.outbox.try_take() {
-                Ok(Queued::Lines(more)) => {
-                    if gathered.is_empty() {
-                        gathered.extend_from_slice(&lines);
-                    }
-                    gathered.extend_from_slice(&more);
-                    records += more.records();
-                    marker = more.marked().cloned().or(marker);
-                }
+                Ok(Queued::Lines(more)) => next = Some(more),
                 Ok(Queued::Overflowed) => return self.ask_for_vector(since, to),
-                Err(_) => break,
+                Err(_) => {}
             }
         }
-        let block = if gathered.is_empty() {
-            &*lines
-        } else {
-            &gathered
-        };
+        let (lines, records) = (block.lines(), block.records());
+        if lines.is_empty() {
+            return Ok(());
+        }
         let peer = Peer::Neighbor(self.neighbor.name());
         if let Some(mut log) = LineBatch::begin(peer, Timestamp::now()) {
             let mut start = 0;
-            for end in memchr::memchr_iter(b'\n', block) {
-                if RecordView::is_line(&block[start..]) {
-                    log.sent(&block[start..end], Extent::Whole);
+            for end in memchr::memchr_iter(b'\n', lines) {
+                if RecordView::is_line(&lines[start..]) {
+                    log.sent(&lines[start..end], Extent::Whole);
                 }
                 start = end + 1;
             }
         }
         self.neighbor.writing(records, since);
-        if let Some(marker) = marker {
-            self.neighbor.marked(marker);
+        if let Some(marker) = block.marked() {
+            self.neighbor.marked(Arc::clone(marker));
         }
         self.is_quiet = false;
-        let written = to.write(block);
+        let written = to.write(lines);
         self.note_behind(now);
         written
     }

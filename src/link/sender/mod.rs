@@ -11,6 +11,7 @@
 
 pub(super) mod acks;
 pub(super) mod attempt;
+mod block;
 pub(super) mod dialer;
 pub(super) mod feed;
 pub(super) mod orders;
@@ -229,6 +230,10 @@ impl Transport for Connection {
     fn now(&self) -> Instant {
         Instant::now()
     }
+
+    fn clock(&self) -> Timestamp {
+        Timestamp::now()
+    }
 }
 
 impl Connection {
@@ -351,7 +356,10 @@ impl SenderThread {
     fn dial(&self) -> Result<Dialed, Undialed> {
         let keys = self.shared.keys.current();
         let (herd, replica) = (keys.herd(), Arc::clone(&self.shared.replica));
-        let own = move || Hello::new(herd, replica.name(), replica.epoch(), Timestamp::now());
+        let own = move || {
+            let hello = Hello::new(herd, replica.name(), replica.epoch(), Timestamp::now());
+            hello.forgetting_after(replica.forget_after_in_force())
+        };
         let address = self.dialer.dial();
         let attempt = attempt::start(
             self.neighbor.name(),
@@ -401,7 +409,7 @@ impl SenderThread {
         if let Ok(address) = stream.peer_addr() {
             self.neighbor.dialed(peer.hello.epoch, address.to_string());
         }
-        self.feed.connected(peer.hello.epoch, now);
+        self.feed.connected(&peer, now);
         let (messages, received) = bounded(PEER_MESSAGES);
         let reading = Reading {
             stream: stream.try_clone()?,

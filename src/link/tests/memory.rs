@@ -145,4 +145,8 @@ impl Transport for Outgoing {
     fn now(&self) -> Instant {
         self.clock.now()
     }
+
+    fn clock(&self) -> Timestamp {
+        self.clock.wall()
+    }
 }

@@ -12,6 +12,9 @@
 //! |---|---|
 //! | `server NAME [queue=BATCHES] [versions=N] [key=other] [herd=other]` | adds a neighbor of all servers |
 //! | `report SERVER CLIENT SECONDS` | takes a client's report |
+//! | `forget SERVER CLIENT` | forgets a client |
+//! | `expire SERVER SECONDS` | sets the age at which records die; 0 for never |
+//! | `old SERVER NEIGHBOR` | tells the server that a neighbor knows no tombstones; `-` for none |
 //! | `plant SERVER CLIENT SECONDS` | puts a record of a third server into a cache, past the protocol |
 //! | `connect FROM TO` | dials and shakes hands; replaces TO's older connection of FROM |
 //! | `restart SERVER` | ends the server at once, without its records; what it has sent stays to be read |
@@ -29,6 +32,7 @@
 //! | `status SERVER`, `records SERVER` | prints the state of the links; the records |
 
 mod memory;
+mod recorded;
 mod server;
 mod steps;
 
@@ -124,6 +128,20 @@ impl Script {
                 self.servers[server]
                     .replica
                     .report(&[report], now, &mut Vec::new());
+            }
+            ["forget", server, client] => {
+                let now = self.clock.wall();
+                let (outcome, _) = self.servers[server].replica.forget(client.as_bytes(), now);
+                self.say(&format!("{outcome:?}"));
+            }
+            ["expire", server, seconds] => {
+                let age = Duration::from_secs(seconds.parse().unwrap());
+                let age = (!age.is_zero()).then_some(age);
+                self.servers[server].replica.set_forget_after(age);
+            }
+            ["old", server, neighbor] => {
+                let name = (neighbor != "-").then_some(neighbor);
+                self.servers[server].replica.set_old_neighbor(name);
             }
             ["plant", server, client, seconds] => {
                 // Old enough to count in a digest.
@@ -267,7 +285,8 @@ impl Script {
     fn hello(&self, name: &str) -> Hello {
         let server = &self.servers[name];
         let epoch = server.epoch;
-        let mut hello = Hello::new(server.settings.herd, name, epoch, server.clock(&self.clock));
+        let mut hello = Hello::new(server.settings.herd, name, epoch, server.clock(&self.clock))
+            .forgetting_after(server.replica.forget_after_in_force());
         if let Some(version) = server.settings.versions {
             hello.versions = (version, version);
         }
@@ -322,7 +341,7 @@ impl Script {
         };
         let version = own.versions.1.min(other_version);
         link.dialer.connected(now);
-        link.feed.connected(dialer.hello.epoch, self.clock.now());
+        link.feed.connected(&dialer, self.clock.now());
         let acks = Acks::new(Arc::clone(&link.neighbor), now);
         let outgoing = |writer, pipe| Outgoing {
             writer,
@@ -359,9 +378,11 @@ impl Script {
                 back.pong(server.clock(&self.clock)).unwrap();
                 let replica = Arc::clone(&server.replica);
                 let parts = (server.peer_digests.clone(), Arc::default());
-                let (epoch, kept) = (acceptor.hello.epoch, Arc::clone(&back));
+                let (hello, kept) = (&acceptor.hello, Arc::clone(&back));
+                neighbor.speaks(acceptor.version, hello.forget_after);
+                let start = (hello.epoch, hello.forget_after);
                 let protocol =
-                    Connection::start(neighbor, epoch, replica, parts, kept, || now).unwrap();
+                    Connection::start(neighbor, start, replica, parts, kept, || now).unwrap();
                 connection.acceptor = Some(End {
                     protocol,
                     reader: acceptor.reader,

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use super::{Dialed, Script, link};
 use crate::link::receiver::registry::Shut;
 use crate::link::sender::acks::PeerMessage;
+use crate::model::record::RecordView;
 
 impl Script {
     /// Sends the signs of life of a second over all connections.
@@ -109,8 +110,11 @@ impl Script {
         let heading = format!("{} > {}", connection.from, connection.to);
         // A scan of the cache shows records in no particular order.
         let mut lines: Vec<_> = lines.lines().collect();
-        let are_records =
-            |one: &&str, other: &&str| [one, other].iter().all(|l| l.starts_with("RECORD"));
+        let are_records = |one: &&str, other: &&str| {
+            [one, other]
+                .iter()
+                .all(|l| RecordView::is_line(l.as_bytes()))
+        };
         lines
             .chunk_by_mut(are_records)
             .for_each(<[_]>::sort_unstable);

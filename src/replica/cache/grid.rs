@@ -127,21 +127,52 @@ impl Grid {
         self.entry_mut(number).offset = offset;
     }
 
-    /// Returns the clients of a cell: where each is, and the offset of its record.
-    pub(super) fn in_cell(&self, cell: Cell) -> impl Iterator<Item = (Point, u32)> {
-        let head = self
-            .heads
-            .find(self.hasher.hash_one(cell), |head| head.cell == cell);
-        let mut number = head.map_or(NONE, |head| head.first);
-        std::iter::from_fn(move || {
-            let entry = self.entries.get(number as usize)?;
-            number = entry.next;
-            Some((entry.point, entry.offset))
-        })
+    /// Adds the clients of some cells to `found`: where each is, and the offset of its record.
+    ///
+    /// The chains are followed side by side, all first entries, then all second ones: each is a miss of the
+    /// processor's caches, and many at once take little longer than one. `numbers` is for that; its content
+    /// does not matter.
+    pub(super) fn collect(
+        &self,
+        cells: impl Iterator<Item = Cell>,
+        numbers: &mut Vec<u32>,
+        found: &mut Vec<(Point, u32)>,
+    ) {
+        numbers.clear();
+        numbers.extend(cells.filter_map(|cell| {
+            let hash = self.hasher.hash_one(cell);
+            let head = self.heads.find(hash, |head| head.cell == cell);
+            head.map(|head| head.first)
+        }));
+        while !numbers.is_empty() {
+            let mut kept = 0;
+            for index in 0..numbers.len() {
+                let entry = self.entry(numbers[index]);
+                found.push((entry.point, entry.offset));
+                numbers[kept] = entry.next;
+                kept += usize::from(entry.next != NONE);
+            }
+            numbers.truncate(kept);
+        }
+    }
+
+    /// Returns the number of clients in some cells, or some number over `most` if there are more.
+    pub(super) fn count(&self, cells: impl Iterator<Item = Cell>, most: usize) -> usize {
+        let mut count = 0;
+        for cell in cells {
+            let hash = self.hasher.hash_one(cell);
+            let head = self.heads.find(hash, |head| head.cell == cell);
+            let mut number = head.map_or(NONE, |head| head.first);
+            while number != NONE && count <= most {
+                number = self.entry(number).next;
+                count += 1;
+            }
+        }
+        count
     }
 
     /// Returns the clients whose entries' numbers are from `begin` to below `end`, as
-    /// [`in_cell`](Self::in_cell).
+    /// [`collect`](Self::collect) does.
     pub(super) fn numbered(&self, begin: usize, end: usize) -> impl Iterator<Item = (Point, u32)> {
         let end = end.min(self.entries.len());
         let entries = &self.entries[begin.min(end)..end];

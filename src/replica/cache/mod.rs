@@ -20,9 +20,9 @@ use crate::model::record::RecordView;
 use crate::model::time::Timestamp;
 use crate::sync::{AtomicUsize, Ordering, RwLock};
 use crate::thread::next_piece;
-pub(crate) use shard::Stored;
+pub(crate) use shard::{Stored, Until};
 
-use shard::Shard;
+use shard::{Scratch, Shard};
 
 /// Number of tables. A power of two.
 const SHARDS: usize = 64;
@@ -199,13 +199,13 @@ impl Locations {
         }
     }
 
-    /// Removes the records of that time or before from a piece of a table: the one place where records
+    /// Removes the records of these times or before from a piece of a table: the one place where records
     /// leave the cache. Each is shown to `gone`, under the table's write lock, which returns the number of
     /// the change if somebody is to be told of it. Returns how many were removed.
     pub(crate) fn remove(
         &self,
         piece: &Piece,
-        until: Timestamp,
+        until: impl Into<Until>,
         mut gone: impl FnMut(&RecordView<'_>) -> Option<u64>,
     ) -> usize {
         let (mut removed, mut tombstones, mut last_change) = (0, 0, None);
@@ -253,6 +253,7 @@ impl Locations {
     /// shard and stored again meanwhile may have been shown twice, any other once.
     pub(crate) fn search(&self, search: &mut impl Search) -> bool {
         let mut had_pieces = false;
+        let mut scratch = Scratch::default();
         for shard in &self.shards {
             let mut begin = Some(0);
             while let Some(from) = begin {
@@ -260,7 +261,7 @@ impl Locations {
                     return had_pieces;
                 }
                 had_pieces |= from > 0;
-                begin = shard.read().search(search, from);
+                begin = shard.read().search(search, from, &mut scratch);
                 next_piece();
             }
         }
@@ -459,7 +460,7 @@ mod tests {
             let held = cache.with(cache.key(client.as_bytes()), client.as_bytes(), |found| {
                 found.is_some()
             });
-            assert_eq!(held, number < 2 || number >= 15_000, "{client}");
+            assert_eq!(held, !(2..15_000).contains(&number), "{client}");
         }
         cache.sweep(until, |piece| panic!("{piece:?}"), || true);
     }

@@ -37,6 +37,16 @@ const PIECE: usize = if cfg!(test) { 16 } else { 16 << 10 };
 /// Cells past which a search looks at all records instead.
 const MAX_CELLS: usize = 4_096;
 
+/// Cells that are looked at together.
+const BATCH: usize = 64;
+
+/// Room for a search's work on one batch.
+#[derive(Default)]
+pub(super) struct Scratch {
+    numbers: Vec<u32>,
+    found: Vec<(Point, u32)>,
+}
+
 /// Index entry of one client.
 #[derive(Clone, Copy)]
 struct Slot {
@@ -66,6 +76,32 @@ impl Stored {
             Stored::Replaced { tombstone } => !tombstone && record.is_tombstone(),
             Stored::Not { tombstone } => tombstone && !record.is_tombstone(),
         }
+    }
+}
+
+/// The times up to which records are removed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until {
+    pub(crate) reports: Timestamp,
+    pub(crate) tombstones: Timestamp,
+}
+
+impl From<Timestamp> for Until {
+    fn from(time: Timestamp) -> Until {
+        Until {
+            reports: time,
+            tombstones: time,
+        }
+    }
+}
+
+impl Until {
+    fn takes(self, record: &RecordView<'_>) -> bool {
+        let until = match record.is_tombstone() {
+            true => self.tombstones,
+            false => self.reports,
+        };
+        record.time <= until
     }
 }
 
@@ -163,8 +199,10 @@ impl Shard {
 
     /// Returns the records in the cells of a cover.
     pub(super) fn in_cells(&self, cover: &Cover) -> impl Iterator<Item = RecordView<'_>> {
-        let offsets = cover.iter().flat_map(|cell| self.grid.in_cell(cell));
-        offsets.map(|(_, offset)| self.records.view(offset))
+        let mut found = Vec::new();
+        self.grid.collect(cover.iter(), &mut Vec::new(), &mut found);
+        let records = found.into_iter();
+        records.map(|(_, offset)| self.records.view(offset))
     }
 
     /// Returns the records of a range of tags.
@@ -191,15 +229,16 @@ impl Shard {
     /// Removes the records in these buckets that are of that time or before; each is shown to `gone`.
     pub(super) fn remove_until(
         &mut self,
-        until: Timestamp,
+        until: impl Into<Until>,
         buckets: Range<usize>,
         mut gone: impl FnMut(&RecordView<'_>),
     ) {
+        let until = until.into();
         for bucket in buckets {
             if let Ok(entry) = self.index.get_bucket_entry(bucket) {
                 let offset = entry.get().offset;
                 let record = self.records.view(offset);
-                if record.time <= until {
+                if until.takes(&record) {
                     gone(&record);
                     entry.remove();
                     self.records.place(&mut self.grid, offset, None);
@@ -214,33 +253,40 @@ impl Shard {
 
     /// Shows the records that a search wants, from the entry numbered `begin` of the grid on. Returns the
     /// number of the entry at which it must go on after this piece.
-    pub(super) fn search(&self, search: &mut impl Search, begin: usize) -> Option<usize> {
+    pub(super) fn search(
+        &self,
+        search: &mut impl Search,
+        begin: usize,
+        scratch: &mut Scratch,
+    ) -> Option<usize> {
         let most = self.grid.len().min(MAX_CELLS);
-        let take = |search: &mut _, (point, offset)| {
-            if Search::wants(search, point) {
-                Search::take(search, &self.records.view(offset));
-            }
-        };
         if begin == 0
             && let Some(cover) = search.cover(most)
+            && (self.grid.len() <= PIECE || self.grid.count(cover.iter(), PIECE) <= PIECE)
         {
-            let in_cells = cover.iter().flat_map(|cell| self.grid.in_cell(cell));
-            // In small tables the piece is large enough whatever the cells have.
-            if self.grid.len() <= PIECE || in_cells.take(PIECE + 1).count() <= PIECE {
-                for cell in cover.iter() {
-                    for found in self.grid.in_cell(cell) {
-                        take(search, found);
-                    }
-                    if search.is_done() {
-                        break;
+            let Scratch { numbers, found } = scratch;
+            let mut cells = cover.iter().peekable();
+            while cells.peek().is_some() && !search.is_done() {
+                found.clear();
+                self.grid
+                    .collect(cells.by_ref().take(BATCH), numbers, found);
+                found.retain(|&(point, _)| search.wants(point));
+                // Brings the beginnings of these records to the processor's caches, all at once.
+                let touched = found.iter().map(|&(_, offset)| self.records.number(offset));
+                std::hint::black_box(touched.fold(0, |all, number| all ^ number));
+                for &(point, offset) in &*found {
+                    if search.wants(point) {
+                        search.take(&self.records.view(offset));
                     }
                 }
-                return None;
             }
+            return None;
         }
         let end = begin + PIECE;
-        for found in self.grid.numbered(begin, end) {
-            take(search, found);
+        for (point, offset) in self.grid.numbered(begin, end) {
+            if search.wants(point) {
+                search.take(&self.records.view(offset));
+            }
             if search.is_done() {
                 return None;
             }

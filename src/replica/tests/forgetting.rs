@@ -115,7 +115,7 @@ fn a_full_server_forgets_the_clients_that_it_knows() {
 fn with_a_neighbor_that_knows_no_tombstones_nothing_is_forgotten() {
     let replica = Replica::new("Ball", 1, 100);
     replica.set_forget_after(Some(Duration::from_secs(100)));
-    replica.trust_clock(true);
+    replica.trust_clock(Timestamp::from_nanos(u64::MAX));
     check_report(&replica, &["IAMAT a +1+1 900"], &[Outcome::Expired]);
     replica.set_old_neighbor(Some("Welsh"));
     check_report(&replica, &["IAMAT a +1+1 700"], &[Outcome::Stored]);
@@ -193,7 +193,7 @@ fn the_dead_are_dropped_two_minutes_later_if_the_clock_is_trusted() {
         0,
         "the clock is not trusted"
     );
-    replica.trust_clock(true);
+    replica.trust_clock(Timestamp::from_nanos(u64::MAX));
     assert_eq!(replica.drop_dead(at(719), || true), 0);
     let commits = replica.commits();
     assert_eq!(replica.drop_dead(at(820), || true), 1_010);

@@ -188,7 +188,7 @@ fn the_dead_leave_the_journal_only_while_the_clock_is_trusted() {
     let replica = open(folder);
     assert_eq!((replica.clients(), replica.tombstones()), (2, 1));
     replica.set_forget_after(Some(Duration::from_secs(100)));
-    replica.trust_clock(true);
+    replica.trust_clock(Timestamp::from_nanos(u64::MAX));
     assert_eq!(replica.drop_dead(NOW, || true), 2);
     assert!(is_on_disk(folder, "+11.1-11.1"));
     // What has expired is due as what was forgotten is: since it has died, at 110 s.
@@ -206,7 +206,7 @@ fn the_dead_leave_the_journal_only_while_the_clock_is_trusted() {
     assert_eq!((replica.clients(), replica.tombstones()), (1, 0));
     // Not yet dropped from memory, but so long dead that a compaction leaves it out.
     replica.set_forget_after(Some(Duration::from_secs(100)));
-    replica.trust_clock(true);
+    replica.trust_clock(Timestamp::from_nanos(u64::MAX));
     assert!(matches!(
         replica.compact_journal(compact(&replica, now)),
         Ok(true)
@@ -268,4 +268,52 @@ fn a_void_vector_is_void_after_a_crash_too() -> Result<(), JournalError> {
     let replica = open(folder);
     assert_eq!(covers(&replica), [true, false, true]);
     Ok(())
+}
+
+#[test]
+fn what_had_expired_does_not_come_back_with_a_longer_age() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let replica = open(folder);
+    // At 1,000 s, with an age of 100 s: long dead, just dead, about to be, and alive.
+    let reports = [
+        "IAMAT a +11.1-11.1 10",
+        "IAMAT b +22.2-22.2 899",
+        "IAMAT c +33.3-33.3 1019",
+        "IAMAT d +44.4-44.4 1021",
+    ];
+    let all_stored = [Outcome::Stored; 4];
+    check_report(&replica, &reports, &all_stored);
+    // Tombstones stay for longer.
+    for time in [770, 800, 950] {
+        let id = time.to_string();
+        replica.forget(id.as_bytes(), Timestamp::from_nanos(time * 1_000_000_000));
+    }
+    // As a server was that dropped the first from memory alone.
+    replica.set_forget_after(Some(Duration::from_secs(100)));
+    replica.trust_clock(Timestamp::from_nanos(u64::MAX));
+    assert_eq!(replica.drop_dead(NOW, || true), 2);
+    drop(replica);
+    for (drops, kept) in [(false, 7), (true, 3)] {
+        let replica = open(folder);
+        assert!(replica.vector().covers(b"Ball", 1, 7));
+        let age = Duration::from_secs(100);
+        let dropped = replica.lose_claims(age, drops, NOW).expect("a journal");
+        assert_eq!((dropped, replica.len()), (7 - kept, kept));
+        assert!(replica.vector().is_empty());
+        drop(replica);
+        let replica = open(folder);
+        assert_eq!(replica.len(), kept);
+        assert!(!replica.vector().covers(b"Ball", 1, 7));
+        check_stored(&replica, "d", Some("+44.4-44.4"));
+        // The claims of a later start count again.
+        if !drops {
+            let mut held = Vector::default();
+            held.advance(b"Ball", 1, 7);
+            replica.advance(&held);
+        }
+    }
+    for gone in ["+11.1-11.1", "+22.2-22.2", "+33.3-33.3"] {
+        assert!(!is_on_disk(folder, gone), "{gone}");
+    }
 }

@@ -2,10 +2,12 @@
 //! crashes and clocks.
 
 #[path = "../../support/record.rs"]
-mod record;
+pub(super) mod record;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
+use herd::model::age::is_longer;
 use herd::model::command::{Command, Report};
 use herd::model::record::RecordView;
 use herd::model::time::Timestamp;
@@ -13,6 +15,8 @@ use herd::model::vector::Vector;
 use herd::replica::Replica;
 use herd::replica::outbox::{LinkId, NeighborStart, OutboxReceiver, Queued};
 use record::Record;
+
+use super::rules::Without;
 
 pub(super) const SERVERS: usize = 5;
 const NAMES: [&str; SERVERS] = ["Alford", "Ball", "Hamilton", "Holiday", "Welsh"];
@@ -24,37 +28,15 @@ pub(super) const QUEUE: usize = 4;
 /// Times that a replaced connection is passed over for each time that it is read.
 const SLOWNESS: usize = 25;
 
-/// A rule that is left out, by its name in `docs/replication.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Without {
-    Nothing,
-    /// Records compare by time only: "the same or an older time stops".
-    TotalOrder,
-    /// Every server judges a time by its own clock, not only the origin.
-    OriginClock,
-    /// A single record advances the vector, not only a marker.
-    VectorByMarker,
-    /// An overflow drops the queued records and the link stays live.
-    Overflow,
-    /// The vector claims a report a step before it is stored.
-    OneGroup,
-    /// A new connection is live without a resync: earlier records are not sent.
-    Resync,
-    /// Records reach the disk later than the vector that covers them.
-    DurableVector,
-    /// The start of a neighbor that a record came from: it is left out for the neighbor instead.
-    StartOfSource,
-}
-
 /// Generator of a run's choices: xorshift, so that the seed determines the run.
-struct Choices(u64);
+pub(super) struct Choices(u64);
 
 impl Choices {
-    fn new(seed: u64) -> Choices {
+    pub(super) fn new(seed: u64) -> Choices {
         Choices(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -64,54 +46,64 @@ impl Choices {
 
 /// The state that survives a crash.
 #[derive(Clone, Default)]
-struct Disk {
-    records: BTreeMap<Vec<u8>, Record>,
-    held: Vector,
+pub(super) struct Disk {
+    pub(super) records: BTreeMap<Vec<u8>, Record>,
+    pub(super) held: Vector,
 }
 
 /// One direction between two neighbors, as its sender sees it.
-struct Link {
+pub(super) struct Link {
     id: LinkId,
     outbox: OutboxReceiver,
-    to: usize,
+    pub(super) to: usize,
     /// True while the network allows a connection.
-    possible: bool,
-    connected: bool,
+    pub(super) possible: bool,
+    pub(super) connected: bool,
     /// Lines written to the socket and not yet applied.
     wire: VecDeque<Vec<u8>>,
     /// The same of earlier starts of this server, which crashed, each with its epoch.
-    unread: VecDeque<(u64, VecDeque<Vec<u8>>)>,
+    pub(super) unread: VecDeque<(u64, VecDeque<Vec<u8>>)>,
 }
 
-struct Server {
-    replica: Replica,
-    up: bool,
-    epoch: u64,
-    links: Vec<Link>,
-    disk: Disk,
+pub(super) struct Server {
+    pub(super) replica: Replica,
+    pub(super) up: bool,
+    pub(super) epoch: u64,
+    pub(super) links: Vec<Link>,
+    pub(super) disk: Disk,
     /// A report that the vector claims and that is not stored yet, under [`Without::OneGroup`].
     claimed: Option<(u64, String)>,
 }
 
 pub(super) struct Simulation {
-    servers: Vec<Server>,
-    without: Without,
-    choices: Choices,
+    pub(super) servers: Vec<Server>,
+    pub(super) without: Without,
+    pub(super) choices: Choices,
     pub(super) now: u64,
+    /// Nanoseconds by which the servers' clocks are ahead.
+    pub(super) ahead: [i64; SERVERS],
+    /// The run is one of forgetting: clocks are compared by neighbors, and the disk is the run's affair.
+    pub(super) forgets: bool,
     /// The greatest acknowledged record of every client.
     acknowledged: HashMap<Vec<u8>, Record>,
     pub(super) records_sent: usize,
     /// Everything works again.
-    healed: bool,
+    pub(super) healed: bool,
 }
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 
-fn neighbors(server: usize) -> [usize; 2] {
+/// The line that tells a neighbor at which age a server forgets records.
+fn age_line(replica: &Replica) -> Vec<u8> {
+    let age = replica.forget_after().map_or(0, |age| age.as_secs());
+    format!("FORGET-AFTER {age}\n").into_bytes()
+}
+
+pub(super) fn neighbors(server: usize) -> [usize; 2] {
     [(server + SERVERS - 1) % SERVERS, (server + 1) % SERVERS]
 }
 
-fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
+pub(super) fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
     let replica = Replica::new(NAMES[server], epoch, 1_000_000);
     for record in disk.records.values() {
         replica.restore(&record.view());
@@ -139,7 +131,7 @@ fn start(server: usize, epoch: u64, queue: usize, disk: &Disk) -> Server {
     }
 }
 
-fn records(replica: &Replica) -> BTreeMap<Vec<u8>, Record> {
+pub(super) fn records(replica: &Replica) -> BTreeMap<Vec<u8>, Record> {
     let mut all = BTreeMap::new();
     replica.scan(
         &mut all,
@@ -158,6 +150,9 @@ impl Simulation {
             without,
             choices: Choices::new(seed),
             now: 1_000_000 * SECOND,
+            // Alford's is behind.
+            ahead: [-250 * SECOND.cast_signed(), 0, 0, 0, 0],
+            forgets: false,
             acknowledged: HashMap::new(),
             records_sent: 0,
             healed: false,
@@ -170,14 +165,30 @@ impl Simulation {
         simulation
     }
 
-    /// The clock of a server. Alford's is 250 s behind.
-    fn clock(&self, server: usize) -> Timestamp {
-        let behind = if server == 0 { 250 * SECOND } else { 0 };
-        Timestamp::from_nanos(self.now - behind)
+    /// The clock of a server.
+    pub(super) fn clock(&self, server: usize) -> Timestamp {
+        Timestamp::from_nanos(self.now.saturating_add_signed(self.ahead[server]))
+    }
+
+    /// Returns whether two servers' clocks differ by so little that there is a link.
+    fn do_clocks_agree(&self, one: usize, other: usize) -> bool {
+        let difference = self.ahead[one].abs_diff(self.ahead[other]);
+        !self.forgets || difference <= 60 * SECOND
+    }
+
+    /// The time by which a server tells the dead.
+    fn death_clock(&self, server: usize) -> Timestamp {
+        match self.without {
+            Without::NoAdoptionOfTheDead => Timestamp::from_nanos(0),
+            _ => self.clock(server),
+        }
     }
 
     /// Writes the state in memory to disk.
     fn persist(&mut self, server: usize) {
+        if self.forgets {
+            return;
+        }
         let Server { replica, disk, .. } = &mut self.servers[server];
         disk.held = replica.vector();
         // Without the rule, records are written later than the vector that covers them.
@@ -187,11 +198,12 @@ impl Simulation {
     }
 
     /// Dials: the neighbor sends its vector, and the records that it lacks go straight to the wire.
-    fn connect(&mut self, server: usize, link: usize) {
+    pub(super) fn connect(&mut self, server: usize, link: usize) {
         let to = self.servers[server].links[link].to;
         if !self.servers[server].up
             || !self.servers[to].up
             || !self.servers[server].links[link].possible
+            || !self.do_clocks_agree(server, to)
         {
             return;
         }
@@ -207,7 +219,7 @@ impl Simulation {
     }
 
     fn resync(&mut self, server: usize, link: usize, held: &Vector) {
-        let clock = self.clock(server);
+        let clock = self.death_clock(server);
         let scans = self.without != Without::Resync;
         let fed = self.fed(server, link);
         let Server { replica, links, .. } = &mut self.servers[server];
@@ -234,12 +246,12 @@ impl Simulation {
         );
         self.records_sent += lines.len();
         link.wire.extend(lines);
-        let mut marker = Vec::new();
+        let mut marker = age_line(replica);
         captured.write_lines("MARKER", &mut marker);
         link.wire.push_back(marker);
     }
 
-    fn disconnect(&mut self, server: usize, link: usize) {
+    pub(super) fn disconnect(&mut self, server: usize, link: usize) {
         let Server { replica, links, .. } = &mut self.servers[server];
         let link = &mut links[link];
         replica.set_down(link.id);
@@ -261,7 +273,10 @@ impl Simulation {
                     .split(|&byte| byte == b'\n')
                     .filter(|line| line.starts_with(b"RECORD"))
                     .count();
-                sender.wire.push_back(lines.to_vec());
+                // Told before each marker, whether it has changed or not.
+                let mut block = age_line(replica);
+                block.extend_from_slice(&lines);
+                sender.wire.push_back(block);
             }
             Ok(Queued::Overflowed) if self.without == Without::Overflow => {
                 replica.set_live(fed);
@@ -303,13 +318,14 @@ impl Simulation {
             epoch = current;
         }
         let clock = self.clock(to);
+        let death_clock = self.death_clock(to);
         let receiver = &self.servers[to];
         let back = receiver.links.iter().find(|link| link.to == server);
         let from = NeighborStart {
             link: back.unwrap().id,
             epoch,
         };
-        let mut marker = Vector::default();
+        let (mut marker, mut takes_markers) = (Vector::default(), true);
         for line in lines
             .split(|&byte| byte == b'\n')
             .filter(|line| !line.is_empty())
@@ -324,15 +340,23 @@ impl Simulation {
                     _ => false,
                 };
                 if !refused {
-                    receiver.replica.adopt(&[record], from, clock);
+                    receiver.replica.adopt(&[record], from, death_clock);
                 }
                 if self.without == Without::VectorByMarker {
                     let mut single = Vector::default();
                     single.advance(record.origin, record.epoch, record.sequence);
                     receiver.replica.advance(&single);
                 }
+            } else if let Some(age) = line.strip_prefix(b"FORGET-AFTER ") {
+                let age = std::str::from_utf8(age).unwrap().parse().unwrap();
+                let age = (age > 0).then(|| Duration::from_secs(age));
+                takes_markers = self.without == Without::MarkersByAge
+                    || !is_longer(receiver.replica.forget_after(), age);
             } else if marker.read_line("MARKER", line).unwrap() {
-                receiver.replica.advance(&std::mem::take(&mut marker));
+                let marker = std::mem::take(&mut marker);
+                if takes_markers {
+                    receiver.replica.advance(&marker);
+                }
             }
         }
         self.persist(to);
@@ -401,6 +425,15 @@ impl Simulation {
     }
 
     fn crash(&mut self, server: usize) {
+        self.end(server);
+        if self.choices.below(2) == 0 {
+            self.servers[server].disk = Disk::default();
+        }
+        self.give_up_what_nobody_holds();
+    }
+
+    /// Ends a server and its connections.
+    pub(super) fn end(&mut self, server: usize) {
         for link in 0..2 {
             // What the kernel has taken may arrive all the same, long after the server is back.
             if self.choices.below(4) > 0 {
@@ -421,10 +454,6 @@ impl Simulation {
             self.servers[other].links[link].unread.clear();
         }
         self.servers[server].up = false;
-        if self.choices.below(2) == 0 {
-            self.servers[server].disk = Disk::default();
-        }
-        self.give_up_what_nobody_holds();
     }
 
     /// Reports that were on lost disks, that nobody else holds, and that nobody is about to read are
@@ -454,7 +483,7 @@ impl Simulation {
         });
     }
 
-    fn restart(&mut self, server: usize, queue: usize) {
+    pub(super) fn restart(&mut self, server: usize, queue: usize) {
         let old = &mut self.servers[server];
         let mut new = start(server, old.epoch + 1, queue, &old.disk);
         for (link, old) in new.links.iter_mut().zip(&mut old.links) {
@@ -498,6 +527,11 @@ impl Simulation {
                 self.store(server, &line);
             }
         }
+        self.settle();
+    }
+
+    /// Makes all connections, and runs until nothing is left to do.
+    pub(super) fn settle(&mut self) {
         for _ in 0..100 {
             let mut busy = false;
             for server in 0..SERVERS {
@@ -505,7 +539,7 @@ impl Simulation {
                     self.servers[server].links[link].possible = true;
                     if !self.servers[server].links[link].connected {
                         self.connect(server, link);
-                        busy = true;
+                        busy |= self.servers[server].links[link].connected;
                     }
                     while self.send(server, link) | self.receive(server, link) {
                         busy = true;

@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::client::requests::{CommandName, RequestOutcome};
+use crate::config::keys::KeyFile;
+use crate::config::topology::Topology;
+use crate::config::{Ack, Config, DEFAULT_COMPACT_WITHIN, DEFAULT_DIGEST_INTERVAL, PoolKind};
+use crate::disk::Readers;
 
 /// The reply to `HELLO 2`.
 const HELLO: &str = concat!("HELLO 2 Ball ", env!("CARGO_PKG_VERSION"), "\n");
@@ -301,4 +305,47 @@ fn a_stalled_disk_delays_forget_and_what_is_behind_it() {
     fixture.session.resume(released, fixture.now());
     assert_eq!(fixture.run(&mut script), TurnResult::NeedsInput);
     assert_eq!(shown(&script.taken), "PONG\nFORGOT Ball a T\nPONG 2\n");
+}
+
+/// Returns a replica whose journal must be on disk before anything is acknowledged.
+fn durable(folder: &std::path::Path) -> Arc<Replica> {
+    let topology = Topology::parse(b"Ball 127.0.0.1:1 127.0.0.1:2\n").expect("a topology");
+    let config = Config {
+        server: topology.server("Ball").expect("its line").clone(),
+        topology,
+        keys: KeyFile::generate().expect("a key"),
+        bind: None,
+        pool: PoolKind::default(),
+        workers: 1,
+        max_clients: None,
+        max_clients_per_address: None,
+        max_unsent_bytes: 256 << 20,
+        max_records: 10,
+        idle_timeout: Duration::from_secs(60),
+        data_dir: Some(folder.to_owned()),
+        ack: Ack::Disk,
+        readers: Readers::Owner,
+        compact_within: DEFAULT_COMPACT_WITHIN,
+        may_lengthen_forget_after: false,
+        digest_interval: DEFAULT_DIGEST_INTERVAL,
+        http: None,
+    };
+    Replica::open(&config).expect("a replica").0
+}
+
+/// With `--ack disk` the reply to a `FORGET` waits for the disk, and those behind it wait too.
+#[test]
+fn a_forgotten_client_is_acknowledged_once_that_is_on_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut fixture = Fixture::second();
+    fixture.services.replica = durable(folder.path());
+    let mut script = ScriptedStream::new(&["PING 1\nFORGET a\nPING 2\n"]);
+    assert_eq!(fixture.turn(&mut script), TurnResult::Blocked);
+    assert_eq!(script.taken, b"");
+    let Some(Pending::Sync(_, released)) = fixture.session.take_pending() else {
+        panic!("no wait for the disk");
+    };
+    fixture.session.resume(*released, fixture.now());
+    assert_eq!(fixture.run(&mut script), TurnResult::NeedsInput);
+    assert_eq!(shown(&script.taken), "PONG 1\nFORGOT Ball a T\nPONG 2\n");
 }
