@@ -87,7 +87,7 @@ impl Point {
     #[inline]
     pub(crate) fn cell(self) -> Cell {
         let row = (self.latitude / CELL_UNITS).min(ROWS - 1);
-        let column = self.longitude / CELL_UNITS >> halvings(row);
+        let column = (self.longitude / CELL_UNITS) >> halvings(row);
         Cell::new(row, column)
     }
 }
@@ -286,8 +286,8 @@ impl Cover {
             }
             // The last cell of a row may be narrower, so those behind it are counted on their own.
             let column = |units: f64| match units {
-                units if units < around => units as u32 / CELL_UNITS >> halvings,
-                units => columns + ((units - around) as u32 / CELL_UNITS >> halvings),
+                units if units < around => (units as u32 / CELL_UNITS) >> halvings,
+                units => columns + (((units - around) as u32 / CELL_UNITS) >> halvings),
             };
             let (first, last) = (column(west), column(east));
             (first, (last - first + 1).min(columns))

@@ -186,15 +186,16 @@ impl Search for Nearby<'_> {
             true => hit.client() < record.client,
             false => hit.km < km,
         };
-        let place = hits.partition_point(is_before);
         let mut packed = Vec::new();
         if hits.len() == self.bound {
-            if place == self.bound {
+            // A million clients at one point are told apart by this alone.
+            if hits.last().is_some_and(is_before) {
                 return;
             }
             packed = hits.pop().map_or(packed, |hit| hit.packed);
             packed.clear();
         }
+        let place = hits.partition_point(is_before);
         record.pack(&mut packed);
         hits.insert(place, Hit { km, packed });
         if let Some(last) = hits.get(self.bound - 1)

@@ -1,5 +1,7 @@
 //! The targets of watches, and which of their clients a change concerns.
 
+use std::f64::consts::PI;
+
 use crate::model::area::Circle;
 use crate::model::geo::{EARTH_RADIUS_KM, Position, chord, squared_chord};
 use crate::model::grid::Cover;
@@ -11,6 +13,9 @@ const CHORD_MARGIN: f64 = 1e-12;
 
 /// Degrees by which a circle's parallels are moved apart, for the same reason.
 const DEGREES_MARGIN: f64 = 1e-9;
+
+/// Kilometers by which a circle must be larger than half round the earth to be taken for all of it.
+const KM_MARGIN: f64 = 1e-6;
 
 /// Cells of a watch; past this it is a wide one.
 pub(super) const MAX_CELLS: usize = 1_024;
@@ -24,6 +29,8 @@ pub(super) struct Area {
     center: [f64; 3],
     south: f64,
     north: f64,
+    /// Every point lies inside.
+    holds_all: bool,
     /// Squared chord up to which a point lies inside for sure.
     near: f64,
     /// Squared chord from which a point lies outside for sure.
@@ -40,6 +47,7 @@ impl Area {
             center: circle.center.unit_vector(),
             south: circle.center.latitude - angle,
             north: circle.center.latitude + angle,
+            holds_all: circle.radius_km > PI * EARTH_RADIUS_KM + KM_MARGIN,
             near: (chord - CHORD_MARGIN).max(0.0).powi(2),
             far: (chord + CHORD_MARGIN).powi(2),
         }
@@ -47,6 +55,9 @@ impl Area {
 
     /// Returns whether a point lies in the circle: the answer of [`Circle::contains`].
     pub(super) fn contains(&self, point: &Position) -> bool {
+        if self.holds_all {
+            return true;
+        }
         if point.latitude < self.south || point.latitude > self.north {
             return false;
         }

@@ -29,6 +29,10 @@ const WAKE_INTERVAL: Duration = Duration::from_millis(4);
 /// The same of a connection with a wide watch, to which nearly every report is something new.
 const WIDE_WAKE_INTERVAL: Duration = Duration::from_millis(25);
 
+/// Time between the wake-ups of two such connections: all of them have something new at the same
+/// moment, and their batches one after the other would hold up everybody else's turns.
+const WIDE_SPACING: Duration = Duration::from_micros(250);
+
 /// Changes that are looked at while the list of watches is locked.
 const CHUNK: usize = 256;
 
@@ -78,9 +82,14 @@ impl Ord for Due {
     }
 }
 
-/// The wake-ups to come, the next first.
+/// The wake-ups to come.
 #[derive(Default)]
-pub(super) struct Wakes(BinaryHeap<Reverse<Due>>);
+pub(super) struct Wakes {
+    /// All of them, the next first.
+    due: BinaryHeap<Reverse<Due>>,
+    /// The last of a connection with a wide watch.
+    last_wide: Option<Instant>,
+}
 
 impl Wakes {
     /// Schedules the wake-up of a connection that has something to take, unless it will be woken or
@@ -94,20 +103,24 @@ impl Wakes {
             true => WIDE_WAKE_INTERVAL,
             false => WAKE_INTERVAL,
         };
-        let due = state.woken.map_or(now, |woken| now.max(woken + interval));
-        self.0.push(Reverse(Due(due, Arc::clone(connection))));
+        let mut due = state.woken.map_or(now, |woken| now.max(woken + interval));
+        if state.is_wide {
+            due = self
+                .last_wide
+                .map_or(due, |last| due.max(last + WIDE_SPACING));
+            self.last_wide = Some(due);
+        }
+        self.due.push(Reverse(Due(due, Arc::clone(connection))));
     }
 
     /// Wakes those whose time has come. Returns the time until the next.
     pub(super) fn wake(&mut self, now: Instant) -> Option<Duration> {
         loop {
-            let Reverse(next) = self.0.peek()?;
+            let Reverse(next) = self.due.peek()?;
             if next.0 > now {
                 return Some(next.0 - now);
             }
-            let Some(Reverse(Due(_, connection))) = self.0.pop() else {
-                return None;
-            };
+            let Reverse(Due(_, connection)) = self.due.pop()?;
             {
                 let mut state = connection.state.lock();
                 state.is_scheduled = false;
@@ -151,6 +164,12 @@ fn run(watches: &Watches, stop: &Stop) {
 }
 
 impl Watches {
+    /// Looks at all changes in the feed, and wakes nobody.
+    #[cfg(test)]
+    pub(crate) fn publish_all(&self) {
+        self.publish(&mut Wakes::default(), Instant::now());
+    }
+
     /// Looks at all changes in the feed.
     pub(super) fn publish(&self, wakes: &mut Wakes, now: Instant) {
         let Taken {

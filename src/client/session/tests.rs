@@ -3,6 +3,7 @@
 mod deadlines;
 mod second;
 mod strangers;
+mod watches;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
@@ -116,6 +117,8 @@ struct Fixture {
     scratch: Scratch,
     /// The callbacks of reports that wait for a stalled disk.
     stalled: Receiver<OnResponsive>,
+    /// Rounds of changes that were made.
+    rounds: u64,
 }
 
 impl Fixture {
@@ -140,6 +143,7 @@ impl Fixture {
                 counts: Arc::clone(&counts),
             },
             stalled,
+            rounds: 0,
             scratch: Scratch::new(&counts, SessionWaker::new(Weak::<NoPool>::new())),
         }
     }

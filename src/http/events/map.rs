@@ -84,7 +84,7 @@ impl Map {
         wants_whole: bool,
         mut go_on: impl FnMut() -> bool,
     ) -> Frames {
-        let is_new = self.change_mode(replica.len());
+        let is_new = self.change_mode(replica.clients());
         let horizon = replica.horizon(at);
         let mut oldest: Option<Timestamp> = None;
         let mut is_alive = |record: &RecordView<'_>| {
@@ -150,7 +150,7 @@ impl Map {
         }
     }
 
-    /// Takes the mode for a number of records. Returns whether it is another than before.
+    /// Takes the mode for a number of clients. Returns whether it is another than before.
     fn change_mode(&mut self, records: usize) -> bool {
         let (before, most) = match &self.state {
             State::Unknown => (None, self.thresholds.grid),

@@ -54,6 +54,11 @@ const COMMENT: &[u8] = b":\n\n";
 /// Bytes that the kernel may hold for a stream: what it holds is no longer the newest.
 const SEND_BUFFER: usize = 256 << 10;
 
+/// Time after which a stream is dropped that takes none of that, or whose other end is no longer there:
+/// the comments are what is not taken then.
+#[cfg(target_os = "linux")]
+const UNTAKEN: Duration = Duration::from_secs(60);
+
 /// A connection that becomes a stream.
 struct Newcomer {
     stream: TcpStream,
@@ -307,8 +312,7 @@ impl Run {
                 subscription,
                 seat,
             } = newcomer;
-            // If it fails, more is held.
-            let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
+            limit(&stream);
             let mut viewer = Viewer::new(stream, self.times.batch, Box::new(seat));
             self.last_id += 1;
             let id = self.last_id;
@@ -326,6 +330,14 @@ impl Run {
             }
         }
     }
+}
+
+/// Limits what the system holds for a stream, and for how long. Where it can't, more is held.
+fn limit(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let _ = socket.set_send_buffer_size(SEND_BUFFER);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(UNTAKEN));
 }
 
 /// Appends the event of a push.

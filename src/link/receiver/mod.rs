@@ -352,6 +352,8 @@ impl Shared {
             return Err(HandshakeError::Twins(twins.text));
         }
         neighbor.wake_sender();
+        // The handshake has compared both clocks: what comes now is judged by this one.
+        self.replica.trust_clock(Timestamp::now());
         info!("neighbor {name} connected from {from}");
         self.catch_up.connected(connection, name, Instant::now());
         stream.set_read_timeout(Some(WATCH_INTERVAL))?;

@@ -4,7 +4,8 @@
 //! A vector for each cell would be mostly empty: with 64 tables and a million clients a cell has one or
 //! two clients of each. Entries lie end to end instead, and keep their numbers, so that a client is found
 //! by number from its record and a scan may go on after others have changed the table. Freed entries are
-//! used again.
+//! used again. Measured with a million clients, four of five of them in 200 towns, as the difference in
+//! resident memory: 35 bytes a client.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;

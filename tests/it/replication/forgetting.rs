@@ -1,10 +1,12 @@
 //! Runs in which clients are forgotten and records expire: with absences longer than `forget-after`, lost
 //! folders, clocks that are wrong, and a `forget-after` that changes. A step is a minute.
 //!
-//! A run is good if no server ever shows of a client what is older than what it once held, if at the end
+//! A run is good if no server ever shows of a client what is older than a tombstone that it held, if at the end
 //! nobody who was forgotten is shown, and if every report that is well alive is held by all.
 
-use std::collections::{BTreeMap, HashMap};
+mod verdict;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use herd::model::age::is_longer;
@@ -57,7 +59,7 @@ struct Plan {
     kept: Option<Duration>,
     /// Epoch before which its folder was lost.
     lost: u64,
-    /// The greatest record that it ever held of each client.
+    /// The greatest tombstone that it ever held of each client.
     held: HashMap<Vec<u8>, Record>,
 }
 
@@ -70,6 +72,10 @@ pub(super) struct Forgetting {
     /// Step from which on the age is changed, and the age.
     change: Option<usize>,
     target: Option<Duration>,
+    /// Some servers keep the longer age for good.
+    is_mixed: bool,
+    /// When a server was given a longer age last.
+    lengthened: u64,
     log: HashMap<Vec<u8>, Vec<Event>>,
     /// A server has shown what it had forgotten.
     regressed: bool,
@@ -94,6 +100,7 @@ impl Forgetting {
         let begins_long = choices.below(10) < 3;
         let change = (choices.below(4) > 0).then(|| 110 + choices.below(220));
         let absent = (choices.below(10) < 6).then(|| choices.below(SERVERS));
+        let is_mixed = begins_long && choices.below(2) == 0;
         let (age, target) = match begins_long {
             true => (LONG, SHORT),
             false => (SHORT, LONG),
@@ -105,6 +112,8 @@ impl Forgetting {
             absent,
             change,
             target: if change.is_some() { target } else { age },
+            is_mixed,
+            lengthened: 0,
             log: HashMap::new(),
             regressed: false,
         };
@@ -136,6 +145,14 @@ impl Forgetting {
 
     fn lengthens(&self) -> bool {
         self.target == LONG
+    }
+
+    /// Returns whether a longer age is being put in force: nothing else befalls a server meanwhile.
+    fn is_calm(&self) -> bool {
+        let is_behind = |plan: &Plan| plan.change.is_some() && plan.kept != self.target;
+        self.lengthens()
+            && self.simulation.without != Without::LengtheningTogether
+            && self.plans.iter().any(is_behind)
     }
 
     /// Sets a clock that is right within half a minute.
@@ -182,7 +199,10 @@ impl Forgetting {
             self.simulation.settle();
         }
         for server in 0..SERVERS {
-            self.plans[server].change = Some(self.step + self.below(30));
+            // Those that keep the longer age are neighbors.
+            if !self.is_mixed || server > 2 {
+                self.plans[server].change = Some(self.step + self.below(30));
+            }
         }
     }
 
@@ -204,6 +224,9 @@ impl Forgetting {
                 self.set_age(server, self.target);
             }
         }
+        if self.is_calm() {
+            return;
+        }
         let up = (0..SERVERS).filter(|&other| self.is_up(other)).count();
         if self.absent == Some(server) && step == 105 {
             let away = [40, 80, 120, 180][self.below(4)];
@@ -220,9 +243,10 @@ impl Forgetting {
             self.simulation.ahead[server] = hours * 3_600 * SECOND.cast_signed();
             self.plans[server].right = Some(step + 2 + self.below(20));
             self.close_links(server);
-        } else if self.plans[server].right.is_some_and(|right| step >= right) {
-            self.wobble(server);
-        } else if self.plans[server].right.is_none() && self.happens(20) {
+        } else if match self.plans[server].right {
+            Some(right) => step >= right,
+            None => self.happens(20),
+        } {
             self.wobble(server);
         }
         if self.happens(50) {
@@ -256,6 +280,8 @@ impl Forgetting {
         let state = &mut self.simulation.servers[server];
         state.disk.held = state.replica.vector();
         self.simulation.end(server);
+        // What it had yet to read of a server that has lost its folder is lost too.
+        self.give_up_what_nobody_holds();
     }
 
     /// Brings the records to the journal. What was dropped from memory stays there.
@@ -278,7 +304,9 @@ impl Forgetting {
         }
         // Before anything is dropped.
         for (client, record) in records(&state.replica) {
-            self.plans[server].held.insert(client, record);
+            if record.view().is_tombstone() {
+                self.plans[server].held.insert(client, record);
+            }
         }
     }
 
@@ -349,6 +377,7 @@ impl Forgetting {
         let kept = self.plans[server].kept;
         let lengthens = kept.is_some() && is_longer(wanted, kept);
         if lengthens {
+            self.lengthened = self.simulation.now;
             // An operator who looks at the status sees a wrong clock.
             self.wobble(server);
         }
@@ -492,7 +521,7 @@ impl Forgetting {
         if !self.is_up(server) {
             return;
         }
-        if self.happens(15) {
+        if self.happens(15) && !self.is_calm() {
             let state = &mut self.simulation.servers[server].links[link];
             state.possible = !state.possible;
             if !state.possible {
@@ -520,7 +549,8 @@ impl Forgetting {
             self.wobble(server);
         }
         if self.change.is_some() {
-            for plan in &mut self.plans {
+            let first = if self.is_mixed { 3 } else { 0 };
+            for plan in &mut self.plans[first..] {
                 plan.change.get_or_insert(self.step);
             }
         }
@@ -531,7 +561,9 @@ impl Forgetting {
             if !self.is_up(server) {
                 self.come_back(server);
             }
-            self.set_age(server, self.target);
+            if self.plans[server].change.is_some() {
+                self.set_age(server, self.target);
+            }
         }
         self.simulation.settle();
         for server in 0..SERVERS {
@@ -539,58 +571,5 @@ impl Forgetting {
         }
         self.simulation.settle();
         (0..SERVERS).for_each(|server| self.check(server));
-    }
-
-    fn fault(&self) -> Option<String> {
-        if self.regressed {
-            return Some("a server showed what is older than what it had held".to_owned());
-        }
-        let dead = self.simulation.now - self.target.unwrap().as_nanos() as u64;
-        let all_held: Vec<_> = self
-            .simulation
-            .servers
-            .iter()
-            .map(|server| records(&server.replica))
-            .collect();
-        self.log
-            .iter()
-            .find_map(|(client, events)| self.fault_of(client, events, dead, &all_held))
-    }
-
-    fn fault_of(
-        &self,
-        client: &[u8],
-        events: &[Event],
-        dead: u64,
-        all_held: &[BTreeMap<Vec<u8>, Record>],
-    ) -> Option<String> {
-        let simulation = &self.simulation;
-        let best = match simulation.without {
-            Without::TombstoneBehindRecord => events.iter().max_by_key(|event| event.at),
-            _ => events
-                .iter()
-                .max_by(|one, other| one.record.view().order(&other.record.view())),
-        };
-        let best = best.unwrap().record.view();
-        let shown = |server: &usize| {
-            let clock = simulation.clock(*server);
-            let replica = &simulation.servers[*server].replica;
-            replica.locate(client, clock, |shown| shown.is_some())
-        };
-        if best.is_tombstone() {
-            let server = (0..SERVERS).find(shown)?;
-            return Some(format!("forgotten and shown at {server}: {best:?}"));
-        }
-        let held: Vec<_> = all_held.iter().map(|held| held.get(client)).collect();
-        let is_alive = best.time.as_nanos() >= dead + EDGE;
-        let has_best =
-            |held: &Option<&Record>| held.is_some_and(|held| held.view().order(&best).is_ge());
-        if is_alive && !held.iter().all(has_best) {
-            return Some(format!("alive and not held by all: {best:?}, but {held:?}"));
-        }
-        let is_settled = |record: &&Record| record.view().time.as_nanos() >= dead + EDGE;
-        let any = held.iter().flatten().copied().find(is_settled);
-        let differs = any.is_some() && held.iter().any(|held| *held != any);
-        differs.then(|| format!("not equal: {held:?}"))
     }
 }

@@ -207,6 +207,11 @@ impl Simulation {
         {
             return;
         }
+        if self.forgets && self.without != Without::ConfirmedClock {
+            for one in [server, to] {
+                self.servers[one].replica.trust_clock(self.clock(one));
+            }
+        }
         let held = self.servers[to].replica.vector();
         self.resync(server, link, &held);
     }

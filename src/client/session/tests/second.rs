@@ -325,8 +325,8 @@ fn durable(folder: &std::path::Path) -> Arc<Replica> {
         data_dir: Some(folder.to_owned()),
         ack: Ack::Disk,
         readers: Readers::Owner,
-        compact_within: DEFAULT_COMPACT_WITHIN,
         may_lengthen_forget_after: false,
+        compact_within: DEFAULT_COMPACT_WITHIN,
         digest_interval: DEFAULT_DIGEST_INTERVAL,
         http: None,
     };
