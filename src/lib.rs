@@ -12,7 +12,8 @@
 //! - [`status`]: the status of the whole herd, for `herd status`
 //! - [`http`]: the HTTP port: health, metrics, status, and the live page
 //! - [`health`]: whether a server is well, and if not, why
-//! - [`replica`]: the records and the version vector of one server; decides which record wins
+//! - `watch`: tells applications of what changes in an area, or of one client
+//! - [`replica`]: the records and the version vector of one server; decides which record wins, finds what is near
 //! - [`store`]: the journal on disk: writing, recovery and compaction
 //! - [`places`]: providers of nearby places: the compiled-in atlas, Google and Overpass
 //! - [`config`]: settings, `servers.txt`, the key file, and limits of the system

@@ -469,7 +469,7 @@ class Connection {
 
   /** @param {string} data */
   send(data) {
-    // What one turn of the event loop sends leaves in one write.
+    // All that one turn of the event loop sends leaves in one write.
     if (!this.#corked) {
       this.#corked = true;
       this.#socket.cork();

@@ -518,7 +518,7 @@ class _Connection:
         """Returns the next line, without its ending, if it has arrived."""
         end = self._buffer.find(b"\n", self._searched)
         if end < 0:
-            # What was handed out is dropped once a read, not once a line.
+            # Lines that were handed out are dropped once a read, not once a line.
             del self._buffer[: self._begin]
             self._begin, self._searched = 0, len(self._buffer)
             if self._searched > _MAX_REPLY_BYTES:

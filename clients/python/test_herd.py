@@ -588,7 +588,7 @@ class ManyStories(unittest.TestCase):
                 self.follow(random.Random(seed))
 
     def follow(self, chance: random.Random) -> None:
-        # What happens: reports inside (True) and outside (False), and ends of clients (None).
+        # The events: reports inside (True) and outside (False), and ends of clients (None).
         story = [(chance.choice("abcdef"), chance.choice([True, True, False, None])) for _ in range(60)]
         watch = herd._Watch("w", b"+1+1 5", is_area=True)
         told: dict[str, int] = {}

@@ -19,7 +19,7 @@ pub(crate) struct Services {
     pub replica: Arc<Replica>,
     /// The places provider.
     pub places: Places,
-    /// What clients watch.
+    /// The watches of all clients.
     pub watches: Arc<Watches>,
     /// Syncs the journal to disk; `None` without a journal.
     pub durability: Option<Durability>,

@@ -69,8 +69,8 @@ pub(super) fn write_rfc3339(time: Timestamp, out: &mut Vec<u8>) {
     let _ = date.format_into(out, FORM);
 }
 
-/// Appends a signed decimal of a location as the JSON number of the same digits, without the zeros
-/// before it and the plus that JSON does not allow.
+/// Appends a signed decimal of a location as the JSON number of the same digits, without zeros before
+/// and behind them and the plus that JSON does not allow.
 fn write_degrees(text: &[u8], out: &mut Vec<u8>) {
     let Some((sign, digits)) = text.split_first() else {
         return;
@@ -83,7 +83,13 @@ fn write_degrees(text: &[u8], out: &mut Vec<u8>) {
     let zeros = digits.iter().take_while(|&&byte| byte == b'0').count();
     // The last digit before the point stays, whatever it is.
     let zeros = zeros.min(integer.saturating_sub(1));
-    out.extend_from_slice(&digits[zeros..]);
+    let mut digits = &digits[zeros..];
+    if digits.contains(&b'.') {
+        let significant = digits.iter().rposition(|&byte| byte != b'0');
+        digits = &digits[..significant.map_or(0, |last| last + 1)];
+        digits = digits.strip_suffix(b".").unwrap_or(digits);
+    }
+    out.extend_from_slice(digits);
 }
 
 #[cfg(test)]
@@ -100,15 +106,16 @@ mod tests {
     fn degrees_are_json_numbers_of_the_same_digits() {
         for (text, expected) in [
             ("+34", "34"),
-            ("+34.068930", "34.068930"),
+            ("+34.068930", "34.06893"),
             ("-118.445127", "-118.445127"),
             ("+0", "0"),
             ("-0", "-0"),
             ("-0.5", "-0.5"),
             ("+000", "0"),
-            ("+007.50", "7.50"),
-            ("-000.000", "-0.000"),
-            ("+00180.0", "180.0"),
+            ("+007.50", "7.5"),
+            ("-000.000", "-0"),
+            ("+00180.0", "180"),
+            ("+10.0", "10"),
             ("+100", "100"),
             (
                 "+1.00000000000000000000000000000000001",

@@ -86,7 +86,7 @@ pub enum Request<'a> {
     Watch {
         /// Name of the watch, 1 to 64 bytes.
         name: &'a [u8],
-        /// What is watched.
+        /// The area or the client that is watched.
         target: WatchTarget<'a>,
     },
     /// Ends the watch of that name.
@@ -134,7 +134,7 @@ pub enum WatchTarget<'a> {
 pub struct Fault<'a> {
     /// The command of the line; `None` if it has none.
     pub verb: Option<Verb>,
-    /// What is wrong.
+    /// The kind of the fault.
     pub kind: FaultKind<'a>,
 }
 

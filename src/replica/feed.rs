@@ -257,7 +257,7 @@ impl Replica {
         self.locations.key(client)
     }
 
-    /// Shows the raw records of one piece of the cache; see [`Locations::piece`].
+    /// Shows the raw records of one piece of the cache; see `cache::Locations::piece`.
     pub(crate) fn piece(
         &self,
         from: HashPosition,
@@ -268,7 +268,7 @@ impl Replica {
         self.locations.piece(from, records, cover, show)
     }
 
-    /// Shows a client's raw record; see [`Locations::with_last_change`].
+    /// Shows a client's raw record; see `cache::Locations::with_last_change`.
     pub(crate) fn with_last_change(
         &self,
         client: &[u8],

@@ -240,7 +240,7 @@ impl Replica {
             tombstones: Timestamp::from_nanos(edge.saturating_sub(DROP_NANOS)),
         };
         let dropped = self.drop_until(until, || true);
-        // What was dropped in an earlier start may be in the journal still.
+        // Records that were dropped in an earlier start may be in the journal still.
         if let Some(durable) = &mut self.apply.lock().durable {
             durable.demand_compaction();
         }

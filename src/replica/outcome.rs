@@ -1,4 +1,4 @@
-//! What becomes of a client's report, and of the wish that it be forgotten.
+//! Outcomes of a client's report, and of the wish that it be forgotten.
 
 use crate::model::time::Timestamp;
 

@@ -55,7 +55,7 @@ impl Hits {
         })
     }
 
-    /// Leaves one record of each client: a search may have seen a client twice that was stored anew
+    /// Leaves one record of each client: a search may have seen a client twice that was stored again
     /// meanwhile.
     fn remove_repeated(&mut self) {
         let mut by_client: Vec<usize> = (0..self.0.len()).collect();

@@ -51,7 +51,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What the watches of a connection have been told, and what is still to be told.
+/// News of one connection: all that its watches have been told, and all that is still to be told.
 #[derive(Debug, Default)]
 pub(super) struct State {
     watches: Vec<Watch>,

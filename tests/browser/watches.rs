@@ -144,7 +144,7 @@ fn watches_are_drawn_by_mouse_by_touch_and_by_keys() {
     site.report(0, "kiwi", OCEAN);
     await_inside(&page, 1, 1);
     page.assert_quiet();
-    // What has happened while the page's server was away is told when it is back.
+    // Changes while the page's server was away are told when it is back.
     site.kill(&[0]);
     page.await_text("#watch-problem", "not connected", PATIENCE);
     site.report(1, "kiwi", OTHER_OCEAN);

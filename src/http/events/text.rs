@@ -59,7 +59,7 @@ mod tests {
     fn a_client_has_its_fields() {
         assert_eq!(
             client(b"kiwi.cs.ucla.edu"),
-            r#"{"client":"kiwi.cs.ucla.edu","lat":34.068930,"lon":-118.445127,"time":1479413884392,"server":"Welsh"}"#
+            r#"{"client":"kiwi.cs.ucla.edu","lat":34.06893,"lon":-118.445127,"time":1479413884392,"server":"Welsh"}"#
         );
     }
 

@@ -1,4 +1,4 @@
-//! What a request asks for: percent-encoded texts, and the parameters of a query. Pure.
+//! The parts of a request that say what it asks for: percent-encoded texts, and the parameters of a query. Pure.
 
 use super::fault::{Code, Fault};
 use crate::model::area::{Circle, MAX_CIRCLE_KM, Rectangle};

@@ -186,7 +186,7 @@ pub(super) struct Neighbor {
     traffic: Traffic,
 }
 
-/// What the neighbor has said of itself over its connections.
+/// The neighbor's statements about itself over its connections.
 #[derive(Clone, Copy, Debug, Default)]
 struct Terms {
     /// Version of the link protocol that both sides speak; 0 before the first connection.

@@ -1,4 +1,4 @@
-//! What is gathered from the queue for one write to a neighbor.
+//! A block: all that is gathered from the queue for one write to a neighbor.
 
 use std::sync::Arc;
 

@@ -432,7 +432,7 @@ fn units(record: &RecordView<'_>) -> usize {
     units_of(record.packed_bytes())
 }
 
-/// Units that a record of so many packed bytes takes, with the number before it.
+/// Units that a record of `packed_bytes` takes, with the number before it.
 fn units_of(packed_bytes: usize) -> usize {
     (NUMBER_BYTES + packed_bytes).div_ceil(UNIT_BYTES)
 }

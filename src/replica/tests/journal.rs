@@ -191,7 +191,7 @@ fn the_dead_leave_the_journal_only_while_the_clock_is_trusted() {
     replica.trust_clock(Timestamp::from_nanos(u64::MAX));
     assert_eq!(replica.drop_dead(NOW, || true), 2);
     assert!(is_on_disk(folder, "+11.1-11.1"));
-    // What has expired is due as what was forgotten is: since it has died, at 110 s.
+    // Expired records are due as forgotten ones are: from their death, at 110 s.
     let due = Timestamp::from_nanos(110_000_000_000 - 5_000_000_000);
     assert!(matches!(
         replica.compact_journal(after(due, DAY - Duration::from_secs(1))),

@@ -46,7 +46,7 @@ struct Event {
     record: Record,
 }
 
-/// What is planned for a server.
+/// The plan for a server.
 #[derive(Clone, Default)]
 struct Plan {
     /// Step at which it comes back.
@@ -206,7 +206,7 @@ impl Forgetting {
         }
     }
 
-    /// What befalls a server.
+    /// A mishap of a server.
     fn live(&mut self, server: usize) {
         let step = self.step;
         if !self.is_up(server) {
@@ -280,7 +280,7 @@ impl Forgetting {
         let state = &mut self.simulation.servers[server];
         state.disk.held = state.replica.vector();
         self.simulation.end(server);
-        // What it had yet to read of a server that has lost its folder is lost too.
+        // All that it had yet to read of a server that has lost its folder is lost too.
         self.give_up_what_nobody_holds();
     }
 

@@ -95,7 +95,7 @@ fn a_folder_of_layout_1_is_read_and_compacted_into_2() {
         assert_eq!(recovered.vector, claims);
         assert_eq!((recovered.epoch, recovered.torn_bytes), (BALL, 0));
         assert!(recovered.damage.is_empty() && !journal.is_frozen());
-        // What is appended goes to a file of layout 2, which an earlier program refuses.
+        // Appends go to a file of layout 2, which an earlier program refuses.
         assert_eq!([1, 2].map(|number| version_of(&folder, number)), [1, 2]);
         let tombstone = RecordView::tombstone(
             b"kiwi.cs.ucla.edu",

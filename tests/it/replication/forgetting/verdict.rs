@@ -59,7 +59,7 @@ impl Forgetting {
             });
         }
         let held: Vec<_> = all_held.iter().map(|held| held.get(client)).collect();
-        // What has expired by the shorter age may have been dropped by the only server that had it.
+        // A record that has expired by the shorter age may have been dropped by the only server that had it.
         let short = SHORT.unwrap().as_nanos() as u64;
         let expired = match self.is_mixed {
             true => simulation.now - short,
