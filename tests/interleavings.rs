@@ -1,4 +1,4 @@
-//! The apply lock and the outboxes under thread interleavings that shuttle's schedulers choose.
+//! The apply lock, the outboxes and the change feed under thread interleavings that shuttle's schedulers choose.
 //!
 //! The replica, its cache and its outboxes are compiled here a second time, from the same files,
 //! with the primitives of `tests/interleavings/sync.rs` in place of those of `src/sync.rs`. Each
@@ -33,10 +33,14 @@ use server::{config, disk, exit, logging, metrics, model, replica, store, thread
 
 #[path = "interleavings/broken.rs"]
 mod broken;
+#[path = "../src/watch/filling.rs"]
+mod filling;
 #[path = "support/record.rs"]
 mod record;
 #[path = "interleavings/sync.rs"]
 mod sync;
+#[path = "interleavings/watcher.rs"]
+mod watcher;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -55,6 +59,7 @@ use model::vector::Vector;
 use record::Record;
 use replica::outbox::{LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES, Queued};
 use replica::{ForgetOutcome, Replica};
+use watcher::{Seen, Watcher};
 
 /// The server that takes the reports.
 const ORIGIN: &[u8] = b"Ball";
@@ -553,6 +558,31 @@ fn a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(epoch:
     new.check(&*server);
 }
 
+/// Clients report while a watch is filled, and one of them is forgotten: the filling and the changes
+/// together tell of each state once, and end with the newest.
+fn a_filling_and_the_changes_tell_of_each_state_once(seen: Seen) {
+    let server = sound();
+    send_report(&*server, "a", 1);
+    send_report(&*server, "b", 1);
+    let watcher = Arc::new(Watcher::default());
+    watcher.begin(&server);
+    let reporters = reporter(&server, vec![("a", 2), ("c", 1), ("c", 2)]);
+    let publisher = (Arc::clone(&watcher), Arc::clone(&server));
+    let publisher = threads::spawn(move || {
+        for _ in 0..2 {
+            publisher.0.publish(&publisher.1);
+        }
+    });
+    let forgetter = Arc::clone(&server);
+    let forgetter = threads::spawn(move || Server::forget(&*forgetter, b"b", NOW));
+    watcher.fill(&server, seen);
+    for thread in [reporters, publisher, forgetter] {
+        thread.join().unwrap();
+    }
+    watcher.publish(&server);
+    watcher.check(&server);
+}
+
 /// Tries orders until there were enough or the time limit is reached; returns their number.
 fn try_orders<S: Scheduler + 'static>(
     scheduler: impl Fn(usize) -> S,
@@ -633,6 +663,10 @@ fn main() {
     );
     holds("a sweep takes the dead only", a_sweep_takes_the_dead_only);
 
+    holds("a filling and the changes tell of each state once", || {
+        a_filling_and_the_changes_tell_of_each_state_once(Seen::Exactly);
+    });
+
     // Below, the fault must be noticed, and not the small replica that has it.
     holds("the small replica", || {
         let server = || Arc::new(Broken::new(None));
@@ -656,6 +690,15 @@ fn main() {
     });
     is_noticed("a link that begins to queue after the scan", || {
         a_resync_and_the_queue_miss_nothing(sound(), QUEUE_BATCHES, Order::ScanThenLive);
+    });
+    is_noticed(
+        "a filling that does not know which changes it has seen",
+        || {
+            a_filling_and_the_changes_tell_of_each_state_once(Seen::Nothing);
+        },
+    );
+    is_noticed("a filling that takes the last change for seen", || {
+        a_filling_and_the_changes_tell_of_each_state_once(Seen::Everything);
     });
     is_noticed("records of an old start taken for the new one's", || {
         a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(2);

@@ -18,6 +18,7 @@ use argh::FromArgs;
 use crate::progress::Progress;
 use crate::{Failure, csv, net, parse, print, process};
 pub(crate) use engine::{Measured, Session};
+pub(crate) use towns::{degrees as town_of, say_hello};
 pub(crate) use workload::client_id;
 
 /// Descriptors that a run needs beside its connections: epoll, standard streams, files.

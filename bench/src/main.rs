@@ -1,4 +1,4 @@
-//! The herd's measuring tools: transcripts, load, churn, flood delay, the run of all of them, and the
+//! The herd's measuring tools: transcripts, load, churn, flood delay, watches, the run of all of them, and the
 //! summary and comparison of records.
 //!
 //! Everything here speaks the client protocol alone, so it works on any server of it; only `run`
@@ -14,6 +14,7 @@ mod process;
 mod progress;
 mod run;
 mod transcripts;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ enum Command {
     Load(load::Load),
     Flood(flood::Flood),
     Churn(churn::Churn),
+    Watch(watch::Watch),
     Run(run::Run),
     Compare(run::Compare),
     Summary(run::Summary),
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::Load(command) => command.run(),
         Command::Flood(command) => command.run(),
         Command::Churn(command) => command.run(),
+        Command::Watch(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Summary(command) => command.run(),

@@ -83,13 +83,15 @@ fn a_watcher_is_told_who_comes_moves_leaves_and_is_forgotten() {
 }
 
 #[test]
-fn a_watch_tells_of_reports_to_any_server() {
+fn a_watch_tells_of_what_any_server_is_told() {
     let servers = ring();
     let mut watcher = connect(servers[0].client_address());
     watch(&mut watcher, "pole", "-90+0 50");
     let mut far = connect(servers[2].client_address());
     report_to(&mut far, "a", "-89.9+123");
     assert_eq!(push(&mut watcher), "ENTER pole a -89.9+123");
+    assert!(far.ask("FORGET a").starts_with("FORGOT "));
+    assert_eq!(push(&mut watcher), "GONE pole a");
     servers.into_iter().for_each(|server| server.stop());
 }
 
