@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use herd::config::topology::Address;
+use herd::model::age;
 
 pub(super) fn local_address(text: &str) -> Result<Address, String> {
     Address::parse_local(text)
@@ -40,16 +41,7 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
-    let seconds = match &text[digits.len()..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => 0,
-    };
-    let number = digits.parse().ok();
-    match number.and_then(|number: u64| number.checked_mul(seconds)) {
+    match age::seconds(text) {
         // A year amounts to no limit, and sums of times stay far from overflow.
         Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
         _ => Err("it must be digits and s, m, h or d, such as 90m, from 1s to 365d".to_owned()),
@@ -90,7 +82,9 @@ mod tests {
             "366d",
             "1h30m",
             "é",
+            "+1h",
             "9999999999999999999d",
+            "99999999999999999999s",
         ] {
             assert!(duration(text).is_err(), "{text}");
         }

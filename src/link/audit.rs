@@ -156,8 +156,7 @@ impl Auditor {
 
     fn digest(&self, until: Timestamp) -> Option<Digest> {
         let go_on = || !self.stop.is_set();
-        self.replica
-            .digest(&self.key, until, Timestamp::now(), go_on)
+        self.replica.digest(&self.key, until, go_on)
     }
 
     /// Sends the neighbors this server's digest.

@@ -246,7 +246,7 @@ pub(super) fn answer(
     let until = Timestamp::from_nanos(until);
     let digest = match until {
         NO_DIGEST => None,
-        until => source.replica.digest(key, until, Timestamp::now(), in_time),
+        until => source.replica.digest(key, until, in_time),
     };
     let mut lines = Vec::new();
     status.write_line(&mut lines)?;

@@ -14,27 +14,38 @@ const UNITS: [(u64, char, &str); 4] = [
 /// Maximum number of seconds: a hundred years. Times in nanoseconds stay far from overflow.
 const MAX_SECONDS: u64 = 36_500 * 86_400;
 
-/// Reads an age: digits and one of the letters s, m, h and d.
+/// Splits a text into its digits and what is behind them.
+fn split(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
+}
+
+/// Reads a span of time, digits and one of the letters s, m, h and d, in seconds: `u64::MAX` for one that
+/// is longer, `None` for a text of another form.
+pub fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = split(text);
+    let is_unit = |(_, letter, _): &&(u64, char, &str)| unit.chars().eq([*letter]);
+    let (seconds, ..) = UNITS.iter().find(is_unit)?;
+    let is_number = !number.is_empty();
+    // Digits that can't be read are too many.
+    is_number.then(|| number.parse().unwrap_or(u64::MAX).saturating_mul(*seconds))
+}
+
+/// Reads an age, which is a span of time.
 ///
 /// # Errors
 ///
 /// Returns the reason in words, which continue a sentence that begins with the text.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let seconds = UNITS
-        .iter()
-        .find(|(_, letter, _)| unit.chars().eq([*letter]));
-    let Some((seconds, ..)) = seconds.filter(|_| digits > 0) else {
-        return Err(advice(number, unit));
-    };
-    let number: Option<u64> = number.parse().ok();
-    match number.and_then(|number| number.checked_mul(*seconds)) {
+    match seconds(text) {
+        None => {
+            let (number, unit) = split(text);
+            Err(advice(number, unit))
+        }
         Some(0) => Err(
             "would forget every report at once; leave the line out to forget nothing".to_owned(),
         ),
         Some(total) if total <= MAX_SECONDS => Ok(Duration::from_secs(total)),
-        _ => Err(format!(
+        Some(_) => Err(format!(
             "is more than {} days; leave the line out to forget nothing",
             MAX_SECONDS / 86_400
         )),

@@ -5,7 +5,7 @@
 
 use crate::model::decimal::{Decimal, MAX_FIELD_BYTES};
 use crate::model::fields::fields;
-use crate::model::geo::Position;
+use crate::model::grid::Point;
 use crate::model::time::Timestamp;
 
 /// Maximum length of a client id in bytes; a longer one makes its line invalid.
@@ -86,7 +86,7 @@ impl<'a> Command<'a> {
             return Err(Invalid::Client);
         }
         if name == b"IAMAT" {
-            if !Position::is_valid(second) {
+            if Point::parse(second).is_none() {
                 return Err(Invalid::Location);
             }
             Ok(Command::Iamat(Report {

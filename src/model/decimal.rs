@@ -95,7 +95,7 @@ fn parse_long(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Parses eight digits, the first in the lowest byte: adds up pairs, then pairs of pairs.
+/// Parses eight digits, the first in the lowest byte.
 #[inline]
 fn parse_eight(word: u64) -> Option<u64> {
     const EACH: u64 = u64::MAX / 255;
@@ -105,10 +105,44 @@ fn parse_eight(word: u64) -> Option<u64> {
     if upper != EACH * 0x30 || raised != upper {
         return None;
     }
-    let digits = word - EACH * 0x30;
+    Some(sum_eight(word - EACH * 0x30))
+}
+
+/// Returns the number of eight digits, each a byte, the first in the lowest: adds up pairs, then pairs of
+/// pairs.
+#[inline]
+fn sum_eight(digits: u64) -> u64 {
     let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
+    (fours * 10_000 + (fours >> 32)) & 0xffff_ffff
+}
+
+/// Returns the digits of a text from `begin` on, up to eight: how many they are, and before that, the number
+/// that they are with zeros behind them up to eight digits.
+#[inline]
+pub(crate) fn first_eight(text: &[u8], begin: usize) -> (u32, usize) {
+    const EACH: u64 = u64::MAX / 255;
+    let behind = text.get(begin..).unwrap_or_default();
+    let word = match (behind.first_chunk(), text.last_chunk()) {
+        (Some(word), _) => u64::from_le_bytes(*word),
+        (None, Some(last)) if !behind.is_empty() => {
+            u64::from_le_bytes(*last) >> (64 - 8 * behind.len())
+        }
+        _ => {
+            let bytes = behind.iter().rev();
+            bytes.fold(0, |word, &byte| word << 8 | u64::from(byte))
+        }
+    };
+    // A byte becomes its digit, and anything else over 9, which 0x76 carries to the eighth bit. A carry
+    // out of a byte changes only those behind the first that is no digit.
+    let digits = word ^ (EACH * 0x30);
+    let others = (digits.wrapping_add(EACH * 0x76) | digits) & (EACH * 0x80);
+    let count = others.trailing_zeros() / 8;
+    let kept = match count {
+        8 => digits,
+        count => digits & ((1 << (8 * count)) - 1),
+    };
+    (sum_eight(kept) as u32, count as usize)
 }
 
 /// Returns the last `N` decimal digits of `value`, with leading zeros: the fraction of a

@@ -29,20 +29,21 @@ impl Position {
         })
     }
 
-    /// Returns whether [`parse`](Self::parse) accepts the text. Conversion to floats is half of its
-    /// cost, and unnecessary if only the text is kept.
-    pub(crate) fn is_valid(text: &[u8]) -> bool {
-        split(text).is_some_and(|(latitude, longitude)| {
-            magnitude(latitude, 90).is_some() && magnitude(longitude, 180).is_some()
-        })
-    }
-
     /// Returns the point as a vector on the unit sphere: x to 0°E, y to 90°E, z to the north pole.
     ///
-    /// Distances between such vectors need no special case at the poles or at ±180°.
+    /// Distances between such vectors need no special case at the poles or at ±180°: all texts of a pole,
+    /// and both of a point on the antimeridian, have the same vector to the last bit, so that their
+    /// distance is zero.
     pub(crate) fn unit_vector(&self) -> [f64; 3] {
-        let (sin_latitude, cos_latitude) = self.latitude.to_radians().sin_cos();
-        let (sin_longitude, cos_longitude) = self.longitude.to_radians().sin_cos();
+        let (sin_latitude, mut cos_latitude) = self.latitude.to_radians().sin_cos();
+        if self.latitude.abs() == 90.0 {
+            // The float next to half of pi has a cosine of 6e-17.
+            cos_latitude = 0.0;
+        }
+        let (mut sin_longitude, cos_longitude) = self.longitude.to_radians().sin_cos();
+        if self.longitude.abs() == 180.0 {
+            sin_longitude = 0.0;
+        }
         [
             cos_latitude * cos_longitude,
             cos_latitude * sin_longitude,
@@ -126,6 +127,19 @@ mod tests {
         check("-90-180", Some((-90.0, -180.0)));
         check("+90.000+180.000", Some((90.0, 180.0)));
         check("-0+0", Some((0.0, 0.0)));
+    }
+
+    #[test]
+    fn the_texts_of_one_point_have_no_distance() {
+        for (one, other) in [
+            ("+0+180", "-0-180"),
+            ("+51.5+180", "+51.5-180"),
+            ("+90+0", "+90-77.3"),
+            ("-90+12", "-90-180"),
+        ] {
+            let [a, b] = [one, other].map(|text| Position::parse(text.as_bytes()).unwrap());
+            assert_eq!(distance_km(&a, &b), 0.0, "{one} {other}");
+        }
     }
 
     #[test]

@@ -5,18 +5,17 @@
 //! twos, fours and so on, so that a cell is nowhere less than half as wide as it is high, and an area near
 //! a pole has no more cells than one elsewhere. Each pole is surrounded by eight cells.
 //!
-//! Positions are taken from a client's text by integer arithmetic, since every report passes through here.
+//! Positions are taken from a client's text by integer arithmetic, since every report passes through here, once
+//! to be checked and once to be stored: up to eight digits of a fraction at a time.
 //! They are up to [`ERROR_UNITS`] off: covers have a margin for that, and the exact answer comes from
 //! the text.
 
 use crate::model::area::{Circle, Rectangle};
-use crate::model::geo::{EARTH_RADIUS_KM, split};
+use crate::model::decimal::{MAX_FIELD_BYTES, first_eight};
+use crate::model::geo::EARTH_RADIUS_KM;
 
 /// Units of fixed point in a degree: one is 1.1 cm on the ground.
 pub(crate) const UNITS: u32 = 10_000_000;
-
-/// Digits of a fraction that fixed point keeps.
-const FRACTION_DIGITS: usize = 7;
 
 /// Maximum difference between a position and its fixed point, on each axis.
 pub(crate) const ERROR_UNITS: u32 = 1;
@@ -68,16 +67,18 @@ pub(crate) struct Point {
 }
 
 impl Point {
-    /// Reads a client's location field; `None` for a text that is no location. Digits behind the
-    /// seventh of a fraction are cut off. A text that [`Position::is_valid`] refuses may be taken.
+    /// Reads a client's location field, as [`Position::parse`] does, which takes the same texts. Digits
+    /// behind the seventh of a fraction are cut off.
     ///
-    /// [`Position::is_valid`]: crate::model::geo::Position::is_valid
+    /// [`Position::parse`]: crate::model::geo::Position::parse
     #[inline]
     pub(crate) fn parse(text: &[u8]) -> Option<Point> {
-        let (latitude, longitude) = split(text)?;
-        let latitude = units(latitude, 90)?;
-        let longitude = units(longitude, 180)?;
-        Some(Point {
+        if text.len() > MAX_FIELD_BYTES {
+            return None;
+        }
+        let (latitude, end) = units(text, 0, 90)?;
+        let (longitude, end) = units(text, end, 180)?;
+        (end == text.len()).then_some(Point {
             latitude,
             longitude: if longitude == AROUND { 0 } else { longitude },
         })
@@ -92,35 +93,57 @@ impl Point {
     }
 }
 
-/// Returns the units from `-limit` degrees to a signed decimal.
+/// Returns the units from `-limit` degrees to the signed decimal that begins at `begin`, and where it ends.
 #[inline]
-fn units(text: &[u8], limit: u32) -> Option<u32> {
-    let (sign, digits) = text.split_first()?;
-    let mut value = 0_u32;
-    let mut rest = digits.iter();
-    let mut fraction_digits = 0;
-    for &byte in rest.by_ref() {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
+fn units(text: &[u8], begin: usize, limit: u32) -> Option<(u32, usize)> {
+    let sign = *text.get(begin)?;
+    if sign != b'+' && sign != b'-' {
+        return None;
+    }
+    let mut end = begin + 1;
+    let mut degrees = 0;
+    while let Some(digit) = digit_at(text, end) {
+        degrees = degrees * 10 + digit;
+        if degrees > limit {
+            return None;
         }
-        value = value.wrapping_mul(10).wrapping_add(u32::from(digit));
+        end += 1;
     }
-    for &byte in rest.take(FRACTION_DIGITS) {
-        value = value
-            .wrapping_mul(10)
-            .wrapping_add(u32::from(byte.wrapping_sub(b'0')));
-        fraction_digits += 1;
+    if end == begin + 1 {
+        return None;
     }
-    const POWERS: [u32; FRACTION_DIGITS + 1] =
-        [10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
-    let magnitude = value.wrapping_mul(POWERS[fraction_digits]);
-    let limit = limit * UNITS;
-    let is_valid = magnitude <= limit && !digits.is_empty();
-    is_valid.then(|| match sign {
+    let mut fraction = 0;
+    if text.get(end) == Some(&b'.') {
+        let digits;
+        (fraction, digits) = first_eight(text, end + 1);
+        end += 1 + digits;
+        if digits == 0 {
+            return None;
+        }
+        if digits == 8 {
+            while let Some(digit) = digit_at(text, end) {
+                // It may show that the number is over its limit, and counts for nothing else.
+                fraction |= u32::from(digit > 0);
+                end += 1;
+            }
+        }
+    }
+    if degrees == limit && fraction > 0 {
+        return None;
+    }
+    let (magnitude, limit) = (degrees * UNITS + fraction / 10, limit * UNITS);
+    let units = match sign {
         b'-' => limit - magnitude,
         _ => limit + magnitude,
-    })
+    };
+    Some((units, end))
+}
+
+/// Returns the digit at that place of a text, if there is one.
+#[inline]
+fn digit_at(text: &[u8], at: usize) -> Option<u32> {
+    let digit = text.get(at)?.wrapping_sub(b'0');
+    (digit <= 9).then_some(u32::from(digit))
 }
 
 /// A cell of the grid.

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use crate::model::decimal::{Decimal, MAX_FIELD_BYTES};
-use crate::model::geo::Position;
+use crate::model::grid::Point;
 
 /// Returns whether a text is sign, number, sign, number, in range or not: it can only be meant as a
 /// location.
@@ -30,7 +30,7 @@ pub(crate) fn with_signs(text: &[u8]) -> Option<ArrayVec<u8, MAX_FIELD_BYTES>> {
     for part in [&sign(text)[..], latitude, sign(rest), longitude] {
         right.try_extend_from_slice(part).ok()?;
     }
-    (Position::is_valid(&right) && right[..] != *text).then_some(right)
+    (Point::parse(&right).is_some() && right[..] != *text).then_some(right)
 }
 
 /// Returns the rest of a text that begins with a sign.

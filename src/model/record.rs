@@ -12,7 +12,7 @@ use crate::model::command::{MAX_CLIENT_BYTES, Report};
 use crate::model::decimal::{MAX_FIELD_BYTES, parse_u64};
 use crate::model::fields::MAX_NAME_BYTES;
 use crate::model::fields::{has_white_space, split_exactly};
-use crate::model::geo::Position;
+use crate::model::grid::Point;
 use crate::model::time::{Timestamp, write_u64};
 
 /// Maximum seconds by which a client's time may be ahead of the clock that judges it. One poisoned
@@ -132,7 +132,7 @@ impl<'a> RecordView<'a> {
         let time = Timestamp::parse(time_text)?;
         let valid = keyword == RECORD
             && are_names(origin, client)
-            && Position::is_valid(location)
+            && Point::parse(location).is_some()
             && !time.is_ahead_of(received, MAX_AHEAD_SECONDS);
         if !valid {
             return None;

@@ -10,6 +10,7 @@ use crate::model::command::{
 use crate::model::decimal::{Decimal, MAX_FIELD_BYTES};
 use crate::model::fields::fields;
 use crate::model::geo::Position;
+use crate::model::grid::Point;
 use crate::model::location::has_shape;
 use crate::model::time::Timestamp;
 
@@ -262,7 +263,7 @@ impl<'a> Request<'a> {
         Ok(match verb {
             Verb::Iamat => {
                 let client = client(first)?;
-                if !Position::is_valid(second) {
+                if Point::parse(second).is_none() {
                     return Err(FaultKind::Location(second));
                 }
                 Request::Iamat(Report {

@@ -82,7 +82,9 @@ impl Durable {
     }
 
     /// Returns whether a compaction is due when `clients` records are live.
-    fn wants_compaction(&self, clients: usize, now: Timestamp) -> bool {
+    fn wants_compaction(&mut self, clients: usize, now: Timestamp) -> bool {
+        // A tombstone follows a device's clock, which may lead, and this server's may be set back.
+        self.forgotten = self.forgotten.map(|since| since.min(now));
         let is_late = |since: Timestamp| {
             let age = now.as_nanos().checked_sub(since.as_nanos());
             age.is_some_and(|age| u128::from(age) >= self.compact_within.as_nanos())
@@ -344,19 +346,20 @@ impl Replica {
             vector, durable, ..
         } = &mut *self.apply.lock();
         let clients = self.locations.len();
-        match durable {
-            Some(durable) if durable.wants_compaction(clients, now) => {
-                durable.journal.flush()?;
-                let compaction = durable.journal.begin_compaction(vector, clients)?;
-                // The file of a compaction that did not finish may hold what is to be forgotten;
-                // the next compaction is in a new one.
-                let is_clean = compaction.is_clean();
-                let forgotten = durable.forgotten.take_if(|_| is_clean);
-                durable.is_demanded &= !is_clean;
-                Ok(Some((compaction, forgotten)))
-            }
-            _ => Ok(None),
+        let Some(durable) = durable else {
+            return Ok(None);
+        };
+        if !durable.wants_compaction(clients, now) {
+            return Ok(None);
         }
+        durable.journal.flush()?;
+        let compaction = durable.journal.begin_compaction(vector, clients)?;
+        // The file of a compaction that did not finish may hold what is to be forgotten;
+        // the next compaction is in a new one.
+        let is_clean = compaction.is_clean();
+        let forgotten = durable.forgotten.take_if(|_| is_clean);
+        durable.is_demanded &= !is_clean;
+        Ok(Some((compaction, forgotten)))
     }
 
     fn write_compaction(

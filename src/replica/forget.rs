@@ -47,7 +47,7 @@ pub(super) struct Forgetting {
     /// Age at which records die, in nanoseconds; 0 if they never do. It follows from `settings`.
     age: AtomicU64,
     settings: Mutex<Settings>,
-    /// The latest time that is certain, in nanoseconds; 0 before any is.
+    /// The time that was certain last, in nanoseconds; 0 before any was.
     certain: AtomicU64,
 }
 
@@ -96,12 +96,13 @@ impl Replica {
             .change(|settings| settings.old_neighbor = name);
     }
 
-    /// Notes that it is certainly that time, or later. Dead records leave memory and journal only by a
-    /// time that is certain, whatever the clock says: one that leaps ahead drops nothing.
+    /// Notes that it is certainly that time, or later. Dead records leave memory and journal only by the
+    /// time that was certain last, whatever the clock says: one that leaps ahead drops nothing. That
+    /// time may be earlier than one before it, of two clocks that were wrong alike.
     pub fn trust_clock(&self, time: Timestamp) {
         self.forgetting
             .certain
-            .fetch_max(time.as_nanos(), Ordering::Relaxed);
+            .store(time.as_nanos(), Ordering::Relaxed);
     }
 
     /// Returns up to when records are dead.
@@ -112,10 +113,11 @@ impl Replica {
         })
     }
 
-    /// Returns up to when records are not adopted: those that are dead by a time that is certain, once one
-    /// is. By a clock that leaps ahead this server would refuse what lives, and claim it by the next
-    /// marker; what is dead and adopted all the same is neither shown nor sent.
-    pub(super) fn adoption_horizon(&self, now: Timestamp) -> Horizon {
+    /// Returns up to when records are neither adopted nor sent: those that are dead by the time that was
+    /// certain last, once one was. By a clock that leaps ahead, while links are still up, this server
+    /// would refuse what lives, and claim it by the next marker, or leave it out of what it sends, and
+    /// have the neighbor claim it. What is dead and adopted all the same is not shown.
+    pub(super) fn exchange_horizon(&self, now: Timestamp) -> Horizon {
         let certain = self.forgetting.certain.load(Ordering::Relaxed);
         self.horizon(match certain {
             0 => now,
@@ -123,9 +125,9 @@ impl Replica {
         })
     }
 
-    /// Returns up to when records are left out of digests.
-    pub(super) fn digest_edge(&self, now: Timestamp) -> Horizon {
-        let Horizon(horizon) = self.horizon(now);
+    /// Returns up to when records are left out of a digest of what was received up to `until`.
+    pub(super) fn digest_edge(&self, until: Timestamp) -> Horizon {
+        let Horizon(horizon) = self.horizon(until);
         Horizon(horizon.map(|horizon| horizon.saturating_add(DIGEST_EDGE_NANOS)))
     }
 

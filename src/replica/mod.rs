@@ -295,7 +295,7 @@ impl Replica {
     ) -> usize {
         let mut apply = self.apply.lock();
         let mut winners = Winners::with_capacity(records.len());
-        let horizon = self.adoption_horizon(now);
+        let horizon = self.exchange_horizon(now);
         for record in records
             .iter()
             .filter(|record| !horizon.is_dead(record.time))
@@ -527,8 +527,8 @@ impl Replica {
         self.apply.lock().flood.publish(&batch, None);
     }
 
-    /// Shows all living records that `vector` does not cover to `show`; `between` runs now and then
-    /// with no lock held, and ends the scan by returning `false`.
+    /// Shows all records that `vector` does not cover to `show`, but for those that are certainly dead;
+    /// `between` runs now and then with no lock held, and ends the scan by returning `false`.
     pub fn records_above<S>(
         &self,
         vector: &Vector,
@@ -537,7 +537,7 @@ impl Replica {
         show: impl Fn(&mut S, &RecordView<'_>),
         between: impl FnMut(&mut S) -> bool,
     ) {
-        let horizon = self.horizon(now);
+        let horizon = self.exchange_horizon(now);
         self.locations.scan(
             state,
             |state, record| {

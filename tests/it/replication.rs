@@ -67,10 +67,10 @@ fn runs_fail_without_any_one_rule() {
 #[test]
 fn the_forgotten_stay_gone_and_the_living_stay() {
     // A run takes as long as many of the others.
-    for seed in 0..seeds().div_ceil(4) {
-        let fault = forgetting::fault_of_run(seed, Without::Nothing);
-        assert_eq!(fault, None, "run {seed}");
-    }
+    let seeds = std::env::var("HERD_SEEDS").map_or(50, |seeds| seeds.parse().unwrap());
+    let fault = |seed| Some((seed, forgetting::fault_of_run(seed, Without::Nothing)?));
+    let faults: Vec<(u64, String)> = (0..seeds).filter_map(fault).collect();
+    assert_eq!(faults, [], "of {seeds} runs");
 }
 
 #[track_caller]
@@ -83,12 +83,11 @@ fn check_that_forgetting_needs_it(rule: Without, runs: Range<u64>) {
 #[test]
 fn runs_of_forgetting_fail_without_any_one_rule() {
     check_that_forgetting_needs_it(Without::TombstonesUntilDeath, 0..300);
-    check_that_forgetting_needs_it(Without::TombstoneBehindRecord, 0..300);
+    // One run in 200 shows it; the search begins shortly before such a run.
+    check_that_forgetting_needs_it(Without::TombstoneBehindRecord, 200..300);
     check_that_forgetting_needs_it(Without::LengtheningTogether, 0..300);
     check_that_forgetting_needs_it(Without::ConfirmedClock, 0..300);
     check_that_forgetting_needs_it(Without::NoAdoptionOfTheDead, 0..300);
-    // One run in 500 shows it: a clock must be set back within the seconds in which it matters.
-    check_that_forgetting_needs_it(Without::Grace, 530..600);
     check_that_forgetting_needs_it(Without::MarkersByAge, 0..300);
     check_that_forgetting_needs_it(Without::ClaimsLostByLengthening, 0..300);
     check_that_forgetting_needs_it(Without::ExpiredLostByLengthening, 0..300);

@@ -15,8 +15,9 @@ use crate::client::services::Services;
 use crate::model::time::Timestamp;
 use crate::watch::{Push, Subscription, Target, WatchError};
 
-/// Bytes of one batch of pushes.
-const BATCH_BYTES: usize = 64 << 10;
+/// Bytes of one batch of pushes: a turn with one must not take much longer than others, since in a first
+/// filling it is followed by the next at once.
+const BATCH_BYTES: usize = 16 << 10;
 
 /// Silence after which the system asks whether the client of a session with a watch is still there:
 /// such a session is never idle.

@@ -49,6 +49,31 @@ fn other_texts_are_no_points() {
     }
 }
 
+proptest! {
+    #[test]
+    fn points_and_positions_are_read_from_the_same_texts(
+        text in "[+-][0-9]{0,3}(90|180)?(\\.0{0,12}[0-9]{0,9})?[+-][0-9]{0,3}(90|180)?(\\.0{0,12}[0-9]{0,9})?",
+        at in any::<prop::sample::Index>(),
+        byte in prop::sample::select(b"+-.0189/:e \xb0\xff".to_vec()),
+    ) {
+        let mut changed = text.clone().into_bytes();
+        let at = at.index(changed.len());
+        changed[at] = byte;
+        for text in [text.as_bytes(), &changed] {
+            let (point, position) = (Point::parse(text), Position::parse(text));
+            prop_assert_eq!(point.is_some(), position.is_some(), "{}", text.escape_ascii());
+            if let (Some(point), Some(position)) = (point, position) {
+                let units = |degrees: f64| degrees * f64::from(UNITS);
+                let latitude = f64::from(point.latitude) - units(position.latitude + 90.0);
+                let longitude = f64::from(point.longitude) - units(position.longitude + 180.0);
+                let longitude = longitude.abs().min(f64::from(AROUND) - longitude.abs());
+                let error = f64::from(ERROR_UNITS) + 1e-5;
+                prop_assert!(latitude.abs() <= error && longitude <= error);
+            }
+        }
+    }
+}
+
 #[test]
 fn cells_are_about_as_wide_as_high() {
     for row in 0..ROWS {

@@ -98,7 +98,7 @@ impl Grid {
 
     /// Removes a client. Where it was is forgotten.
     pub(super) fn remove(&mut self, number: u32) {
-        self.unlink(number);
+        self.unlink(number, self.entry(number).point.cell());
         let free = self.free;
         let entry = self.entry_mut(number);
         entry.point = Point {
@@ -117,7 +117,7 @@ impl Grid {
         if from == to {
             self.entry_mut(number).point = point;
         } else {
-            self.unlink(number);
+            self.unlink(number, from);
             self.entry_mut(number).point = point;
             self.link(number, to);
         }
@@ -215,14 +215,9 @@ impl Grid {
         entry.previous = NONE;
     }
 
-    /// Takes an entry out of its cell's chain.
-    fn unlink(&mut self, number: u32) {
-        let Entry {
-            point,
-            next,
-            previous,
-            ..
-        } = *self.entry(number);
+    /// Takes an entry out of the chain of its cell.
+    fn unlink(&mut self, number: u32, cell: Cell) {
+        let Entry { next, previous, .. } = *self.entry(number);
         if next != NONE {
             self.entry_mut(next).previous = previous;
         }
@@ -230,7 +225,6 @@ impl Grid {
             self.entry_mut(previous).next = next;
             return;
         }
-        let cell = point.cell();
         let place = self
             .heads
             .find_entry(self.hasher.hash_one(cell), |head| head.cell == cell);

@@ -154,7 +154,7 @@ fn what_is_dead_is_not_answered_adopted_sent_or_digested() {
     }
     assert_eq!(replica.count_above(&Vector::default(), NOW), 3);
     let digest = |replica: &Replica| {
-        let digest = replica.digest(&DigestKey::new(b"key"), NOW, NOW, || true);
+        let digest = replica.digest(&DigestKey::new(b"key"), NOW, || true);
         digest.expect("a digest").total()
     };
     // Of all these, only one is so far from the edge that every server must hold it.
@@ -174,6 +174,31 @@ fn what_is_dead_is_not_answered_adopted_sent_or_digested() {
     let line = held.expect("the record");
     only.restore(&RecordView::parse_line(line.trim_ascii_end()).expect("a record"));
     assert_eq!(digest(&replica), digest(&only));
+}
+
+/// The marker behind what is sent has the neighbor claim what was left out.
+#[test]
+fn a_clock_that_leaps_ahead_leaves_nothing_out_of_what_is_sent() {
+    let replica = Replica::new("Ball", 1, 100);
+    let reports = ["IAMAT a +1+1 890", "IAMAT b +1+1 990"];
+    check_report(&replica, &reports, &[Outcome::Stored; 2]);
+    replica.set_forget_after(Some(Duration::from_secs(100)));
+    let sent = |now| replica.count_above(&Vector::default(), now);
+    assert_eq!((sent(NOW), sent(at(9_000))), (1, 0));
+    replica.trust_clock(NOW);
+    assert_eq!((sent(NOW), sent(at(9_000))), (1, 1));
+}
+
+#[test]
+fn a_time_that_was_certain_by_mistake_is_so_until_the_next() {
+    let replica = Replica::new("Ball", 1, 100);
+    check_report(&replica, &["IAMAT a +1+1 990"], &[Outcome::Stored]);
+    replica.set_forget_after(Some(Duration::from_secs(100)));
+    // Its clock and a neighbor's are wrong alike, and right again.
+    replica.trust_clock(at(9_000));
+    replica.trust_clock(at(1_010));
+    assert_eq!(replica.drop_dead(at(9_000), || true), 0);
+    check_stored(&replica, "a", Some("+1+1"));
 }
 
 #[test]

@@ -93,6 +93,26 @@ fn what_was_forgotten_is_gone_from_the_journal_in_time() {
 }
 
 #[test]
+fn no_clock_that_led_puts_off_what_is_due() {
+    let ahead = after(NOW, Duration::from_secs(290));
+    // A device whose clock leads, and a server whose clock is set back by a year.
+    for (report, forgotten_at) in [
+        ("IAMAT a +11.1-11.1 1290", NOW),
+        ("IAMAT a +11.1-11.1 10", after(NOW, 365 * DAY)),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let replica = open(folder);
+        check_report(&replica, &[report], &[Outcome::Stored]);
+        let (outcome, _) = replica.forget(b"a", forgotten_at);
+        assert!(matches!(outcome, ForgetOutcome::Forgotten(time) if time > ahead));
+        assert!(matches!(replica.compact_journal(NOW), Ok(false)));
+        assert!(matches!(replica.compact_journal(after(NOW, DAY)), Ok(true)));
+        assert!(!is_on_disk(folder, "+11.1-11.1"));
+    }
+}
+
+#[test]
 fn a_restart_does_not_put_off_what_is_due() {
     for revived in [false, true] {
         let folder = tempfile::tempdir().expect("a folder");

@@ -12,7 +12,6 @@ use std::time::Duration;
 use herd::model::age::is_longer;
 use herd::model::command::Command;
 use herd::model::record::RecordView;
-use herd::model::time::Timestamp;
 use herd::replica::{ForgetOutcome, Outcome};
 
 use super::rules::Without;
@@ -53,6 +52,8 @@ struct Plan {
     back: usize,
     /// Step at which its clock is right again.
     right: Option<usize>,
+    /// Its clock has gone wrong, and its links stay until a neighbor's next sign of life.
+    is_closing: bool,
     /// Step at which it is given the other age.
     change: Option<usize>,
     /// The age that was last in force, as its folder keeps it.
@@ -77,8 +78,8 @@ pub(super) struct Forgetting {
     /// When a server was given a longer age last.
     lengthened: u64,
     log: HashMap<Vec<u8>, Vec<Event>>,
-    /// A server has shown what it had forgotten.
-    regressed: bool,
+    /// The first time that a server has shown what it had forgotten.
+    regression: Option<String>,
 }
 
 /// Runs the simulation once. Returns what is wrong at the end, if anything is.
@@ -115,7 +116,7 @@ impl Forgetting {
             is_mixed,
             lengthened: 0,
             log: HashMap::new(),
-            regressed: false,
+            regression: None,
         };
         for server in 0..SERVERS {
             run.plans[server].kept = age;
@@ -215,6 +216,9 @@ impl Forgetting {
             }
             return;
         }
+        if std::mem::take(&mut self.plans[server].is_closing) {
+            self.close_links(server);
+        }
         let is_due = self.plans[server].change.is_some_and(|due| step >= due);
         if is_due && self.plans[server].kept != self.target {
             if self.lengthens() {
@@ -238,11 +242,15 @@ impl Forgetting {
                 self.lose_folder(server);
             }
         } else if self.happens(4) {
-            // Two hours, or two days.
-            let hours = [-2, 2, 48][self.below(3)];
-            self.simulation.ahead[server] = hours * 3_600 * SECOND.cast_signed();
+            // Two hours, or two days. No two are wrong alike: neighbors that are confirm each other, and
+            // no rule helps against that.
+            let seconds = [-2, 2, 48][self.below(3)] * 3_600 + 100 * i64::try_from(server).unwrap();
+            self.simulation.ahead[server] = seconds * SECOND.cast_signed();
             self.plans[server].right = Some(step + 2 + self.below(20));
-            self.close_links(server);
+            self.plans[server].is_closing = self.below(2) == 0;
+            if !self.plans[server].is_closing {
+                self.close_links(server);
+            }
         } else if match self.plans[server].right {
             Some(right) => step >= right,
             None => self.happens(20),
@@ -410,8 +418,12 @@ impl Forgetting {
             .set_forget_after(age);
     }
 
-    /// Returns whether a linked neighbor confirms a server's clock: links between others are closed.
+    /// Returns whether a linked neighbor confirms a server's clock: links between others are closed, or
+    /// about to be.
     fn is_clock_confirmed(&self, server: usize) -> bool {
+        if self.plans[server].is_closing {
+            return false;
+        }
         let links = &self.simulation.servers[server].links;
         links
             .iter()
@@ -422,10 +434,7 @@ impl Forgetting {
     fn sweep(&mut self, server: usize) {
         self.check(server);
         self.journal(server);
-        let mut clock = self.simulation.clock(server);
-        if self.simulation.without == Without::Grace {
-            clock = Timestamp::from_nanos(clock.as_nanos() + 120 * SECOND);
-        }
+        let clock = self.simulation.clock(server);
         let replica = &self.simulation.servers[server].replica;
         if self.is_clock_confirmed(server) || self.simulation.without == Without::ConfirmedClock {
             replica.trust_clock(clock);
@@ -438,10 +447,17 @@ impl Forgetting {
         let clock = self.simulation.clock(server);
         let replica = &self.simulation.servers[server].replica;
         for (client, held) in &self.plans[server].held {
-            let is_older = replica.locate(client, clock, |shown| {
-                shown.is_some_and(|shown| shown.order(&held.view()).is_lt())
+            let held = held.view();
+            let older = replica.locate(client, clock, |shown| {
+                let shown = shown.filter(|shown| shown.order(&held).is_lt())?;
+                Some(format!("{shown:?}"))
             });
-            self.regressed |= is_older;
+            if let Some(shown) = older {
+                let step = self.step;
+                self.regression.get_or_insert_with(|| {
+                    format!("in step {step} server {server} had held {held:?}, and shows {shown}")
+                });
+            }
         }
     }
 

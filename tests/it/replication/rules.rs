@@ -30,8 +30,6 @@ pub(super) enum Without {
     ConfirmedClock,
     /// Records that are dead are adopted, and sent.
     NoAdoptionOfTheDead,
-    /// Dead records are dropped at once, and not 120 s later.
-    Grace,
     /// Markers are taken of a server that forgets earlier.
     MarkersByAge,
     /// A server that forgets later from now on keeps the claims of what it dropped.

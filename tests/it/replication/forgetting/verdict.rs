@@ -10,8 +10,8 @@ use crate::it::replication::simulation::{SERVERS, records};
 impl Forgetting {
     /// Returns what is wrong at the end of the run.
     pub(super) fn fault(&self) -> Option<String> {
-        if self.regressed {
-            return Some("a server showed what is older than what it had held".to_owned());
+        if self.regression.is_some() {
+            return self.regression.clone();
         }
         // Those of another age are compared with each other only.
         let age = |server: usize| self.plans[server].kept.unwrap();
