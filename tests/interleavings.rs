@@ -35,6 +35,10 @@ use server::{config, disk, exit, logging, metrics, model, replica, store, thread
 mod broken;
 #[path = "../src/watch/filling.rs"]
 mod filling;
+#[path = "interleavings/forgetting.rs"]
+mod forgetting;
+#[path = "interleavings/orders.rs"]
+mod orders;
 #[path = "support/record.rs"]
 mod record;
 #[path = "interleavings/sync.rs"]
@@ -43,44 +47,30 @@ mod sync;
 mod watcher;
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::{Config, FailurePersistence, Runner, thread as threads};
+use shuttle::thread as threads;
 
 use broken::{Broken, Fault};
+use forgetting::{
+    a_forgotten_client_stays_forgotten, a_sweep_takes_the_dead_only,
+    a_tombstone_is_later_than_what_it_forgets,
+};
 use model::command::{Command, Report};
 use model::record::RecordView;
 use model::time::Timestamp;
 use model::vector::Vector;
+use orders::{holds, is_noticed, say};
 use record::Record;
 use replica::outbox::{LinkId, NeighborStart, OutboxReceiver, QUEUE_BATCHES, Queued};
 use replica::{ForgetOutcome, Replica};
-use watcher::{Seen, Watcher};
+use watcher::{Seen, a_filling_and_the_changes_tell_of_each_state_once};
 
 /// The server that takes the reports.
 const ORIGIN: &[u8] = b"Ball";
 
 /// Time at which all reports are received; their own times are a few seconds.
 const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
-
-/// Orders tried for each property by each scheduler, and the time limit for them: a machine that is
-/// busy or slow tries fewer.
-const ORDERS: usize = 2_000;
-const TIME: Duration = Duration::from_millis(1_000);
-
-/// Time limit for a fault to be noticed; the first order that shows it ends the search. On a busy
-/// machine a second was too short once.
-const NOTICE_TIME: Duration = Duration::from_secs(20);
-
-/// Orders between two checks of the clock.
-const AT_ONCE: usize = 50;
-
-/// Points at which priorities change, in each order of the second scheduler.
-const PCT_DEPTH: usize = 3;
 
 /// The server under test: the real replica, or a broken one.
 trait Server: Send + Sync {
@@ -416,103 +406,6 @@ fn the_newest_wins_in_any_order() {
     assert_eq!(time, Some(Timestamp::from_nanos(5_000_000_000)));
 }
 
-/// Clients are forgotten while they report, one of them with a clock that leads: a tombstone is later
-/// than all that was stored before it, so what is queued for a neighbor is greater every time.
-fn a_tombstone_is_later_than_what_it_forgets(server: Arc<impl Server + 'static>) {
-    let (link, outbox) = server.add_link(QUEUE_BATCHES);
-    server.set_live(NeighborStart { link, epoch: 1 });
-    let forgetter = Arc::clone(&server);
-    let forgetter = threads::spawn(move || {
-        forgetter.forget(b"a", NOW);
-        forgetter.forget(b"b", NOW);
-    });
-    let reporters = [
-        reporter(&server, vec![("a", 1), ("b", 999), ("a", 1_001)]),
-        reporter(&server, vec![("a", 1_200), ("a", 1_300)]),
-    ];
-    reporters
-        .into_iter()
-        .for_each(|reporter| reporter.join().unwrap());
-    forgetter.join().unwrap();
-    let mut last: HashMap<Vec<u8>, Record> = HashMap::new();
-    while let Ok(Queued::Lines(lines)) = outbox.try_take() {
-        for line in lines.strip_suffix(b"\n").unwrap().split(|&b| b == b'\n') {
-            let view = RecordView::parse_line(line).unwrap();
-            let former = last.insert(view.client.to_vec(), Record::new(&view));
-            if let Some(former) = former {
-                assert!(view.order(&former.view()).is_gt(), "{view:?} {former:?}");
-            }
-        }
-    }
-    // The last that was queued is what is stored: the newest wins.
-    server.all_above(&Vector::default(), &mut |view| {
-        assert_eq!(last.get(view.client).map(Record::view).as_ref(), Some(view));
-    });
-    assert!(last[&b"b"[..]].view().is_tombstone());
-}
-
-/// A neighbor's record comes while its client is forgotten: forgotten it stays, unless the record is
-/// later than the tombstone. The counts follow.
-fn a_forgotten_client_stays_forgotten() {
-    let server = sound();
-    let (from, _outbox) = server.add_link();
-    let (other, outbox) = server.add_link();
-    let mut neighbor = Neighbor::default();
-    neighbor.resync(&*server, other, Order::LiveThenScan);
-    send_report(&*server, "a", 1);
-    let adopter = Arc::clone(&server);
-    let adopter = threads::spawn(move || {
-        for (client, seconds, sequence) in [("a", 999, 1), ("b", 999, 2), ("b", 1_001, 3)] {
-            let text = seconds.to_string();
-            let record = RecordView {
-                client: client.as_bytes(),
-                location: b"+2+2",
-                time_text: text.as_bytes(),
-                time: Timestamp::from_nanos(seconds * 1_000_000_000),
-                received: NOW,
-                origin: b"Welsh",
-                epoch: 1,
-                sequence,
-            };
-            let link = NeighborStart {
-                link: from,
-                epoch: 1,
-            };
-            adopter.adopt(&[record], link, NOW);
-        }
-    });
-    Server::forget(&*server, b"a", NOW);
-    assert!(server.locate(b"a", NOW, |found| found.is_none()));
-    Server::forget(&*server, b"b", NOW);
-    adopter.join().unwrap();
-    assert!(server.locate(b"a", NOW, |found| found.is_none()));
-    let is_known = server.locate(b"b", NOW, |found| found.is_some());
-    let tombstones = 1 + usize::from(!is_known);
-    assert_eq!((server.len(), server.tombstones()), (2, tombstones));
-    assert!(!neighbor.drain(&outbox, false));
-    neighbor.check(&*server);
-}
-
-/// The dead are dropped while their clients report: nothing is taken that lives, and the counts follow.
-fn a_sweep_takes_the_dead_only() {
-    let server = sound();
-    let (link, _outbox) = server.add_link();
-    send_report(&*server, "a", 1);
-    send_report(&*server, "b", 1);
-    server.set_forget_after(Some(Duration::from_secs(100)));
-    server.trust_clock(NOW);
-    let reporters = reporter(&server, vec![("a", 999)]);
-    let sweeper = Arc::clone(&server);
-    let sweeper = threads::spawn(move || sweeper.drop_dead(NOW, || true));
-    let tombstone = RecordView::tombstone(b"b", NOW, b"Welsh", 1, 1);
-    server.adopt(&[tombstone], NeighborStart { link, epoch: 1 }, NOW);
-    reporters.join().unwrap();
-    assert!(sweeper.join().unwrap() <= 2);
-    let time = server.locate(b"a", NOW, |found| found.map(|view| view.time));
-    assert_eq!(time, Some(Timestamp::from_nanos(999_000_000_000)));
-    assert_eq!((server.len(), server.tombstones()), (2, 1));
-}
-
 /// A neighbor returns without its data while the records of its old connection are still being
 /// applied, markers among them: it gets all of them back. `epoch` is the start that the server
 /// takes the records for; 1 is right.
@@ -556,81 +449,6 @@ fn a_neighbor_that_returns_empty_gets_back_what_its_old_connection_brings(epoch:
     reader.join().unwrap();
     assert!(!new.drain(&outlet, false));
     new.check(&*server);
-}
-
-/// Clients report while a watch is filled, and one of them is forgotten: the filling and the changes
-/// together tell of each state once, and end with the newest.
-fn a_filling_and_the_changes_tell_of_each_state_once(seen: Seen) {
-    let server = sound();
-    send_report(&*server, "a", 1);
-    send_report(&*server, "b", 1);
-    let watcher = Arc::new(Watcher::default());
-    watcher.begin(&server);
-    let reporters = reporter(&server, vec![("a", 2), ("c", 1), ("c", 2)]);
-    let publisher = (Arc::clone(&watcher), Arc::clone(&server));
-    let publisher = threads::spawn(move || {
-        for _ in 0..2 {
-            publisher.0.publish(&publisher.1);
-        }
-    });
-    let forgetter = Arc::clone(&server);
-    let forgetter = threads::spawn(move || Server::forget(&*forgetter, b"b", NOW));
-    watcher.fill(&server, seen);
-    for thread in [reporters, publisher, forgetter] {
-        thread.join().unwrap();
-    }
-    watcher.publish(&server);
-    watcher.check(&server);
-}
-
-/// Tries orders until there were enough or the time limit is reached; returns their number.
-fn try_orders<S: Scheduler + 'static>(
-    scheduler: impl Fn(usize) -> S,
-    most: usize,
-    limit: Duration,
-    property: fn(),
-) -> usize {
-    let start = Instant::now();
-    let mut orders = 0;
-    while orders < most && start.elapsed() < limit {
-        let mut config = Config::new();
-        config.stack_size = 256 << 10;
-        config.failure_persistence = FailurePersistence::Print;
-        config.silence_warnings = true;
-        orders += Runner::new(scheduler(AT_ONCE), config).run(property);
-    }
-    orders
-}
-
-/// Checks that the property holds in all orders that are tried.
-fn holds(what: &str, property: fn()) {
-    let start = Instant::now();
-    // `./test.sh --slow` sets more orders.
-    let wanted = std::env::var("HERD_ORDERS").map_or(ORDERS, |orders| orders.parse().unwrap());
-    let limit = TIME.mul_f64(wanted as f64 / ORDERS as f64);
-    let by_priority = |orders| PctScheduler::new(PCT_DEPTH, orders);
-    let orders = try_orders(RandomScheduler::new, wanted, limit, property)
-        + try_orders(by_priority, wanted, limit, property);
-    let seconds = start.elapsed().as_secs_f64();
-    say(&format!(
-        "test {what} ... ok, {orders} orders in {seconds:.1} s"
-    ));
-}
-
-/// Checks that the property fails in some order.
-fn is_noticed(what: &str, property: fn()) {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let tried = catch_unwind(AssertUnwindSafe(|| {
-        try_orders(RandomScheduler::new, usize::MAX, NOTICE_TIME, property);
-    }));
-    std::panic::set_hook(hook);
-    assert!(tried.is_err(), "not noticed: {what}");
-    say(&format!("test noticed: {what} ... ok"));
-}
-
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn broken(fault: Fault) -> Arc<Broken> {

@@ -2,7 +2,11 @@
 //! told of each client, as the room `watch` does.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use shuttle::thread as threads;
+
+use super::{NOW, Server, reporter, send_report, sound};
 use crate::filling::Filling;
 use crate::model::time::Timestamp;
 use crate::replica::Replica;
@@ -111,4 +115,29 @@ impl State {
         };
         assert_eq!(known, before, "told of a change of another state");
     }
+}
+
+/// Clients report while a watch is filled, and one of them is forgotten: the filling and the changes
+/// together tell of each state once, and end with the newest.
+pub fn a_filling_and_the_changes_tell_of_each_state_once(seen: Seen) {
+    let server = sound();
+    send_report(&*server, "a", 1);
+    send_report(&*server, "b", 1);
+    let watcher = Arc::new(Watcher::default());
+    watcher.begin(&server);
+    let reporters = reporter(&server, vec![("a", 2), ("c", 1), ("c", 2)]);
+    let publisher = (Arc::clone(&watcher), Arc::clone(&server));
+    let publisher = threads::spawn(move || {
+        for _ in 0..2 {
+            publisher.0.publish(&publisher.1);
+        }
+    });
+    let forgetter = Arc::clone(&server);
+    let forgetter = threads::spawn(move || Server::forget(&*forgetter, b"b", NOW));
+    watcher.fill(&server, seen);
+    for thread in [reporters, publisher, forgetter] {
+        thread.join().unwrap();
+    }
+    watcher.publish(&server);
+    watcher.check(&server);
 }
