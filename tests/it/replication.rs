@@ -44,14 +44,17 @@ fn nothing_diverges_and_nothing_acknowledged_is_lost() {
     }
 }
 
+/// Checks that some of the runs are bad without the rule.
 #[track_caller]
-fn check_that_it_is_needed(rule: Without, runs: Range<u64>) {
-    let found = runs.clone().any(|seed| !is_run_good(seed, rule));
+fn check_need(is_bad: impl Fn(u64, Without) -> bool, rule: Without, runs: Range<u64>) {
+    let found = runs.clone().any(|seed| is_bad(seed, rule));
     assert!(found, "runs {runs:?} without {rule:?} all pass");
 }
 
 #[test]
 fn runs_fail_without_any_one_rule() {
+    let check_that_it_is_needed =
+        |rule, runs| check_need(|seed, rule| !is_run_good(seed, rule), rule, runs);
     check_that_it_is_needed(Without::TotalOrder, 0..300);
     check_that_it_is_needed(Without::OriginClock, 0..300);
     check_that_it_is_needed(Without::VectorByMarker, 0..2_000);
@@ -73,15 +76,10 @@ fn the_forgotten_stay_gone_and_the_living_stay() {
     assert_eq!(faults, [], "of {seeds} runs");
 }
 
-#[track_caller]
-fn check_that_forgetting_needs_it(rule: Without, runs: Range<u64>) {
-    let mut seeds = runs.clone();
-    let found = seeds.find(|&seed| forgetting::fault_of_run(seed, rule).is_some());
-    assert!(found.is_some(), "runs {runs:?} without {rule:?} all pass");
-}
-
 #[test]
 fn runs_of_forgetting_fail_without_any_one_rule() {
+    let is_bad = |seed, rule| forgetting::fault_of_run(seed, rule).is_some();
+    let check_that_forgetting_needs_it = |rule, runs| check_need(is_bad, rule, runs);
     check_that_forgetting_needs_it(Without::TombstonesUntilDeath, 0..300);
     // One run in 200 shows it; the search begins shortly before such a run.
     check_that_forgetting_needs_it(Without::TombstoneBehindRecord, 200..300);
