@@ -1,3 +1,6 @@
+//! Tests of the grammar of the second dialect: each command, each fault and its field, and that writing
+//! a request is the inverse of parsing it.
+
 use super::*;
 use crate::model::fields::is_white_space;
 use inverse::{assert_inverse_request, written_request};

@@ -1,3 +1,5 @@
+//! Tests of the parameters of a query: well-formed ones, and a table of faulty ones with their codes.
+
 use super::*;
 
 #[track_caller]
