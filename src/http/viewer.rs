@@ -12,6 +12,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::poller::{Interest, Poller};
+
 /// Bytes besides those of its beginning that a viewer may have still to take when more are to come.
 const MAX_UNSENT: usize = 4 << 20;
 
@@ -66,6 +68,8 @@ pub(super) struct Viewer {
     /// Bytes of all unsent entries but those of the beginning.
     behind: usize,
     received: usize,
+    /// Its connection is watched for room for bytes too.
+    waits_for_room: bool,
     /// Time within which the bytes of an event must have been taken.
     limit: Duration,
     _seat: Seat,
@@ -83,6 +87,7 @@ impl Viewer {
             taken: 0,
             behind: 0,
             received: 0,
+            waits_for_room: false,
             limit,
             _seat: seat,
         }
@@ -91,6 +96,21 @@ impl Viewer {
     /// Returns the connection.
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Has the connection, which `poller` knows by `id`, watched for what the viewer needs: for room only
+    /// while there are bytes for it.
+    pub(super) fn wait_in(&mut self, poller: &Poller, id: u64) -> io::Result<()> {
+        let has_unsent = self.has_unsent();
+        if has_unsent == self.waits_for_room {
+            return Ok(());
+        }
+        self.waits_for_room = has_unsent;
+        let interest = match has_unsent {
+            true => Interest::Both,
+            false => Interest::Input,
+        };
+        poller.set_interest(&self.stream, id, interest)
     }
 
     /// Returns whether there are bytes for it.

@@ -12,7 +12,7 @@ use super::{Herd, Newcomer, Servers, Sources};
 use crate::http::json::{write_event, write_string};
 use crate::http::viewer::{Closed, Viewer};
 use crate::model::time::{Timestamp, write_u64};
-use crate::poller::{Interest, Poller};
+use crate::poller::Poller;
 use crate::thread::Stop;
 
 /// Version of the events.
@@ -40,8 +40,6 @@ struct Seated {
     /// Id of its connection with the poller.
     id: u64,
     viewer: Viewer,
-    /// Its connection is watched for room for bytes too.
-    waits_for_room: bool,
     /// It has had its whole frame.
     is_admitted: bool,
 }
@@ -142,20 +140,8 @@ impl Run {
 
     /// Has each connection watched for what its viewer needs.
     fn watch(&mut self) {
-        for Seated {
-            id,
-            viewer,
-            waits_for_room,
-            ..
-        } in &mut self.viewers
-        {
-            let interest = match viewer.has_unsent() {
-                wanted if wanted == *waits_for_room => continue,
-                true => Interest::Both,
-                false => Interest::Input,
-            };
-            *waits_for_room = viewer.has_unsent();
-            if let Err(error) = self.poller.set_interest(viewer.stream(), *id, interest) {
+        for Seated { id, viewer, .. } in &mut self.viewers {
+            if let Err(error) = viewer.wait_in(&self.poller, *id) {
                 debug!("a viewer of /events can't be watched: {error}");
             }
         }
@@ -182,7 +168,6 @@ impl Run {
                 self.viewers.push(Seated {
                     id,
                     viewer,
-                    waits_for_room: false,
                     is_admitted: false,
                 });
             }

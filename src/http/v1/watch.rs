@@ -22,7 +22,7 @@ use crate::http::json::{write_event, write_id, write_name};
 use crate::http::response;
 use crate::http::viewer::{Closed, Viewer};
 use crate::model::time::{Timestamp, write_u64};
-use crate::poller::{Interest, Poller, Waker};
+use crate::poller::{Poller, Waker};
 use crate::thread::{self, Stop, Stopper, stop_pair};
 use crate::watch::{self, Push, Subscription, WatchError, Watches};
 
@@ -189,8 +189,6 @@ struct Stream {
     id: u64,
     viewer: Viewer,
     subscription: Subscription,
-    /// Its connection is watched for room for bytes too.
-    waits_for_room: bool,
     /// Its watches have told only a part.
     has_more: bool,
     /// Time of the last bytes for it.
@@ -279,17 +277,7 @@ impl Run {
     /// Has each connection watched for what its stream needs.
     fn watch(&mut self) {
         for stream in &mut self.streams {
-            let has_unsent = stream.viewer.has_unsent();
-            if has_unsent == stream.waits_for_room {
-                continue;
-            }
-            stream.waits_for_room = has_unsent;
-            let interest = match has_unsent {
-                true => Interest::Both,
-                false => Interest::Input,
-            };
-            let socket = stream.viewer.stream();
-            if let Err(error) = self.poller.set_interest(socket, stream.id, interest) {
+            if let Err(error) = stream.viewer.wait_in(&self.poller, stream.id) {
                 debug!("a stream of /v1/watch can't be watched: {error}");
             }
         }
@@ -323,7 +311,6 @@ impl Run {
                     id,
                     viewer,
                     subscription,
-                    waits_for_room: false,
                     has_more: true,
                     sent: now,
                 });
