@@ -60,6 +60,34 @@ pub struct Config {
     pub http: Option<HttpConfig>,
 }
 
+#[cfg(test)]
+impl Config {
+    /// Settings of a server Ball without neighbors, which keeps at most ten records and no journal.
+    pub(crate) fn of_lone_server() -> Config {
+        let topology = Topology::parse(b"Ball 127.0.0.1:1 127.0.0.1:2\n").expect("a topology");
+        Config {
+            server: topology.server("Ball").expect("its line").clone(),
+            topology,
+            keys: KeyFile::generate().expect("a key"),
+            bind: None,
+            pool: PoolKind::default(),
+            workers: 1,
+            max_clients: None,
+            max_clients_per_address: None,
+            max_unsent_bytes: 256 << 20,
+            max_records: 10,
+            idle_timeout: Duration::from_secs(60),
+            data_dir: None,
+            ack: Ack::Memory,
+            may_lengthen_forget_after: false,
+            compact_within: DEFAULT_COMPACT_WITHIN,
+            readers: Readers::Owner,
+            digest_interval: DEFAULT_DIGEST_INTERVAL,
+            http: None,
+        }
+    }
+}
+
 /// Settings of the HTTP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {

@@ -5,9 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::keys::KeyFile;
-use crate::config::topology::Topology;
-use crate::config::{Ack, DEFAULT_COMPACT_WITHIN, DEFAULT_DIGEST_INTERVAL, HttpConfig, PoolKind};
+use crate::config::HttpConfig;
 use crate::http::Totals;
 use crate::listener;
 use crate::model::vector::Vector;
@@ -20,30 +18,13 @@ fn start_in_memory() -> Server {
         clients: bind().into(),
         peers: bind().into(),
     };
-    let topology = Topology::parse(b"Ball 127.0.0.1:1 127.0.0.1:2\n").expect("a topology");
     let config = Config {
-        server: topology.server("Ball").expect("its line").clone(),
-        topology,
-        keys: KeyFile::generate().expect("a key"),
-        bind: None,
-        pool: PoolKind::default(),
-        workers: 1,
-        max_clients: None,
-        max_clients_per_address: None,
-        max_unsent_bytes: 256 << 20,
-        max_records: 10,
-        idle_timeout: Duration::from_secs(60),
-        data_dir: None,
-        ack: Ack::Memory,
-        may_lengthen_forget_after: false,
-        readers: crate::disk::Readers::Owner,
-        compact_within: DEFAULT_COMPACT_WITHIN,
-        digest_interval: DEFAULT_DIGEST_INTERVAL,
         http: Some(HttpConfig {
             address: Address::parse_local("0").expect("an address"),
             is_optional: false,
             hosts: Vec::new(),
         }),
+        ..Config::of_lone_server()
     };
     Server::start(&config, sockets, Places::Atlas(Atlas)).expect("a server")
 }

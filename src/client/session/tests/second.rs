@@ -2,10 +2,7 @@
 
 use super::*;
 use crate::client::requests::{CommandName, RequestOutcome};
-use crate::config::keys::KeyFile;
-use crate::config::topology::Topology;
-use crate::config::{Ack, Config, DEFAULT_COMPACT_WITHIN, DEFAULT_DIGEST_INTERVAL, PoolKind};
-use crate::disk::Readers;
+use crate::config::{Ack, Config};
 
 /// The reply to `HELLO 2`.
 const HELLO: &str = concat!("HELLO 2 Ball ", env!("CARGO_PKG_VERSION"), "\n");
@@ -309,26 +306,10 @@ fn a_stalled_disk_delays_forget_and_what_is_behind_it() {
 
 /// Returns a replica whose journal must be on disk before anything is acknowledged.
 fn durable(folder: &std::path::Path) -> Arc<Replica> {
-    let topology = Topology::parse(b"Ball 127.0.0.1:1 127.0.0.1:2\n").expect("a topology");
     let config = Config {
-        server: topology.server("Ball").expect("its line").clone(),
-        topology,
-        keys: KeyFile::generate().expect("a key"),
-        bind: None,
-        pool: PoolKind::default(),
-        workers: 1,
-        max_clients: None,
-        max_clients_per_address: None,
-        max_unsent_bytes: 256 << 20,
-        max_records: 10,
-        idle_timeout: Duration::from_secs(60),
         data_dir: Some(folder.to_owned()),
         ack: Ack::Disk,
-        readers: Readers::Owner,
-        may_lengthen_forget_after: false,
-        compact_within: DEFAULT_COMPACT_WITHIN,
-        digest_interval: DEFAULT_DIGEST_INTERVAL,
-        http: None,
+        ..Config::of_lone_server()
     };
     Replica::open(&config).expect("a replica").0
 }
